@@ -1,0 +1,50 @@
+# `make demo` and `make test` do everything; whichever comes first makes the environment.
+# PYTHON=/path/to/python picks another interpreter, with an environment of its own.
+
+ifdef PYTHON
+VENV := .venv-$(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
+else
+PYTHON := python3
+VENV := .venv
+endif
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+FLOORS := .venv-floors
+
+.PHONY: demo test test-slow test-floors lint format clean
+
+demo: $(READY)
+	$(BIN)/python -m spa_jax.compare --config=configs/digits_lt.py --seeds=0,1,2 --out=runs/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The oldest versions that requirements.txt allows, in an environment of their own.
+test-floors:
+	$(PYTHON) -m venv $(FLOORS)
+	sed 's/>=/==/' requirements.txt > $(FLOORS)/floors.txt
+	$(FLOORS)/bin/python -m pip install --quiet --constraint $(FLOORS)/floors.txt --editable '.[test]'
+	$(FLOORS)/bin/python -m pytest
+
+clean:
+	rm -rf .venv .venv-* build dist *.egg-info runs
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "spa_jax needs Python 3.11 or newer, and $(PYTHON) is older or missing: make PYTHON=/path/to/python ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@

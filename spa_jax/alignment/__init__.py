@@ -1,0 +1,20 @@
+"""The paper: class means, and the three ways to keep classifier weights pointing at them."""
+
+from spa_jax.alignment.class_means import ClassMeans
+from spa_jax.alignment.geometry import simplex_etf
+from spa_jax.alignment.proj import SpaProjState, spa_proj
+from spa_jax.alignment.reg import class_cosines, spa_reg
+from spa_jax.alignment.slerp import SpaSlerpState, slerp_schedule, spa_slerp, spa_slerp_transform
+
+__all__ = [
+    "ClassMeans",
+    "SpaProjState",
+    "SpaSlerpState",
+    "class_cosines",
+    "simplex_etf",
+    "slerp_schedule",
+    "spa_proj",
+    "spa_reg",
+    "spa_slerp",
+    "spa_slerp_transform",
+]

@@ -1,0 +1,33 @@
+"""Checks of hyper-parameters and required extra arguments, shared by the SpA variants."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+
+def check_range(name: str, value: Any, low: float, high: float, meaning: str) -> None:
+    """Raises ValueError if a Python or NumPy number is outside [low, high] or NaN.
+
+    Arrays, traced values and schedules are used as given: their value may not be known yet.
+    """
+    if callable(value) or not isinstance(value, int | float | np.number):
+        return
+    if isinstance(value, bool) or math.isnan(value) or not low <= value <= high:
+        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value!r}: {meaning}.")
+
+
+def check_update_arguments(transform: str, params: Any, class_means: Any) -> None:
+    """Raises TypeError, saying what to pass, if `update` was called without params or means."""
+    if params is None:
+        raise TypeError(
+            f"{transform} needs the params, to know where the weights point: call "
+            "tx.update(updates, opt_state, params, class_means=means)."
+        )
+    if class_means is None:
+        raise TypeError(
+            f"{transform} needs class_means: call tx.update(updates, opt_state, params, "
+            "class_means=means) with a spa_jax.ClassMeans or a (C, D) array. If you did, something "
+            "between drops extra arguments: optax.lookahead, optax.contrib.sam and the "
+            "apply_gradients of Flax's TrainState do."
+        )

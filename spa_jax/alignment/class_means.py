@@ -1,0 +1,240 @@
+"""The per-class feature means that all three SpA variants steer by."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Shaped
+
+from spa_jax.alignment.geometry import row_norms, unit_rows, widen
+
+SHORTEST_MEAN = 1e-6
+"""A (centred) mean shorter than this share of the longest raw mean is rounding noise."""
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["mean", "seen"], meta_fields=["decay"]
+)
+@dataclasses.dataclass(frozen=True)
+class ClassMeans:
+    r"""Exponential moving averages of the features of each class, carried in the train state.
+
+    With :math:`n_c` the (soft) number of examples of class c in the batch and :math:`\bar h_c`
+    their mean feature,
+
+    .. math:: \mu_c \leftarrow \mu_c + (1 - \text{decay}) \min(n_c, 1) (\bar h_c - \mu_c)
+
+    A class's first batch sets its mean, so that there is no bias towards zero; a class that is
+    absent from the batch keeps its mean bit for bit. A pytree of two arrays: it can be jitted,
+    vmapped, sharded, donated and checkpointed.
+
+    Attributes:
+      mean: `(C, D)` float32, zero rows for classes not seen yet.
+      seen: `(C,)` bool.
+      decay: static float in [0, 1).
+
+    Example:
+      >>> means = ClassMeans.create(num_classes=2, dim=3, decay=0.9)
+      >>> means = means.update(jnp.ones((4, 3)), jnp.array([0, 0, 0, 0]))
+      >>> means.mean.tolist(), means.seen.tolist()
+      ([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]], [True, False])
+
+    Reference:
+      Wang, Gao and Xie, "Space Alignment Matters: The Missing Piece for Inducing Neural Collapse
+      in Long-Tailed Learning", AAAI 2026.
+    """
+
+    # Any, because JAX also fills pytrees with abstract shapes, batched arrays and placeholders.
+    mean: Any
+    seen: Any
+    decay: float = 0.9
+
+    @classmethod
+    def create(cls, num_classes: int, dim: int, decay: float = 0.9) -> "ClassMeans":
+        """Class means before any batch: nothing seen, all rows zero.
+
+        Args:
+          num_classes: C, 2 or more.
+          dim: D, the feature width, 1 or more.
+          decay: share of the old mean that a batch leaves, in [0, 1).
+
+        Returns:
+          A :class:`ClassMeans` with `mean` `(C, D)` float32 and `seen` `(C,)`.
+
+        Raises:
+          ValueError: a number outside its range.
+        """
+        if num_classes < 2 or dim < 1:
+            raise ValueError(
+                f"ClassMeans needs num_classes >= 2 and dim >= 1, got num_classes={num_classes}, "
+                f"dim={dim}."
+            )
+        if not 0 <= decay < 1:
+            raise ValueError(
+                f"decay must be in [0, 1), got {decay}: it is the share of the old mean that is "
+                "kept at each update."
+            )
+        mean = jnp.zeros((num_classes, dim), jnp.float32)
+        return cls(mean=mean, seen=jnp.zeros((num_classes,), jnp.bool_), decay=float(decay))
+
+    def update(
+        self,
+        features: Float[Array | np.ndarray, "B D"],
+        labels: Shaped[Array | np.ndarray, " B"] | Shaped[Array | np.ndarray, "B C"],
+        axis_name: str | None = None,
+    ) -> "ClassMeans":
+        """Moves the means of the classes in a batch towards their batch means.
+
+        Args:
+          features: `(B, D)` floating; this device's part of the batch under `axis_name`.
+          labels: `(B,)` integers in [0, C), or `(B, C)` floating weights >= 0 (soft labels). An
+            integer outside [0, C) is refused when its value is known and contributes nothing when
+            it is traced.
+          axis_name: name of the mapped axis under `jax.pmap` or `jax.shard_map`: sums and counts
+            are added over it in one `psum`, so that every device gets the same means.
+
+        Returns:
+          The updated :class:`ClassMeans`.
+
+        Raises:
+          ValueError: integer features, an empty batch, shapes that do not fit, labels out of range.
+        """
+        num_classes, dim = self.mean.shape
+        check_features(features, dim)
+        check_labels(labels, features.shape[0], num_classes)
+        totals = class_sums(features, labels, num_classes)
+        if axis_name is not None:
+            totals = jax.lax.psum(totals, axis_name)
+        return self.towards(*totals)
+
+    def towards(self, sums: Float[Array, "C D"], counts: Float[Array, " C"]) -> "ClassMeans":
+        """The same update from feature sums and counts that were already added up.
+
+        Args:
+          sums: `(C, D)` floating, see :func:`class_sums`.
+          counts: `(C,)` floating, >= 0.
+
+        Returns:
+          The updated :class:`ClassMeans`.
+        """
+        present = (counts > 0)[:, None]
+        batch_mean = sums / jnp.where(present, counts[:, None], 1.0)
+        step = (1.0 - self.decay) * jnp.minimum(counts, 1.0)[:, None]
+        moved = self.mean + step * (batch_mean - self.mean)
+        moved = jnp.where(self.seen[:, None], moved, batch_mean).astype(self.mean.dtype)
+        mean = jnp.where(present, moved, self.mean)
+        return dataclasses.replace(self, mean=mean, seen=self.seen | (counts > 0))
+
+    def directions(self, center: bool = True) -> Float[Array, "C D"]:
+        r"""Unit directions of the class means.
+
+        .. math:: \hat\mu_c = (\mu_c - \mu_G) / \|\mu_c - \mu_G\|, \quad
+           \mu_G = \operatorname{mean}_{c\,\text{seen}} \mu_c
+
+        Args:
+          center: subtract the mean over the seen classes, :math:`\mu_G`, first.
+
+        Returns:
+          `(C, D)` float32: unit rows, and zero rows for classes without a direction: not seen yet,
+          or with a (centred) mean shorter than 1e-6 of the longest raw mean.
+        """
+        return mean_directions(self.mean, self.seen, center)
+
+
+def mean_directions(
+    mean: Float[Array | np.ndarray, "C D"], seen: Bool[Array, " C"], center: bool
+) -> Float[Array, "C D"]:
+    """Unit rows of class means; zero rows for classes without a direction."""
+    seen = seen[:, None]
+    raw = jnp.where(seen, widen(mean), 0.0)
+    longest = jnp.max(row_norms(raw))
+    offset = jnp.sum(raw, axis=0, keepdims=True) / jnp.maximum(jnp.sum(seen), 1) if center else 0.0
+    centred = jnp.where(seen, raw - offset, 0.0)
+    # Coinciding means leave rounding noise after centring, which would normalise to unit vectors.
+    distinct = (row_norms(centred) >= SHORTEST_MEAN * longest)[:, None]
+    return jnp.where(distinct, unit_rows(centred), 0.0)
+
+
+def directions_of(
+    class_means: ClassMeans | Float[Array | np.ndarray, "C D"], center: bool
+) -> Float[Array, "C D"]:
+    """Directions of a `ClassMeans` or of a plain `(C, D)` array, whose zero rows are unseen."""
+    if isinstance(class_means, ClassMeans):
+        return class_means.directions(center)
+    shape = tuple(np.shape(class_means))
+    dtype = getattr(class_means, "dtype", None)
+    if len(shape) != 2 or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            "class_means must be a spa_jax.ClassMeans or a floating (C, D) array of class means, "
+            f"got {type(class_means).__name__} with shape {shape} and dtype {dtype}."
+        )
+    means = jnp.asarray(class_means)
+    return mean_directions(means, jnp.any(means != 0, axis=1), center)
+
+
+def class_sums(
+    features: Float[Array | np.ndarray, "B D"],
+    labels: Shaped[Array | np.ndarray, " B"] | Shaped[Array | np.ndarray, "B C"],
+    num_classes: int,
+) -> tuple[Float[Array, "C D"], Float[Array, " C"]]:
+    r"""Feature sums and counts per class; they merge over batches and devices by addition.
+
+    .. math:: s_c = \sum_i p_{ic} h_i, \quad n_c = \sum_i p_{ic}
+
+    Args:
+      features: `(B, D)` floating.
+      labels: `(B,)` integers (outside [0, C): no contribution) or `(B, C)` floating weights.
+      num_classes: C.
+
+    Returns:
+      sums `(C, D)` and counts `(C,)`, float32 (float64 for float64 features).
+    """
+    features, labels = widen(features), jnp.asarray(labels)
+    if labels.ndim == 1:
+        # One-hot rows of labels outside the range are zero; a scatter would wrap -1 to the last
+        # class, which is the rarest.
+        labels = jax.nn.one_hot(labels, num_classes, dtype=features.dtype)
+    labels = labels.astype(features.dtype)
+    sums = jnp.matmul(labels.T, features, precision=jax.lax.Precision.HIGHEST)
+    return sums, jnp.sum(labels, axis=0)
+
+
+def check_features(features: Shaped[Array | np.ndarray, "..."], dim: int) -> None:
+    """Raises ValueError unless the features are a non-empty floating `(B, dim)` array."""
+    if not jnp.issubdtype(features.dtype, jnp.floating):
+        raise ValueError(
+            f"features must be floating, got dtype {features.dtype}: pass the backbone's features, "
+            "not images or labels, or convert with features.astype(jnp.float32)."
+        )
+    if features.ndim != 2 or features.shape[1] != dim:
+        raise ValueError(
+            f"features must have shape (B, {dim}) to fit these class means, got {features.shape}."
+        )
+    if features.shape[0] == 0:
+        raise ValueError("features hold no example (B = 0): skip the update of an empty batch.")
+
+
+def check_labels(labels: Shaped[Array | np.ndarray, "..."], batch: int, num_classes: int) -> None:
+    """Raises ValueError unless labels are `(batch,)` integers in range or `(batch, C)` weights."""
+    integer = jnp.issubdtype(labels.dtype, jnp.integer) and labels.shape == (batch,)
+    soft = jnp.issubdtype(labels.dtype, jnp.floating) and labels.shape == (batch, num_classes)
+    if not integer and not soft:
+        raise ValueError(
+            f"labels must be integers of shape ({batch},) or floating weights of shape "
+            f"({batch}, {num_classes}), got shape {labels.shape} and dtype {labels.dtype}."
+        )
+    if isinstance(labels, Tracer) or not getattr(labels, "is_fully_addressable", True):
+        return
+    values = np.asarray(labels)
+    if integer and (values.min() < 0 or values.max() >= num_classes):
+        outside = np.unique(values[(values < 0) | (values >= num_classes)])
+        raise ValueError(
+            f"labels must be in [0, {num_classes}), got {outside[:5].tolist()}: check that the "
+            "number of classes fits the data set and that no ignore label is left."
+        )
+    if soft and not np.all(values.astype(np.float32) >= 0):
+        raise ValueError("soft labels must be >= 0 and not NaN, got a value that is not.")

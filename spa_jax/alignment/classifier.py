@@ -1,0 +1,170 @@
+"""Finds classifier kernels in a params tree: the one place that knows paths and the class axis."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from spa_jax.alignment.class_means import ClassMeans, directions_of
+from spa_jax.alignment.geometry import SHORTEST_ROW, row_norms, widen
+
+DEFAULT_CLASSIFIER = "head/kernel"
+
+
+class Head(NamedTuple):
+    """One classifier kernel as rows: everything the SpA variants look at."""
+
+    weights: Float[Array, "C D"]
+    mean_directions: Float[Array, "C D"]
+    has_direction: Bool[Array, " C"]
+
+
+def path_names(path: tuple[Any, ...]) -> tuple[str, str]:
+    """A leaf's path as printed, and the same without the final `/value` of Flax NNX."""
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    return name, name.removesuffix("/value")
+
+
+def find_kernels(tree: PyTree, classifier: str | Sequence[str]) -> list[int]:
+    """Positions, among the leaves of a tree, of the kernels that `classifier` names.
+
+    Args:
+      tree: params, or gradients or updates of the same structure.
+      classifier: a path, or a tuple of paths for several heads. A path names a leaf if it is the
+        whole of the leaf's path or its end on a key boundary: `head/kernel` finds
+        `params/head/kernel` but not `overhead/kernel`.
+
+    Returns:
+      One leaf position for each path.
+
+    Raises:
+      ValueError: a path matches no leaf, several leaves, or a leaf that is not 2-D; the message
+        lists the 2-D leaves.
+    """
+    paths = classifier_paths(classifier)
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    found = [_find_kernel(leaves, path) for path in paths]
+    if len(set(found)) < len(found):
+        raise ValueError(f"classifier names the same kernel more than once: {paths}.")
+    return found
+
+
+def classifier_paths(classifier: str | Sequence[str]) -> tuple[str, ...]:
+    """The paths of `classifier` as a tuple; ValueError if there is none."""
+    paths = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    if not paths or not all(isinstance(path, str) and path for path in paths):
+        raise ValueError(
+            f"classifier must be a path such as {DEFAULT_CLASSIFIER!r} or a tuple of such paths, "
+            f"got {classifier!r}."
+        )
+    return paths
+
+
+def _find_kernel(leaves: Sequence[tuple[tuple[Any, ...], Any]], path: str) -> int:
+    matches = [
+        i
+        for i, (keys, _) in enumerate(leaves)
+        if any(name == path or name.endswith("/" + path) for name in path_names(keys))
+    ]
+    if len(matches) != 1:
+        how = "matches no leaf" if not matches else f"matches {len(matches)} leaves"
+        raise ValueError(
+            f"classifier={path!r} {how} of the params. Name one of the 2-D leaves, by its whole "
+            f"path or its end: {_list_matrices(leaves)}."
+        )
+    leaf = leaves[matches[0]][1]
+    if np.ndim(leaf) != 2:
+        raise ValueError(
+            f"classifier={path!r} names a leaf of shape {np.shape(leaf)}, but a classifier kernel "
+            f"is 2-D. The 2-D leaves are: {_list_matrices(leaves)}."
+        )
+    return matches[0]
+
+
+def _list_matrices(leaves: Sequence[tuple[tuple[Any, ...], Any]]) -> str:
+    matrices = [
+        f"{path_names(keys)[1]} {tuple(np.shape(leaf))}"
+        for keys, leaf in leaves
+        if np.ndim(leaf) == 2
+    ]
+    return ", ".join(matrices) if matrices else "(there is none)"
+
+
+def classes_first(class_axis: int | None) -> bool:
+    """Whether kernels are `(C, D)` (class axis 0) and not `(D, C)` (the last axis, the default).
+
+    Args:
+      class_axis: None, 1 or -1 for the last axis, 0 or -2 for the first; a static integer.
+
+    Raises:
+      ValueError: anything else, an array in particular.
+    """
+    if isinstance(class_axis, jax.Array | np.ndarray):
+        raise ValueError(
+            "class_axis must be a static integer, got an array: optax.inject_hyperparams traces "
+            'integers, so wrap with inject_hyperparams(..., static_args=("class_axis",)).'
+        )
+    if isinstance(class_axis, bool) or class_axis not in (None, 0, 1, -1, -2):
+        raise ValueError(
+            "class_axis must be None (the last axis, Flax and Haiku kernels) or 0 (the first, "
+            f"Equinox and PyTorch weights), got {class_axis!r}."
+        )
+    return class_axis in (0, -2)
+
+
+def as_rows(kernel: Float[Array | np.ndarray, "_ _"], first: bool) -> Float[Array, "C D"]:
+    """A kernel as `(C, D)` rows in float32 (float64 stays); its own inverse up to the dtype."""
+    rows = widen(kernel)
+    return rows if first else rows.T
+
+
+def as_kernel(rows: Float[Array, "C D"], like: Any, first: bool) -> Float[Array, "_ _"]:
+    """Rows back in the layout and dtype of the kernel `like`."""
+    return (rows if first else rows.T).astype(like.dtype)
+
+
+def read_heads(
+    params: PyTree,
+    class_means: ClassMeans | Float[Array | np.ndarray, "C D"],
+    *,
+    classifier: str | Sequence[str],
+    class_axis: int | None,
+    center: bool,
+) -> list[Head]:
+    """The kernels that `classifier` names, next to the directions of the class means.
+
+    A class has a direction if its mean has one and its weight row is not shorter than 1e-12.
+
+    Raises:
+      ValueError: as :func:`find_kernels` and :func:`classes_first`, or if the means' `(C, D)` does
+        not fit a kernel.
+    """
+    first = classes_first(class_axis)
+    directions = directions_of(class_means, center)
+    leaves = jax.tree.leaves(params)
+    heads = []
+    for path, position in zip(
+        classifier_paths(classifier), find_kernels(params, classifier), strict=True
+    ):
+        weights = as_rows(leaves[position], first)
+        if weights.shape != directions.shape:
+            num_classes, dim = directions.shape
+            raise ValueError(
+                f"class_means of {num_classes} classes and {dim} features do not fit the kernel "
+                f"{path!r} of shape {tuple(leaves[position].shape)}, read as {weights.shape[0]} "
+                f"classes and {weights.shape[1]} features with class_axis={class_axis}. Check "
+                "num_classes and dim of ClassMeans.create, and class_axis (None for (D, C) "
+                "kernels, 0 for (C, D))."
+            )
+        has_direction = jnp.any(directions != 0, axis=1) & (row_norms(weights) >= SHORTEST_ROW)
+        heads.append(Head(weights, directions.astype(weights.dtype), has_direction))
+    return heads
+
+
+def replace_leaves(tree: PyTree, new_leaves: dict[int, Any]) -> PyTree:
+    """A copy of the tree with the leaves at the given positions exchanged."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure.unflatten([new_leaves.get(i, leaf) for i, leaf in enumerate(leaves)])

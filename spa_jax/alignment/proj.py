@@ -1,0 +1,178 @@
+"""SpA-Proj: removes from the gradient what would turn classifier weights away from class means."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from spa_jax.alignment.checks import check_range, check_update_arguments
+from spa_jax.alignment.classifier import (
+    DEFAULT_CLASSIFIER,
+    Head,
+    as_kernel,
+    as_rows,
+    classes_first,
+    classifier_paths,
+    find_kernels,
+    read_heads,
+    replace_leaves,
+)
+from spa_jax.alignment.geometry import row_dots, tangent_directions, tangent_part
+
+Radial = Literal["keep", "scale"]
+ActsOn = Literal["gradients", "updates"]
+
+
+class SpaProjState(NamedTuple):
+    """State of :func:`spa_proj`; the last two fields describe the last update, per head."""
+
+    count: Int[Array, ""]  # int32, updates so far: what a gamma schedule is evaluated at
+    corrected: Float[Array, " H"]  # float32 in [0, 1], share of the C classes that were corrected
+    removed: Float[Array, " H"]  # float32 >= 0, norm of (incoming - outgoing) / norm of incoming
+
+
+def spa_proj(
+    gamma: Any = 0.6,
+    *,
+    radial: Radial = "keep",
+    acts_on: ActsOn = "gradients",
+    classifier: str | Sequence[str] = DEFAULT_CLASSIFIER,
+    class_axis: int | None = None,
+    center: bool = True,
+) -> optax.GradientTransformationExtraArgs:
+    r"""SpA-Proj: keeps only a share of the gradient that turns weights away from class means.
+
+    For each class, with weight row :math:`w`, gradient row :math:`g`, tangent gradient
+    :math:`g_{\tan} = g - \langle g, \hat w \rangle \hat w` and :math:`d` the unit tangent part of
+    the class mean's direction :math:`\hat\mu` (the way :math:`w` turns fastest towards it),
+
+    .. math:: g \leftarrow g - (1 - \gamma) \max(0, \langle g_{\tan}, d \rangle) \, d
+
+    A descent step goes along :math:`-g`, so a positive :math:`\langle g_{\tan}, d \rangle` is what
+    turns the weight away. Other leaves, and classes without a direction, pass bit for bit.
+
+    Put it first in a chain, before weight decay and momentum, as the paper does. With
+    `acts_on="updates"` it goes last and sees the signed step :math:`u` that will be added; then
+
+    .. math:: u \leftarrow u - (1 - \gamma) \min(0, \langle u_{\tan}, d \rangle) \, d
+
+    and with :math:`\gamma = 0` it promises :math:`\langle u_{\tan}, d \rangle \ge 0` for every
+    class: the derivative of :math:`\cos(w_c, \hat\mu_c)` along the update is not negative, the
+    means held fixed. It promises no more: a finite step can still lower a cosine at second order,
+    :math:`\gamma > 0` lets its share through, rounding to bfloat16 updates adds its own error, and
+    wrappers that make another step of the inner update (`schedule_free`, `lookahead`) void it.
+
+    `update` needs the params and the keyword `class_means`, a :class:`spa_jax.ClassMeans` or a
+    floating `(C, D)` array whose zero rows are classes not seen; other extra arguments are ignored.
+
+    Args:
+      gamma: share of the harmful component that is kept: a number in [0, 1] (1 changes nothing, 0
+        removes it), a scalar array, or an optax schedule. Numbers are checked; arrays, traced
+        values and schedules are used as given.
+      radial: "keep" is the formula above, the paper's text. "scale" is the form of the released
+        code, :math:`(1 - \gamma) (g_{\tan} - \max(0, \langle g_{\tan}, d \rangle) d) + \gamma g`,
+        which also scales the radial part by :math:`\gamma`.
+      acts_on: "gradients" (first in the chain) or "updates" (last).
+      classifier: path of the kernel in the params, or a tuple of paths: each head is treated alone.
+      class_axis: None for `(D, C)` kernels (Flax, Haiku), 0 for `(C, D)` (Equinox, PyTorch). Under
+        `optax.inject_hyperparams` an explicit 0 needs `static_args=("class_axis",)`.
+      center: steer by means centred by their average over the seen classes.
+
+    Returns:
+      An `optax.GradientTransformationExtraArgs` whose state is a :class:`SpaProjState`. Updates
+      keep their dtype; the arithmetic is float32 (float64 for float64).
+
+    Raises:
+      ValueError: `gamma` outside [0, 1] or an unknown option, here; a path that matches no single
+        2-D leaf, from `init`; means that do not fit, from `update`.
+      TypeError: `update` without params or without `class_means`.
+
+    Example:
+      >>> params = {"head": {"kernel": jnp.array([[1.0, 0.0], [0.0, 1.0]])}}
+      >>> means = jnp.array([[1.0, 1.0], [-1.0, 1.0]])
+      >>> tx = optax.chain(spa_proj(gamma=0.0, center=False), optax.sgd(1.0))
+      >>> grads = {"head": {"kernel": jnp.array([[3.0, 0.0], [2.0, 0.0]])}}
+      >>> updates, _ = tx.update(grads, tx.init(params), params, class_means=means)
+      >>> updates["head"]["kernel"].round(2).tolist()
+      [[-3.0, -0.0], [-0.0, -0.0]]
+
+    Reference:
+      Wang, Gao and Xie, "Space Alignment Matters: The Missing Piece for Inducing Neural Collapse
+      in Long-Tailed Learning", AAAI 2026, SpA-Proj.
+    """
+    check_range("gamma", gamma, 0, 1, "it is the share of the harmful component that is kept")
+    _check_option("radial", radial, ("keep", "scale"))
+    _check_option("acts_on", acts_on, ("gradients", "updates"))
+    first = classes_first(class_axis)
+    num_heads = len(classifier_paths(classifier))
+    harmful_sign = 1.0 if acts_on == "gradients" else -1.0
+
+    def init_fn(params: PyTree) -> SpaProjState:
+        find_kernels(params, classifier)
+        # An array of its own for each field: a state that holds one twice cannot be donated.
+        return SpaProjState(
+            count=jnp.zeros((), jnp.int32),
+            corrected=jnp.zeros((num_heads,), jnp.float32),
+            removed=jnp.zeros((num_heads,), jnp.float32),
+        )
+
+    def update_fn(
+        updates: PyTree,
+        state: Any,
+        params: PyTree | None = None,
+        *,
+        class_means: Any = None,
+        **extra_args: Any,
+    ) -> tuple[PyTree, SpaProjState]:
+        del extra_args
+        check_update_arguments("spa_proj", params, class_means)
+        heads = read_heads(
+            params, class_means, classifier=classifier, class_axis=class_axis, center=center
+        )
+        kept = gamma(state.count) if callable(gamma) else gamma
+        leaves = jax.tree.leaves(updates)
+        new_leaves, corrected, removed = {}, [], []
+        for head, position in zip(heads, find_kernels(updates, classifier), strict=True):
+            rows = as_rows(leaves[position], first)
+            edited, changed = _edit_rows(rows, head, kept, radial, harmful_sign)
+            new_leaves[position] = as_kernel(edited, leaves[position], first)
+            corrected.append(jnp.mean(changed, dtype=jnp.float32))
+            removed.append(_norm_ratio(rows - edited, rows))
+        state = SpaProjState(
+            jnp.asarray(optax.safe_increment(state.count)), jnp.stack(corrected), jnp.stack(removed)
+        )
+        return replace_leaves(updates, new_leaves), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _edit_rows(
+    rows: Float[Array, "C D"], head: Head, kept: Any, radial: Radial, harmful_sign: float
+) -> tuple[Float[Array, "C D"], Bool[Array, " C"]]:
+    """Gradient (or update) rows without the harmful share, and which classes that changed."""
+    kept = jnp.asarray(kept, rows.dtype)
+    tangent = tangent_part(rows, head.weights)
+    direction = tangent_directions(head.mean_directions, head.weights)
+    along = row_dots(tangent, direction)
+    harmful = jnp.where(harmful_sign * along > 0, along, 0.0)[:, None] * direction
+    if radial == "keep":
+        edited = rows - (1.0 - kept) * harmful
+    else:
+        edited = (1.0 - kept) * (tangent - harmful) + kept * rows
+    changed = head.has_direction & (harmful_sign * along > 0) & (kept < 1.0)
+    return jnp.where(head.has_direction[:, None], edited, rows), changed
+
+
+def _norm_ratio(part: Float[Array, "C D"], whole: Float[Array, "C D"]) -> Float[Array, ""]:
+    total = jnp.linalg.norm(whole)
+    ratio = jnp.linalg.norm(part) / jnp.where(total > 0, total, 1.0)
+    return ratio.astype(jnp.float32)
+
+
+def _check_option(name: str, value: Any, options: tuple[str, ...]) -> None:
+    if value not in options:
+        expected = " or ".join(repr(option) for option in options)
+        raise ValueError(f"{name} must be {expected}, got {value!r}.")

@@ -1,0 +1,33 @@
+"""Eight emulated devices, strict shapes, and runtime type checks on the whole package."""
+
+import jax
+import jaxtyping
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# An int is accepted where a float is annotated, as static type checkers do.
+jaxtyping.install_import_hook(
+    "spa_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
+
+
+@pytest.fixture
+def untyped():
+    """Switches the runtime type checks off, so that the library's own errors are seen."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def doctest_names(doctest_namespace):
+    """Names that the examples in docstrings use without importing them."""
+    import jax.numpy as jnp
+    import optax
+
+    import spa_jax
+
+    doctest_namespace.update(jax=jax, jnp=jnp, optax=optax, spa_jax=spa_jax)
