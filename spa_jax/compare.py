@@ -1,0 +1,189 @@
+"""Trains one configuration under several SpA methods and seeds, and puts them side by side.
+
+python -m spa_jax.compare --config=configs/digits_lt.py --seeds=0,1,2 --out=runs/demo
+
+Prints one table, draws alignment over epochs by method, and writes `comparison.json`. A run that is
+already finished in the output folder is read, not run again; one that was cut off is continued.
+"""
+
+import copy
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import config_flags
+from rich.console import Console
+from rich.table import Table
+
+from spa_jax.dynamics.plots import plot_alignment_over_epochs
+from spa_jax.errors import InputError
+from spa_jax.training.config import SPA_METHODS, Config, write_text_whole
+from spa_jax.training.loop import run
+from spa_jax.training.program import Program
+from spa_jax.training.records import JsonLines
+
+# Column of the table -> where its number stands in `summary.json`.
+_COLUMNS = {
+    "test accuracy": ("test_accuracy", "last"),
+    "few-shot accuracy": ("shot_groups", "few"),
+    "mean cosine": ("mean_cosine",),
+    "lowest cosine": ("min_cosine",),
+    "held-out cosine": ("test_mean_cosine",),
+}
+
+
+def compare(
+    config: Config, methods: Sequence[str], seeds: Sequence[int], out: Path, console: Console
+) -> dict[str, Any]:
+    """Trains every method with every seed and writes the comparison.
+
+    Args:
+      config: the configuration that the runs share.
+      methods: values for `config.spa.method`.
+      seeds: values for `config.seed`.
+      out: gets a folder for each run, `comparison.json` and `alignment.png`.
+      console: where progress is shown.
+
+    Returns:
+      The content of `comparison.json`: settings, a summary for each run, mean and sample standard
+      deviation of each column by method.
+    """
+    began = time.perf_counter()
+    summaries: dict[str, list[dict[str, Any]]] = {}
+    curves: dict[str, list[list[dict[str, Any]]]] = {}
+    for method in methods:
+        program = None
+        for seed in seeds:
+            member = copy.deepcopy(config)
+            member.spa.method, member.seed = method, seed
+            workdir = out / f"{method}-seed{seed}"
+            if program is None and not (workdir / "summary.json").exists():
+                console.print(f"{method}: compiling", style="dim")
+                program = Program(member)
+            summary = run(member, workdir, program, say=lambda line: None)
+            accuracy = summary["test_accuracy"]["last"]
+            console.print(f"{method}, seed {seed}: test accuracy {accuracy:.3f}", style="dim")
+            summaries.setdefault(method, []).append(summary)
+            curves.setdefault(method, []).append(JsonLines(workdir / "metrics.jsonl").read())
+    plot_alignment_over_epochs(curves, out / "alignment.png")
+    first = summaries[methods[0]][0]
+    comparison = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "config": json.loads((out / f"{methods[0]}-seed{seeds[0]}" / "config.json").read_text()),
+        "seeds": list(seeds),
+        "split": first["split"],
+        "hardware": first["hardware"],
+        "versions": first["versions"],
+        "statistics": {name: statistics(runs) for name, runs in summaries.items()},
+        "runs": [summary for runs in summaries.values() for summary in runs],
+    }
+    write_text_whole(out / "comparison.json", json.dumps(comparison, indent=1) + "\n")
+    console.print(f"{time.perf_counter() - began:.0f} s for this comparison", style="dim")
+    return comparison
+
+
+def statistics(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Mean and sample standard deviation over runs of each column; null where they do not exist."""
+    result: dict[str, dict[str, float | None]] = {}
+    for column, keys in _COLUMNS.items():
+        values = []
+        for summary in runs:
+            value: Any = summary
+            for key in keys:
+                value = value[key]
+            values.append(value)
+        known = None not in values
+        result[column] = {
+            "mean": float(np.mean(values)) if known else None,
+            "std": float(np.std(values, ddof=1)) if known and len(values) > 1 else None,
+        }
+    return result
+
+
+def format_table(comparison: Mapping[str, Any]) -> Table:
+    """The comparison as a table: mean ± sample standard deviation over seeds, accuracy in %."""
+    table = Table(title=_title(comparison), title_justify="left")
+    table.add_column("method")
+    for column in _COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for method, columns in comparison["statistics"].items():
+        table.add_row(method, *(_cell(column, value) for column, value in columns.items()))
+    return table
+
+
+def _cell(column: str, value: Mapping[str, float | None]) -> str:
+    """`mean ± std`, accuracies in percent; a dash where there is no value."""
+    mean, std = value["mean"], value["std"]
+    if mean is None:
+        return "-"
+    scale, digits = (100, 1) if "accuracy" in column else (1, 3)
+    text = f"{scale * mean:.{digits}f}"
+    return text if std is None else f"{text} ± {scale * std:.{digits}f}"
+
+
+def _title(comparison: Mapping[str, Any]) -> str:
+    split, data = comparison["split"], comparison["config"]["data"]["name"]
+    return (
+        f"{data}, IF {split['imbalance_factor']:g}, {sum(split['class_counts'])} training images, "
+        f"{len(comparison['seeds'])} seeds, last epoch"
+    )
+
+
+def markdown_table(comparison: Mapping[str, Any]) -> str:
+    """The comparison as a Markdown table, with what is needed to tell where it comes from."""
+    rows = [["method", *_COLUMNS], ["---"] + ["---:"] * len(_COLUMNS)]
+    for method, columns in comparison["statistics"].items():
+        rows.append([method, *(_cell(column, value) for column, value in columns.items())])
+    seeds = ", ".join(str(seed) for seed in comparison["seeds"])
+    hardware = comparison["hardware"]
+    origin = (
+        f"{_title(comparison)}: mean ± sample standard deviation over seeds {seeds}; split "
+        f"`{comparison['split']['checksum'][:16]}`; jax {comparison['versions']['jax']}, "
+        f"{hardware['cpu_count']} CPU cores, {hardware['platform']}; {comparison['date']}."
+    )
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"{table}\n\n{origin}\n"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Compares what the flags name; exits with status 2 if the input is wrong."""
+    del argv
+    values = flags.FLAGS
+    logging.set_verbosity(logging.WARNING)  # orbax reports every file that it touches
+    # A pipe has no width of its own; the table needs 90 columns.
+    console = Console() if sys.stdout.isatty() else Console(width=100)
+    config = values.config
+    config.checkpoint.every_epochs = values.checkpoint_every
+    out = Path(values.out)
+    try:
+        seeds = [int(seed) for seed in values.seeds]
+        comparison = compare(config, values.methods, seeds, out, console)
+    except (InputError, FloatingPointError) as error:
+        console.print(f"error: {error}", markup=False)
+        sys.exit(2)
+    if values.record:
+        write_text_whole(Path(values.record), (out / "comparison.json").read_text())
+    console.print(format_table(comparison))
+    console.print(f"Alignment over epochs: {out / 'alignment.png'}", markup=False)
+
+
+def define_flags() -> None:
+    """The command line; not at import, since flags are global to a process."""
+    config_flags.DEFINE_config_file("config", None, "The configuration file.")
+    flags.DEFINE_list("methods", list(SPA_METHODS), "SpA methods, the baseline first.")
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
+    flags.DEFINE_string("out", None, "Folder for the runs, the table and the figure.")
+    flags.DEFINE_string("record", None, "A JSON file to write the comparison to as well.")
+    flags.DEFINE_integer("checkpoint_every", 0, "Epochs between checkpoints; 0: only at the end.")
+    flags.mark_flags_as_required(["config", "out"])
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

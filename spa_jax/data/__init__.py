@@ -1,0 +1,1 @@
+"""Data sources, long-tailed splits and augmentation."""

@@ -1,0 +1,1 @@
+"""Looking at alignment: plots of how cosines and accuracy evolve."""

@@ -1,0 +1,1 @@
+"""Backbones (images -> features) and heads (features -> logits), in Flax Linen."""

@@ -1,0 +1,69 @@
+"""A small residual network that suits a CPU: few pixels, wide channels."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+_CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with batch normalisation, and a shortcut around them."""
+
+    channels: int
+    stride: int = 1
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B _ _ _"], train: bool) -> Float[Array, "B _ _ channels"]:
+        """Images `(B, H, W, channels)` to `(B, H / stride, W / stride, channels)`."""
+        y = _convolution(self.channels, 3, self.stride)(x)
+        y = nn.relu(_batch_norm(train, self.axis_name)(y))
+        y = _convolution(self.channels, 3, 1)(y)
+        y = _batch_norm(train, self.axis_name)(y)
+        if x.shape != y.shape:
+            x = _convolution(self.channels, 1, self.stride)(x)
+            x = _batch_norm(train, self.axis_name)(x)
+        return nn.relu(x + y)
+
+
+class SmallResNet(nn.Module):
+    """Stem, one stage of residual blocks for each width, global average pooling.
+
+    Attributes:
+      widths: channels of each stage; the last is the feature width D. Every stage but the first
+        halves the resolution.
+      blocks: residual blocks in each stage.
+      stem_stride: stride of the stem, whose window is 3x3 for stride 1 and `stride + 1` else.
+      axis_name: mapped axis that batch statistics are averaged over in the per-device view; None
+        in the global view, where the batch is whole anyway.
+    """
+
+    widths: Sequence[int]
+    blocks: int = 1
+    stem_stride: int = 1
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B _ _ _"], train: bool) -> Float[Array, "B _"]:
+        """Images `(B, H, W, channels)` to features `(B, D)`, which are >= 0."""
+        window = max(3, self.stem_stride + 1)
+        x = _convolution(self.widths[0], window, self.stem_stride)(images)
+        x = nn.relu(_batch_norm(train, self.axis_name)(x))
+        for stage, width in enumerate(self.widths):
+            for block in range(self.blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                x = ResidualBlock(width, stride, self.axis_name)(x, train)
+        return jnp.mean(x, axis=(1, 2))
+
+
+def _convolution(channels: int, window: int, stride: int) -> nn.Conv:
+    return nn.Conv(
+        channels, (window, window), (stride, stride), use_bias=False, kernel_init=_CONV_INIT
+    )
+
+
+def _batch_norm(train: bool, axis_name: str | None) -> nn.BatchNorm:
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, axis_name=axis_name)

@@ -1,0 +1,1 @@
+"""State, one step, the loop, evaluation, checkpoints, devices and records."""

@@ -1,0 +1,119 @@
+"""The three ways to spread a step over devices: `jit` over a mesh, `pmap`, `shard_map`.
+
+In all of them the state and the data are replicated, and each device works on its part of the
+global batch. What differs is who cuts the batch and who reduces: the compiler (`jit`) or the step
+itself, over the named axis (`pmap`, `shard_map`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree
+
+from spa_jax.errors import InputError
+
+AXIS = "data"
+
+TakePart = Callable[[Array], Array]
+"""Takes from a `(global batch, ...)` array the part that this view of the step works on."""
+
+
+class Layout:
+    """Where arrays live and how a function of replicated arrays is compiled.
+
+    Attributes:
+      mode: "jit", "pmap" or "shard_map".
+      mesh: one axis, `data`, over the devices.
+      axis_name: the axis that the step has to reduce over; None under `jit`.
+    """
+
+    def __init__(self, mode: str, devices: Sequence[Any] | None = None) -> None:
+        devices = list(jax.devices() if devices is None else devices)
+        if mode == "pmap" and jax.process_count() > 1:
+            raise InputError(
+                f"config.parallel='pmap' drives the devices of one process, but there are "
+                f"{jax.process_count()}: use 'jit' or 'shard_map' on several hosts."
+            )
+        self.mode = mode
+        self.mesh: Mesh = jax.make_mesh(
+            (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
+        )
+        self.axis_name = None if mode == "jit" else AXIS
+        self.replicated = NamedSharding(self.mesh, PartitionSpec())
+        self._split = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        self._device_numbers = jax.device_put(jnp.arange(len(devices)), self._split)
+
+    @property
+    def num_devices(self) -> int:
+        """Devices in the mesh, over all processes."""
+        return self.mesh.size
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raises InputError if the devices cannot share a batch evenly."""
+        if batch_size % self.num_devices:
+            raise InputError(
+                f"config.batch_size={batch_size} cannot be shared evenly by {self.num_devices} "
+                f"devices: choose a multiple of {self.num_devices}."
+            )
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """Puts a copy of every array on every device."""
+        return jax.device_put(tree, self.replicated)
+
+    def compile(
+        self, function: Callable[..., Any], num_args: int, donate: tuple[int, ...] = ()
+    ) -> Callable[..., Any]:
+        """Compiles `function(take_part, *args)` into a function of replicated `args`.
+
+        Args:
+          function: the view's function; its results must be the same on every device.
+          num_args: number of `args`.
+          donate: positions among `args` whose buffers may be reused for results.
+
+        Returns:
+          A function of `args` that gives replicated results.
+        """
+        if self.mode == "jit":
+
+            def whole(*args: Any) -> Any:
+                return function(self._cut_by_compiler, *args)
+
+            return jax.jit(whole, donate_argnums=donate, out_shardings=self.replicated)
+
+        def part(device_number: Array, *args: Any) -> Any:
+            return function(lambda array: self._cut(array, device_number), *args)
+
+        if self.mode == "pmap":
+            mapped = jax.pmap(
+                part,
+                axis_name=AXIS,
+                in_axes=(0,) + (None,) * num_args,
+                out_axes=None,
+                donate_argnums=tuple(position + 1 for position in donate),
+                devices=list(self.mesh.devices.flat),
+            )
+            return lambda *args: mapped(self._device_numbers, *args)
+
+        def shard(*args: Any) -> Any:
+            return part(jax.lax.axis_index(AXIS), *args)
+
+        # With check_vma=True gradients of replicated params arrive summed over the devices, and the
+        # step's own pmean would leave them multiplied by the number of devices.
+        mapped = jax.shard_map(
+            shard,
+            mesh=self.mesh,
+            in_specs=PartitionSpec(),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )
+        return jax.jit(mapped, donate_argnums=donate)
+
+    def _cut_by_compiler(self, array: Array) -> Array:
+        return jax.lax.with_sharding_constraint(array, self._split)
+
+    def _cut(self, array: Array, device_number: Array) -> Array:
+        size = array.shape[0] // self.num_devices
+        return jax.lax.dynamic_slice_in_dim(array, device_number * size, size)

@@ -1,0 +1,214 @@
+"""The run: epochs of steps, evaluation, checkpoints, records, and the summary at the end."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from spa_jax.dynamics.plots import plot_alignment_over_epochs, plot_cosine_by_class_size
+from spa_jax.training.checkpoint import Checkpoints, serializable
+from spa_jax.training.config import (
+    Config,
+    check_config,
+    check_workdir,
+    write_config,
+    write_text_whole,
+)
+from spa_jax.training.metrics import Totals, accuracy, check_finite, fetch, number
+from spa_jax.training.program import Program
+from spa_jax.training.records import JsonLines, ProgressBar
+from spa_jax.training.state import TrainState
+from spa_jax.training.summary import make_summary
+from spa_jax.training.tensorboard import EventWriter, NoEvents
+
+
+def run(
+    config: Config,
+    workdir: Path,
+    program: Program | None = None,
+    say: Callable[[str], None] = print,
+    show_progress: bool = False,
+) -> dict[str, Any]:
+    """Trains a configuration to its end, from the start or from where its workdir stands.
+
+    Args:
+      config: see :func:`spa_jax.training.config.default_config`.
+      workdir: gets `config.json`, `metrics.jsonl`, `steps.jsonl`, `summary.json`, checkpoints,
+        event files and plots. A finished run is not run again.
+      program: compiled functions to share with other runs whose configs differ only in the seed
+        and the traced hyper-parameters; None builds one.
+      say: gets a line for a person now and then.
+      show_progress: draw a progress bar.
+
+    Returns:
+      The content of `summary.json`.
+
+    Raises:
+      InputError: wrong configuration, data or workdir; nothing has been trained or overwritten.
+      FloatingPointError: the loss or its gradient became infinite or NaN; the message says when.
+    """
+    check_config(config)
+    check_workdir(workdir, config)
+    summary_path = workdir / "summary.json"
+    if summary_path.exists():
+        summary = json.loads(summary_path.read_text())
+        last = summary["test_accuracy"]["last"]
+        say(f"The run in {workdir} is finished: test accuracy {last:.4f}. Nothing to do.")
+        return summary
+    if program is None:
+        program = Program(config)
+    write_config(workdir, config)
+    with Checkpoints(workdir / "checkpoints", config.checkpoint.keep, say) as checkpoints:
+        state, start = checkpoints.restore_newest(program.init_state(config))
+        loop = _Loop(config, workdir, program, checkpoints, say)
+        report, params = loop.train(state, start, show_progress)
+    lines = loop.epochs.read()
+    summary = make_summary(config, program, report, params, lines)
+    if config.logging.plots:
+        plot_alignment_over_epochs({"": [lines]}, workdir / "alignment.png")
+        plot_cosine_by_class_size(
+            program.data.class_counts,
+            np.atleast_2d(report["cosines"])[0],
+            np.atleast_2d(report["test_cosines"])[0],
+            program.data.class_names,
+            workdir / "cosine_by_class_size.png",
+        )
+    # Written last: where it stands, everything else does.
+    write_text_whole(summary_path, json.dumps(summary, indent=2) + "\n")
+    say(f"Finished: test accuracy {summary['test_accuracy']['last']:.4f}; see {summary_path}.")
+    return summary
+
+
+@dataclasses.dataclass
+class _Loop:
+    """The epochs of one run, and the files it appends to."""
+
+    config: Config
+    workdir: Path
+    program: Program
+    checkpoints: Checkpoints
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.epochs = JsonLines(self.workdir / "metrics.jsonl")
+        self.steps = JsonLines(self.workdir / "steps.jsonl")
+        self.events: EventWriter | NoEvents = NoEvents()
+        self.older: Totals | None = None
+        self.last_log = (0, time.perf_counter())
+
+    def train(
+        self, state: TrainState, start: int, show_progress: bool
+    ) -> tuple[dict[str, Any], Any]:
+        """Trains from a state of step `start`; returns the fetched last report and the params."""
+        config, steps_per_epoch = self.config, self.program.steps_per_epoch
+        if start:
+            self.say(f"Resuming {self.workdir} after epoch {start // steps_per_epoch}.")
+        self.epochs.cut_back(start)
+        self.steps.cut_back(start)
+        self.events = self._open_events(start)
+        report = None
+        total_steps = config.epochs * steps_per_epoch
+        with ProgressBar(total_steps, show_progress) as bar, jax.transfer_guard("disallow"):
+            for epoch in range(start // steps_per_epoch, config.epochs):
+                began = time.perf_counter()
+                state, totals = self._train_epoch(state, epoch, bar)
+                train_seconds = time.perf_counter() - began
+                report, totals = fetch((self.program.evaluate(state), totals))
+                check_finite(totals)
+                self._record_epoch(epoch, totals, report, train_seconds, began, bar)
+                if self._wants_checkpoint(epoch + 1):
+                    plain = serializable(state)
+                    self.checkpoints.save(state, fetch(plain))
+            if report is None:  # resumed after the last epoch: only the end was missing
+                report = self.program.evaluate(state)
+            report, params = fetch((report, state.params))
+        self.events.close()
+        return report, params
+
+    def _train_epoch(
+        self, state: TrainState, epoch: int, bar: ProgressBar
+    ) -> tuple[TrainState, Totals]:
+        program, every = self.program, self.config.logging.every_steps
+        totals, order = program.zero_totals, program.epoch_order(state)
+        for i in range(program.steps_per_epoch):
+            state, totals = program.train_step(state, totals, order)
+            step = epoch * program.steps_per_epoch + i + 1
+            # The step before the newest: the device goes on with the newest meanwhile.
+            if every and step % every == 0 and self.older is not None:
+                self._record_step(step - 1, fetch(self.older), bar)
+            self.older = totals
+        jax.block_until_ready(totals)
+        return state, totals
+
+    def _record_step(self, step: int, totals: Totals, bar: ProgressBar) -> None:
+        check_finite(totals)
+        metrics = {name: number(value) for name, value in totals.last.items()}
+        self.steps.append({"step": step, **metrics})
+        self._write_events(step, "train", metrics)
+        (last_step, last_time), now = self.last_log, time.perf_counter()
+        self.last_log = (step, now)
+        shown = {"loss": metrics["loss"], "acc": metrics["accuracy"]}
+        shown |= {"cosine": metrics["mean_cosine"]}
+        shown |= {"img/s": (step - last_step) * self.config.batch_size / (now - last_time)}
+        bar.show(step, shown)
+
+    def _record_epoch(
+        self,
+        epoch: int,
+        totals: Totals,
+        report: dict[str, Any],
+        train_seconds: float,
+        began: float,
+        bar: ProgressBar,
+    ) -> None:
+        step = (epoch + 1) * self.program.steps_per_epoch
+        line = {
+            "epoch": epoch + 1,
+            "step": step,
+            "train_loss": number(totals.loss / totals.steps),
+            "train_accuracy": number(totals.accuracy / totals.steps),
+            "test_loss": number(report["loss"]),
+            "test_accuracy": accuracy(report["correct"], report["count"]),
+            "mean_cosine": number(report["mean_cosine"]),
+            "min_cosine": number(report["min_cosine"]),
+            "test_mean_cosine": number(report["test_mean_cosine"]),
+            "test_min_cosine": number(report["test_min_cosine"]),
+            "images_per_second": int(totals.steps) * self.config.batch_size / train_seconds,
+            "seconds": time.perf_counter() - began,
+        }
+        self.epochs.append(line)
+        self._write_events(step, "epoch", line)
+        bar.show(
+            step,
+            {
+                "loss": line["train_loss"],
+                "acc": line["test_accuracy"],
+                "cosine": line["mean_cosine"],
+                "img/s": line["images_per_second"],
+            },
+        )
+
+    def _wants_checkpoint(self, epochs_done: int) -> bool:
+        every = self.config.checkpoint.every_epochs
+        return epochs_done == self.config.epochs or bool(every and epochs_done % every == 0)
+
+    def _open_events(self, start: int) -> EventWriter | NoEvents:
+        if not self.config.logging.tensorboard:
+            return NoEvents()
+        try:
+            return EventWriter(self.workdir / "events", start)
+        except ImportError:
+            self.say(
+                "No TensorBoard event files are written: the package tensorboard is not installed "
+                "(pip install 'spa_jax[tensorboard]')."
+            )
+            return NoEvents()
+
+    def _write_events(self, step: int, group: str, record: dict[str, Any]) -> None:
+        known = {name: value for name, value in record.items() if value is not None}
+        self.events.write(step, {f"{group}/{name}": value for name, value in known.items()})

@@ -1,0 +1,119 @@
+"""What a step measures, running totals of it on the device, and the one way off the device."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from spa_jax.alignment import ClassMeans, SpaProjState
+from spa_jax.alignment.classifier import read_heads
+from spa_jax.alignment.reg import head_cosines
+
+
+def fetch(tree: PyTree) -> PyTree:
+    """Copies arrays to the host as NumPy: the one place where the loop waits for a device."""
+    return jax.device_get(tree)
+
+
+def alignment_metrics(
+    params: PyTree, class_means: ClassMeans | Float[Array, "C D"], **options: Any
+) -> dict[str, Float[Array, ""]]:
+    """Mean and lowest cosine over the classes that have a direction (NaN if none has)."""
+    heads = read_heads(params, class_means, class_axis=None, **options)
+    cosines = jnp.stack([head_cosines(head) for head in heads])
+    known = jnp.stack([head.has_direction for head in heads])
+    any_known = jnp.any(known)
+    mean = jnp.sum(cosines) / jnp.maximum(jnp.sum(known), 1)
+    lowest = jnp.min(jnp.where(known, cosines, jnp.inf))
+    return {
+        "mean_cosine": jnp.where(any_known, mean, jnp.nan),
+        "min_cosine": jnp.where(any_known, lowest, jnp.nan),
+    }
+
+
+def projection_metrics(opt_state: PyTree) -> dict[str, Float[Array, ""]]:
+    """What SpA-Proj did at this step, averaged over heads; nothing for another method."""
+    found = [
+        node
+        for node in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, SpaProjState))
+        if isinstance(node, SpaProjState)
+    ]
+    if not found:
+        return {}
+    return {
+        "corrected_share": jnp.mean(found[0].corrected),
+        "removed_ratio": jnp.mean(found[0].removed),
+    }
+
+
+class Totals(flax.struct.PyTreeNode):
+    """Running totals of an epoch's step metrics, on the device.
+
+    Attributes:
+      steps: int32 scalar, steps so far.
+      loss: sum of the steps' losses.
+      accuracy: sum of the steps' accuracies.
+      bad_step: int32 scalar, the first step (counted from 1) whose loss or gradient was not
+        finite; -1 if none was.
+      last: metrics of the newest step.
+    """
+
+    steps: Any
+    loss: Any
+    accuracy: Any
+    bad_step: Any
+    last: dict[str, Any]
+
+    @classmethod
+    def create(cls, metric_names: tuple[str, ...]) -> "Totals":
+        """Before any step."""
+        zero = jnp.zeros((), jnp.float32)
+        return cls(
+            steps=jnp.zeros((), jnp.int32),
+            loss=zero,
+            accuracy=zero,
+            bad_step=jnp.full((), -1, jnp.int32),
+            last=dict.fromkeys(metric_names, zero),
+        )
+
+    def add(self, metrics: Mapping[str, Array], step: Array) -> "Totals":
+        """With one more step; `step` is its number, counted from 1."""
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+        first_bad = (self.bad_step < 0) & ~finite
+        return Totals(
+            steps=self.steps + 1,
+            loss=self.loss + metrics["loss"],
+            accuracy=self.accuracy + metrics["accuracy"],
+            bad_step=jnp.where(first_bad, step, self.bad_step).astype(jnp.int32),
+            last=dict(metrics),
+        )
+
+
+def check_finite(totals: Totals) -> None:
+    """Raises FloatingPointError naming the first step whose loss or gradient was not finite.
+
+    Args:
+      totals: fetched totals.
+    """
+    if totals.bad_step >= 0:
+        raise FloatingPointError(
+            f"The loss or its gradient was not finite at step {int(totals.bad_step)}; the run "
+            "stopped, and no checkpoint holds that step. Lower config.optimizer.learning_rate or "
+            "config.spa.weight, and start in a new workdir."
+        )
+
+
+def accuracy(correct: np.ndarray | np.floating, count: np.ndarray | np.floating) -> float | None:
+    """Share of the counted examples that are correct; None if there are none."""
+    total = float(np.sum(count, dtype=np.float64))
+    return float(np.sum(correct, dtype=np.float64)) / total if total else None
+
+
+def number(value: Any) -> float | None:
+    """A fetched scalar as a Python float for JSON: null where there is no value."""
+    value = float(value)
+    return value if np.isfinite(value) else None

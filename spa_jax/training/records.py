@@ -1,0 +1,76 @@
+"""What a run writes down: lines of JSON, TensorBoard events, a progress bar."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from spa_jax.training.config import write_text_whole
+
+
+class JsonLines:
+    """A file with one JSON object a line, each with a field `step`; a line is written whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Adds a line and hands it to the operating system."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole lines; a half-written last one is left out."""
+        if not self.path.exists():
+            return []
+        records = []
+        for line in self.path.read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return records
+
+    def cut_back(self, step: int) -> list[dict[str, Any]]:
+        """Drops the lines after `step` by writing a new file and renaming it; returns the rest."""
+        kept = [record for record in self.read() if record["step"] <= step]
+        if self.path.exists():
+            write_text_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        return kept
+
+
+class ProgressBar:
+    """Loss, accuracy, mean cosine, images a second and time left; silent if not a terminal."""
+
+    def __init__(self, total_steps: int, enabled: bool) -> None:
+        self._progress = Progress(
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            disable=not enabled,
+        )
+        self._task = self._progress.add_task("compiling", total=total_steps)
+
+    def __enter__(self) -> "ProgressBar":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, step: int, shown: dict[str, float | None]) -> None:
+        """Moves to a step and shows its numbers."""
+        text = "  ".join(
+            f"{name} {value:,.0f}" if name == "img/s" else f"{name} {value:.3f}"
+            for name, value in shown.items()
+            if value is not None
+        )
+        self._progress.update(self._task, completed=step, description=text)

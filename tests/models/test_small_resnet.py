@@ -1,0 +1,163 @@
+"""The small residual network: shapes, parameters, and what training mode changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spa_jax.models.classifier import Classifier
+from spa_jax.models.small_resnet import ResidualBlock, SmallResNet
+
+C = 7
+
+
+def images(count=6, height=8, width=8, channels=1, seed=0):
+    return jax.random.normal(jax.random.key(seed), (count, height, width, channels))
+
+
+def shapes_of(module, inputs):
+    """Variables and outputs as shapes, without computing anything."""
+
+    def run(inputs):
+        return module.init_with_output(jax.random.key(0), inputs, train=False)
+
+    outputs, variables = jax.eval_shape(run, inputs)
+    return variables, outputs
+
+
+def paths(tree):
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Classifier(SmallResNet(widths=(4, 6), blocks=1), C)
+
+
+@pytest.fixture(scope="module")
+def variables(model):
+    return jax.jit(lambda: model.init(jax.random.key(1), images(1), train=False))()
+
+
+@pytest.fixture(scope="module")
+def apply(model):
+    """Training or evaluation mode; both may change the batch statistics."""
+
+    def run(variables, x, train):
+        return model.apply(variables, x, train=train, mutable=["batch_stats"])
+
+    return jax.jit(run, static_argnums=2)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (7, 5, 3), (28, 28, 1)])
+@pytest.mark.parametrize(
+    ("widths", "blocks", "stem_stride"), [((16, 32), 1, 1), ((8,), 2, 1), ((4, 6, 9), 2, 4)]
+)
+def test_features_have_the_last_width_and_logits_one_value_a_class(
+    shape, widths, blocks, stem_stride
+):
+    model = Classifier(SmallResNet(widths, blocks, stem_stride), C)
+    variables, (features, logits) = shapes_of(model, jnp.zeros((6, *shape)))
+    assert features.shape == (6, widths[-1])
+    assert logits.shape == (6, C)
+    assert features.dtype == logits.dtype == jnp.float32
+    assert variables["params"]["head"]["kernel"].shape == (widths[-1], C)
+
+
+@pytest.mark.parametrize(("stride", "expected"), [(1, (3, 8, 6, 5)), (2, (3, 4, 3, 5))])
+def test_a_block_has_its_channels_and_divides_the_resolution_by_its_stride(stride, expected):
+    _, output = shapes_of(ResidualBlock(5, stride), images(3, 8, 6, 4))
+    assert output.shape == expected
+
+
+def test_a_block_has_a_shortcut_convolution_only_where_the_shape_changes():
+    def convolutions(channels, stride):
+        variables, _ = shapes_of(ResidualBlock(channels, stride), images(channels=4))
+        return sum(leaf.ndim == 4 for leaf in jax.tree.leaves(variables["params"]))
+
+    assert (convolutions(4, 1), convolutions(4, 2), convolutions(5, 1)) == (2, 3, 3)
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_every_stage_has_its_blocks_and_its_width(blocks):
+    variables, _ = shapes_of(SmallResNet((4, 6, 9), blocks), images())
+    kernels = [leaf for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim == 4]
+    # A stem, two convolutions a block, and a shortcut where the width changes: twice.
+    assert len(kernels) == 1 + 2 * 3 * blocks + 2
+    assert {kernel.shape[-1] for kernel in kernels} == {4, 6, 9}
+
+
+@pytest.mark.parametrize(("stem_stride", "window"), [(1, 3), (2, 3), (4, 5)])
+def test_the_stem_sees_every_pixel(stem_stride, window):
+    variables, _ = shapes_of(SmallResNet((4,), 1, stem_stride), images())
+    stem = variables["params"]["Conv_0"]["kernel"]
+    assert stem.shape == (window, window, 1, 4)
+
+
+def test_no_bias_stands_before_a_normalisation(variables):
+    found = paths(variables["params"])
+    convolutions = {path.rpartition("/")[0] for path, leaf in found.items() if leaf.ndim == 4}
+    assert len(convolutions) == 6
+    for convolution in convolutions:
+        assert f"{convolution}/bias" not in found
+    biased = {path.rpartition("/")[0] for path in found if path.endswith("/bias")}
+    assert "head" in biased
+    assert all(path == "head" or "BatchNorm" in path for path in biased)
+
+
+def test_the_head_is_linear_in_the_features(variables, apply):
+    (features, logits), _ = apply(variables, images(), False)
+    head = variables["params"]["head"]
+    expected = np.asarray(features) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_features_are_not_negative_and_not_all_zero(variables, apply, train):
+    (features, _), _ = apply(variables, 10 * images(seed=3), train)
+    assert (np.asarray(features) >= 0).all()
+    assert (np.asarray(features) > 0).any()
+
+
+def test_training_mode_moves_every_batch_statistic(variables, apply):
+    _, mutated = apply(variables, 3 * images() + 1, True)
+    before, after = paths(variables["batch_stats"]), paths(mutated["batch_stats"])
+    assert before.keys() == after.keys()
+    for path, value in before.items():
+        assert not np.array_equal(value, after[path]), path
+
+
+def test_evaluation_mode_leaves_the_batch_statistics_alone(variables, apply):
+    _, mutated = apply(variables, 3 * images() + 1, False)
+    for path, value in paths(variables["batch_stats"]).items():
+        np.testing.assert_array_equal(value, paths(mutated["batch_stats"])[path])
+
+
+def test_in_evaluation_mode_an_image_does_not_see_its_neighbours_and_in_training_it_does(
+    variables, apply
+):
+    x = images()
+    others = x.at[1:].set(5 * images(seed=9)[1:])
+    for train, sees in ((False, False), (True, True)):
+        (features, _), _ = apply(variables, x, train)
+        (changed, _), _ = apply(variables, others, train)
+        assert np.allclose(features[0], changed[0], atol=1e-6) is not sees
+
+
+def test_training_statistics_approach_those_of_the_batch(variables, apply):
+    """Momentum 0.9: a tenth of the way at a step, from 0, for the mean of the stem's output."""
+    x = images(64, seed=4)
+    stem = jax.lax.conv_general_dilated(
+        x,
+        variables["params"]["backbone"]["Conv_0"]["kernel"],
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    _, mutated = apply(variables, x, True)
+    found = mutated["batch_stats"]["backbone"]["BatchNorm_0"]
+    np.testing.assert_allclose(found["mean"], 0.1 * stem.mean((0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(found["var"], 0.9 + 0.1 * stem.var((0, 1, 2)), rtol=1e-4)

@@ -1,0 +1,198 @@
+"""What a run writes, how often it waits for the device, and what it refuses."""
+
+import json
+import logging
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from spa_jax.errors import InputError
+from spa_jax.training import loop
+from spa_jax.training.checkpoint import tree_checksum
+from spa_jax.training.loop import run
+from spa_jax.training.program import Program
+from tests.training.small import small_config
+
+EPOCH_FIELDS = {
+    "epoch",
+    "step",
+    "train_loss",
+    "test_accuracy",
+    "mean_cosine",
+    "min_cosine",
+    "test_mean_cosine",
+    "images_per_second",
+}
+SUMMARY_FIELDS = {
+    "test_accuracy",
+    "shot_groups",
+    "per_class_accuracy",
+    "per_class_cosine",
+    "per_class_test_cosine",
+    "split_checksum",
+    "params_checksum",
+    "seed",
+    "versions",
+    "hardware",
+    "wall_time_seconds",
+}
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def program():
+    return Program(small_config(spa__method="proj"))
+
+
+@pytest.fixture(scope="module")
+def finished(program, tmp_path_factory):
+    """A finished run with everything switched on, its folder and what it said."""
+    workdir = tmp_path_factory.mktemp("run")
+    said = []
+    config = small_config(
+        spa__method="proj", logging__every_steps=2, logging__tensorboard=True, logging__plots=True
+    )
+    summary = run(config, workdir, program, say=said.append)
+    return config, workdir, summary, said
+
+
+def test_a_run_writes_one_complete_line_an_epoch(finished):
+    _, workdir, _, _ = finished
+    lines = read_lines(workdir / "metrics.jsonl")
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert [line["step"] for line in lines] == [5, 10]
+    for line in lines:
+        assert line.keys() >= EPOCH_FIELDS
+        assert all(math.isfinite(line[field]) for field in EPOCH_FIELDS)
+        assert 0 <= line["test_accuracy"] <= 1
+        assert -1 <= line["min_cosine"] <= line["mean_cosine"] <= 1
+
+
+def test_step_lines_go_to_their_own_file(finished):
+    _, workdir, _, _ = finished
+    lines = read_lines(workdir / "steps.jsonl")
+    # Logging steps 2, 4, 6, 8, 10 each report the step before, which is already there.
+    assert [line["step"] for line in lines] == [1, 3, 5, 7, 9]
+    assert all(0 <= line["corrected_share"] <= 1 for line in lines)
+
+
+def test_the_summary_is_complete_and_agrees_with_the_lines(finished):
+    config, workdir, summary, _ = finished
+    assert summary == json.loads((workdir / "summary.json").read_text())
+    assert summary.keys() >= SUMMARY_FIELDS
+    lines = read_lines(workdir / "metrics.jsonl")
+    assert summary["test_accuracy"]["last"] == lines[-1]["test_accuracy"]
+    assert summary["test_accuracy"]["best"] == max(line["test_accuracy"] for line in lines)
+    assert summary["test_accuracy"]["last"] == pytest.approx(
+        np.mean(summary["per_class_accuracy"]), abs=1e-12
+    )  # 60 test images a class
+    assert summary["mean_cosine"] == pytest.approx(np.mean(summary["per_class_cosine"]), abs=1e-6)
+    assert summary["class_counts"] == [110, 78, 56, 40, 29, 20, 14, 10, 7, 5]
+    assert summary["seed"] == config.seed
+
+
+def test_files_and_plots_are_there(finished):
+    _, workdir, _, _ = finished
+    assert json.loads((workdir / "config.json").read_text())["spa"]["method"] == "proj"
+    for name in ("alignment.png", "cosine_by_class_size.png"):
+        assert (workdir / name).read_bytes().startswith(b"\x89PNG")
+    assert any((workdir / "events").iterdir())
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["10", "5"]
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished):
+    config, workdir, summary, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    said = []
+    assert run(config, workdir, say=said.append) == summary
+    assert "finished" in said[0]
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+
+def test_the_workdir_of_another_config_is_refused_with_the_fields_that_differ(finished):
+    config, workdir, _, _ = finished
+    other = config.copy_and_resolve_references()
+    other.spa.gamma, other.seed = 0.3, 7
+    with pytest.raises(InputError, match=r"seed \(0 there, 7 now\), spa\.gamma \(0\.6 there"):
+        run(other, workdir)
+
+
+def test_the_loop_fetches_at_logging_evaluation_checkpoint_and_end_only(
+    program, tmp_path, monkeypatch
+):
+    fetched = []
+    monkeypatch.setattr(loop, "fetch", lambda tree: fetched.append(tree) or jax.device_get(tree))
+    newest = []
+    dispatch = program.train_step
+    monkeypatch.setattr(program, "train_step", lambda *a: newest.append(dispatch(*a)) or newest[-1])
+    seen = []
+    record = loop._Loop._record_step
+    monkeypatch.setattr(
+        loop._Loop,
+        "_record_step",
+        lambda self, step, *rest: seen.append((step, len(newest))) or record(self, step, *rest),
+    )
+    config = small_config(
+        spa__method="proj", epochs=3, checkpoint__every_epochs=2, logging__every_steps=4
+    )
+    three = Program(config)
+    monkeypatch.setattr(three, "train_step", program.train_step)
+    run(config, tmp_path, three, say=lambda line: None)
+    logging_steps, evaluations, checkpoints = 15 // 4, 3, 2
+    assert len(fetched) == logging_steps + evaluations + checkpoints + 1
+    assert seen == [(3, 4), (7, 8), (11, 12)]  # each older than the newest dispatched
+
+
+def test_nothing_compiles_after_the_first_epoch_and_buffers_are_donated(program, caplog):
+    config = small_config(spa__method="proj")
+    state, totals = program.init_state(config), program.zero_totals
+    compiled_after_first_step = []
+    for epoch in range(2):
+        order = program.epoch_order(state)
+        for step in range(program.steps_per_epoch):
+            old = state
+            with jax.log_compiles(), caplog.at_level(logging.WARNING):
+                caplog.clear()
+                state, totals = program.train_step(state, totals, order)
+                messages = [r.getMessage() for r in caplog.records]
+            if (epoch, step) != (0, 0):
+                compiled_after_first_step += [m for m in messages if "Compiling" in m]
+            assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old.params))
+    assert compiled_after_first_step == []
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
+    config = small_config(optimizer__learning_rate=1e6, epochs=8, logging__every_steps=1)
+    with pytest.raises(FloatingPointError, match=r"not finite at step \d+") as error:
+        run(config, tmp_path, say=lambda line: None)
+    bad_step = int(str(error.value).split("step ")[1].split(";")[0])
+    lines = read_lines(tmp_path / "steps.jsonl")
+    assert all(math.isfinite(line["loss"]) for line in lines)
+    assert lines[-1]["step"] == bad_step - 1
+    folder = tmp_path / "checkpoints"
+    assert all(int(path.name) < bad_step for path in folder.iterdir() if path.name.isdigit())
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_seeds_share_a_program_and_give_what_their_own_program_gives(program, tmp_path):
+    config = small_config(spa__method="proj", seed=3)
+    shared = run(config, tmp_path / "shared", program, say=lambda line: None)
+    own = run(config, tmp_path / "own", say=lambda line: None)
+    assert shared["params_checksum"] == own["params_checksum"]
+    base = run(small_config(spa__method="proj"), tmp_path / "base", program, say=lambda line: None)
+    assert base["params_checksum"] != own["params_checksum"]
+
+
+def test_the_checksum_of_the_params_is_that_of_the_checkpointed_params(finished, program):
+    config, workdir, summary, _ = finished
+    from spa_jax.training.checkpoint import Checkpoints
+
+    with Checkpoints(workdir / "checkpoints", keep=2, say=print) as checkpoints:
+        state, step = checkpoints.restore_newest(program.init_state(config))
+    assert step == 10
+    assert tree_checksum(jax.device_get(state.params)) == summary["params_checksum"]

@@ -1,0 +1,101 @@
+"""A run that is killed at a random step and started again ends as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+
+from spa_jax.training.checkpoint import Checkpoints, serializable, tree_checksum
+from spa_jax.training.program import Program
+from tests.training.small import small_config
+
+REPOSITORY = Path(__file__).parents[2]
+TIMINGS = {"seconds", "images_per_second", "wall_time_seconds"}
+CONFIG_FILE = """
+from tests.training.small import small_config
+
+
+def get_config():
+    return small_config(epochs=4, spa__method="slerp", spa__alpha_max=0.3, logging__every_steps=1)
+"""
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """Starts `train.py` with a workdir; compiled code is shared between the starts."""
+    folder = tmp_path_factory.mktemp("resume")
+    (folder / "config.py").write_text(CONFIG_FILE)
+    environment = os.environ | {
+        "PYTHONPATH": str(REPOSITORY),
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def start(workdir):
+        arguments = [f"--config={folder / 'config.py'}", f"--workdir={workdir}"]
+        return subprocess.Popen(
+            [sys.executable, str(REPOSITORY / "train.py"), *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+def steps_done(workdir):
+    path = workdir / "steps.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def kill_at(process, workdir, step):
+    """SIGKILLs the process once it has logged the step; whether it was still running."""
+    deadline = time.monotonic() + 120
+    with process:
+        while process.poll() is None and steps_done(workdir) < step:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        alive = process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    return alive
+
+
+def without_timings(record):
+    return {key: value for key, value in record.items() if key not in TIMINGS}
+
+
+def metrics(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [without_timings(json.loads(line)) for line in lines]
+
+
+def final_state_checksum(workdir):
+    config = small_config(epochs=4, spa__method="slerp", spa__alpha_max=0.3, logging__every_steps=1)
+    program = Program(config, devices=jax.devices()[:1])
+    with Checkpoints(workdir / "checkpoints", keep=2, say=print) as checkpoints:
+        state, step = checkpoints.restore_newest(program.init_state(config))
+    assert step == 20
+    return tree_checksum(jax.device_get(serializable(state)))
+
+
+def test_killed_at_random_steps_a_run_ends_bit_for_bit_as_without(command, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    output, _ = command(whole).communicate()
+    assert "Finished" in output
+    killed = [kill_at(command(broken), broken, random.randint(low, low + 6)) for low in (2, 9)]
+    assert any(killed)
+    output, _ = command(broken).communicate()
+    assert "Finished" in output
+    assert metrics(broken) == metrics(whole)
+    assert [line["epoch"] for line in metrics(broken)] == [1, 2, 3, 4]
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (whole, broken)]
+    assert without_timings(summaries[0]) == without_timings(summaries[1])
+    assert final_state_checksum(broken) == final_state_checksum(whole)
