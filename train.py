@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -13,6 +14,9 @@ from spa_jax.training.loop import run
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The configuration file; override fields with --config.FIELD=VALUE."
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Join the other hosts of a pod: start the command on each of them."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes, and from where it resumes.")
 
@@ -27,12 +31,15 @@ def main(argv: list[str]) -> None:
         config.to_dict()  # a file that could not be read makes itself known at first use
     except OSError as error:
         _stop(f"The file of --config cannot be read. {_one_line(error)}")
+    if _DISTRIBUTED.value:
+        jax.distributed.initialize()  # finds the others through the cluster's environment
+    primary = jax.process_index() == 0
     try:
         run(
             config,
             Path(str(_WORKDIR.value)),
-            say=lambda line: print(line, flush=True),
-            show_progress=sys.stderr.isatty(),
+            say=lambda line: print(line, flush=True) if primary else None,
+            show_progress=primary and sys.stderr.isatty(),
         )
     except (InputError, FloatingPointError) as error:
         _stop(str(error))

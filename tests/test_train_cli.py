@@ -1,6 +1,5 @@
 """What `train.py` says to someone who got the command line wrong."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,14 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from spa_jax.training.config import default_config, write_config
+
 ROOT = Path(__file__).parents[1]
-# The smallest run there is: one epoch of a narrow network.
-SMALL = (
-    "--config.epochs=1",
-    "--config.model.widths=(4,)",
-    "--config.logging.tensorboard=False",
-    "--config.logging.plots=False",
-)
 WRONG = {
     "a misspelt field": (
         ("--config=configs/digits_lt.py", "--config.spa.gama=0.5"),
@@ -49,11 +43,8 @@ def train(workdir, *arguments):
     )
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_command_gets_one_paragraph_and_status_2(case, tmp_path):
-    arguments, expected = WRONG[case]
-    workdir = tmp_path / "run"
-    result = train(workdir, *arguments)
+def assert_refused(result, expected):
+    """One paragraph on standard error with the expected parts, and status 2."""
     assert result.returncode == 2, result.stderr
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
@@ -62,15 +53,26 @@ def test_a_wrong_command_gets_one_paragraph_and_status_2(case, tmp_path):
     assert result.stderr.endswith("\n")
     for part in expected:
         assert part in result.stderr
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_command_gets_one_paragraph_and_status_2(case, tmp_path):
+    arguments, expected = WRONG[case]
+    workdir = tmp_path / "run"
+    result = train(workdir, *arguments)
+    assert_refused(result, expected)
     # Nothing claims the workdir, so a corrected command may use it.
     assert not workdir.exists()
 
 
-def test_a_right_command_trains_in_a_folder_that_is_empty(tmp_path):
-    result = train(tmp_path, "--config=configs/digits_lt.py", "--config.spa.method=proj", *SMALL)
-    assert result.returncode == 0, result.stderr
-    assert "Traceback" not in result.stderr
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert (summary["spa_method"], summary["epochs"]) == ("proj", 1)
-    assert json.loads((tmp_path / "config.json").read_text())["model"]["widths"] == [4]
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+def test_a_workdir_of_another_config_is_refused_and_left_alone(tmp_path):
+    old = default_config()
+    old.seed = 5
+    write_config(tmp_path, old)
+    before = (tmp_path / "config.json").read_bytes()
+    result = train(tmp_path, "--config=configs/digits_lt.py", "--config.spa.gamma=0.25")
+    assert_refused(
+        result, (str(tmp_path), "seed (5 there, 0 now)", "spa.gamma (0.6 there, 0.25 now)")
+    )
+    assert (tmp_path / "config.json").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1

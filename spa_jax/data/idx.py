@@ -1,6 +1,7 @@
 """MNIST's idx format, gzipped or not, and long-tailed Fashion-MNIST read from such files."""
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -66,7 +67,7 @@ def read_idx(path: Path) -> np.ndarray:
     if len(content) < header:
         raise InputError(f"{path} is cut off within its header; fetch it again.")
     shape = struct.unpack(f">{dimensions}I", content[4:header])
-    expected = header + int(np.prod(shape, dtype=np.int64))
+    expected = header + math.prod(shape)
     if len(content) != expected:
         what = "truncated" if len(content) < expected else "longer than its header says"
         raise InputError(
@@ -76,7 +77,7 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def read_images_and_labels(folder: Path, part: str) -> LabelledImages:
+def read_images_and_labels(folder: Path, part: str, num_classes: int = 10) -> LabelledImages:
     """Reads `<part>-images-idx3-ubyte` and `<part>-labels-idx1-ubyte`, each with or without `.gz`.
 
     Args:
@@ -90,11 +91,18 @@ def read_images_and_labels(folder: Path, part: str) -> LabelledImages:
       InputError: a missing or broken file, wrong dimensions, or counts that do not agree.
     """
     images = read_idx(_find(folder, f"{part}-images-idx3-ubyte"))
-    labels = read_idx(_find(folder, f"{part}-labels-idx1-ubyte"))
+    labels_path = _find(folder, f"{part}-labels-idx1-ubyte")
+    labels = read_idx(labels_path)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise InputError(
             f"The {part} files in {folder} hold images of shape {images.shape} and labels of shape "
-            f"{labels.shape}; expected (N, height, width) and (N,) with the same N."
+            f"{labels.shape}; expected (N, height, width) and (N,) with the same N. Fetch both "
+            "again."
+        )
+    if labels.size and labels.max() >= num_classes:
+        raise InputError(
+            f"{labels_path} holds the label {labels.max()}, but labels must be in "
+            f"[0, {num_classes}): check that it is the right file."
         )
     return LabelledImages(images[..., None], labels.astype(np.int32))
 

@@ -38,11 +38,11 @@ def exponential_profile(n_max: int, num_classes: int, imbalance_factor: float) -
         )
     if not imbalance_factor >= 1:
         raise InputError(f"imbalance_factor must be 1 or more, got {imbalance_factor}.")
-    ratio = 1.0 / imbalance_factor
-    counts = tuple(int(n_max * ratio ** (c / (num_classes - 1.0))) for c in range(num_classes))
+    shares = (imbalance_factor ** (c / (num_classes - 1.0)) for c in range(num_classes))
+    counts = tuple(int(n_max / share) for share in shares)
     if counts[-1] == 0:
         raise InputError(
-            f"imbalance_factor={imbalance_factor:g} leaves class {counts.index(0)} of "
+            f"imbalance_factor={imbalance_factor} leaves class {counts.index(0)} of "
             f"{num_classes} without an image: with n_max={n_max} the largest that works is {n_max}."
         )
     return counts

@@ -82,9 +82,7 @@ def plot_cosine_by_class_size(
             counts, test_cosines, "^", color="#D55E00", fillstyle="none", label="held-out means"
         )
         if len(counts) <= 20:
-            for x, y, name in zip(
-                counts, np.minimum(cosines, test_cosines), class_names, strict=True
-            ):
+            for x, y, name in zip(counts, np.fmin(cosines, test_cosines), class_names, strict=True):
                 axes.annotate(
                     name, (x, y), (0, -11), textcoords="offset points", ha="center", fontsize=7
                 )

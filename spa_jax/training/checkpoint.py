@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from spa_jax.training.state import TrainState
@@ -96,10 +97,12 @@ class Checkpoints:
             f"The checkpoint of step {step} cannot be read ({reason[:200]}); moved to {target}, "
             "falling back to the one before it."
         )
-        target.parent.mkdir(exist_ok=True)
-        while target.exists():
-            target = target.with_name(target.name + "_again")
-        (self._folder / str(step)).rename(target)
+        if jax.process_index() == 0:
+            target.parent.mkdir(exist_ok=True)
+            while target.exists():
+                target = target.with_name(target.name + "_again")
+            (self._folder / str(step)).rename(target)
+        multihost_utils.sync_global_devices(f"set aside checkpoint {step}")
         self._manager.reload()
 
 

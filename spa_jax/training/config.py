@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +89,15 @@ def check_config(config: Config) -> None:
     _check_choice("config.spa.acts_on", config.spa.acts_on, ("gradients", "updates"))
     for field, low, high in _RANGES:
         value = field_value(config, field)
-        if math.isnan(value) or not low <= value <= high:
+        if not low <= value <= high:  # NaN is not either
             raise InputError(
-                f"config.{field} must be in [{low:g}, {high:g}], got {value!r}: pass "
+                f"config.{field} must be in [{low}, {high}], got {value!r}: pass "
                 f"--config.{field}=VALUE with a value in that range."
             )
     if config.spa.decay >= 1:
         raise InputError("config.spa.decay must be below 1: with 1 the class means never move.")
     widths = config.model.widths
-    if not widths or not all(isinstance(width, int) and width > 0 for width in widths):
+    if not widths or not all(type(width) is int and width > 0 for width in widths):
         raise InputError(f"config.model.widths must be positive integers, got {tuple(widths)}.")
 
 
@@ -139,10 +138,12 @@ def check_workdir(workdir: Path, config: Config) -> None:
     path = workdir / "config.json"
     if path.exists():
         try:
-            old = flatten_config(json.loads(path.read_text()))
-        except json.JSONDecodeError as error:
+            old = json.loads(path.read_text())
+            if not isinstance(old, dict):
+                raise ValueError("it holds no JSON object")
+        except ValueError as error:
             raise InputError(f"{path} cannot be read ({error}): choose another workdir.") from error
-        _check_same(old, flatten_config(config.to_dict()), workdir)
+        _check_same(flatten_config(old), flatten_config(config.to_dict()), workdir)
     elif any((workdir / name).exists() for name in ("metrics.jsonl", "checkpoints")):
         raise InputError(
             f"{workdir} holds files of a run but no config.json: choose another workdir."
@@ -161,6 +162,9 @@ def write_text_whole(path: Path, text: str) -> None:
     temporary.write_text(text)
     temporary.rename(path)
 
+
+# Fields that take a tuple of values in place of one.
+_SEVERAL = ("config.spa.classifier",)
 
 _RANGES = (
     ("seed", 0, 2**31 - 1),
@@ -194,7 +198,7 @@ def _check_fields(given: dict[str, Any], known: dict[str, Any], where: str) -> N
             raise InputError(_unknown_field(where, key, known))
         if isinstance(known[key], dict) and isinstance(value, dict):
             _check_fields(value, known[key], f"{where}.{key}")
-        elif not _fits(value, known[key]):
+        elif not _fits(value, known[key], several=f"{where}.{key}" in _SEVERAL):
             raise InputError(
                 f"{where}.{key} must be of type {type(known[key]).__name__}, as its default "
                 f"{known[key]!r} is; got {value!r} of type {type(value).__name__}."
@@ -215,13 +219,13 @@ def _unknown_field(where: str, key: str, known: Any) -> str:
     return f"{where}.{key} is not a field.{hint} The fields of {where} are: {', '.join(known)}."
 
 
-def _fits(value: Any, default: Any) -> bool:
+def _fits(value: Any, default: Any, several: bool) -> bool:
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) and isinstance(value, bool)
     if isinstance(default, float):
         return isinstance(value, int | float)
-    if isinstance(default, str) and isinstance(value, tuple | list):
-        return all(isinstance(part, str) for part in value)  # several classifier paths
+    if several and isinstance(value, tuple | list):
+        return all(isinstance(part, type(default)) for part in value)
     if isinstance(default, tuple):
         return isinstance(value, tuple | list)
     return isinstance(value, type(default))

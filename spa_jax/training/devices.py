@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
@@ -44,7 +44,7 @@ class Layout:
         self.axis_name = None if mode == "jit" else AXIS
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
         self._split = NamedSharding(self.mesh, PartitionSpec(AXIS))
-        self._device_numbers = jax.device_put(jnp.arange(len(devices)), self._split)
+        self._device_numbers = jax.device_put(np.arange(len(devices)), self._split)
 
     @property
     def num_devices(self) -> int:
@@ -60,8 +60,12 @@ class Layout:
             )
 
     def replicate(self, tree: PyTree) -> PyTree:
-        """Puts a copy of every array on every device."""
+        """Puts a copy of every host array on every device, over all processes."""
         return jax.device_put(tree, self.replicated)
+
+    def make(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiles a function whose results are made on every device alike, without cutting."""
+        return jax.jit(function, out_shardings=self.replicated)
 
     def compile(
         self, function: Callable[..., Any], num_args: int, donate: tuple[int, ...] = ()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from spa_jax.dynamics.plots import plot_alignment_over_epochs, plot_cosine_by_class_size
 from spa_jax.training.checkpoint import Checkpoints, serializable
@@ -39,7 +38,8 @@ def run(
     Args:
       config: see :func:`spa_jax.training.config.default_config`.
       workdir: gets `config.json`, `metrics.jsonl`, `steps.jsonl`, `summary.json`, checkpoints,
-        event files and plots. A finished run is not run again.
+        event files and plots; on several hosts a folder that all of them see. A finished run is not
+        run again.
       program: compiled functions to share with other runs whose configs differ only in the seed
         and the traced hyper-parameters; None builds one.
       say: gets a line for a person now and then.
@@ -62,24 +62,27 @@ def run(
         return summary
     if program is None:
         program = Program(config)
-    write_config(workdir, config)
+    primary = jax.process_index() == 0
+    if primary:
+        write_config(workdir, config)
     with Checkpoints(workdir / "checkpoints", config.checkpoint.keep, say) as checkpoints:
         state, start = checkpoints.restore_newest(program.init_state(config))
         loop = _Loop(config, workdir, program, checkpoints, say)
         report, params = loop.train(state, start, show_progress)
     lines = loop.epochs.read()
     summary = make_summary(config, program, report, params, lines)
-    if config.logging.plots:
+    if primary and config.logging.plots:
         plot_alignment_over_epochs({"": [lines]}, workdir / "alignment.png")
         plot_cosine_by_class_size(
             program.data.class_counts,
-            np.atleast_2d(report["cosines"])[0],
-            np.atleast_2d(report["test_cosines"])[0],
+            report["cosines"][0],
+            report["test_cosines"][0],
             program.data.class_names,
             workdir / "cosine_by_class_size.png",
         )
-    # Written last: where it stands, everything else does.
-    write_text_whole(summary_path, json.dumps(summary, indent=2) + "\n")
+    if primary:
+        # Written last: where it stands, everything else does.
+        write_text_whole(summary_path, json.dumps(summary, indent=2) + "\n")
     say(f"Finished: test accuracy {summary['test_accuracy']['last']:.4f}; see {summary_path}.")
     return summary
 
@@ -95,8 +98,9 @@ class _Loop:
     say: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        self.epochs = JsonLines(self.workdir / "metrics.jsonl")
-        self.steps = JsonLines(self.workdir / "steps.jsonl")
+        primary = jax.process_index() == 0
+        self.epochs = JsonLines(self.workdir / "metrics.jsonl", writes=primary)
+        self.steps = JsonLines(self.workdir / "steps.jsonl", writes=primary)
         self.events: EventWriter | NoEvents = NoEvents()
         self.older: Totals | None = None
         self.last_log = (0, time.perf_counter())
@@ -198,7 +202,7 @@ class _Loop:
         return epochs_done == self.config.epochs or bool(every and epochs_done % every == 0)
 
     def _open_events(self, start: int) -> EventWriter | NoEvents:
-        if not self.config.logging.tensorboard:
+        if not self.config.logging.tensorboard or jax.process_index() != 0:
             return NoEvents()
         try:
             return EventWriter(self.workdir / "events", start)

@@ -19,19 +19,25 @@ def fetch(tree: PyTree) -> PyTree:
     return jax.device_get(tree)
 
 
+def known_cosines(
+    params: PyTree, class_means: ClassMeans | Float[Array, "C D"], **options: Any
+) -> Float[Array, "H C"]:
+    """Cosines of every head and class, NaN where a class has no direction."""
+    heads = read_heads(params, class_means, class_axis=None, **options)
+    return jnp.stack([jnp.where(head.has_direction, head_cosines(head), jnp.nan) for head in heads])
+
+
 def alignment_metrics(
     params: PyTree, class_means: ClassMeans | Float[Array, "C D"], **options: Any
 ) -> dict[str, Float[Array, ""]]:
     """Mean and lowest cosine over the classes that have a direction (NaN if none has)."""
-    heads = read_heads(params, class_means, class_axis=None, **options)
-    cosines = jnp.stack([head_cosines(head) for head in heads])
-    known = jnp.stack([head.has_direction for head in heads])
-    any_known = jnp.any(known)
-    mean = jnp.sum(cosines) / jnp.maximum(jnp.sum(known), 1)
+    cosines = known_cosines(params, class_means, **options)
+    known = ~jnp.isnan(cosines)
+    mean = jnp.sum(jnp.where(known, cosines, 0.0)) / jnp.sum(known)
     lowest = jnp.min(jnp.where(known, cosines, jnp.inf))
     return {
-        "mean_cosine": jnp.where(any_known, mean, jnp.nan),
-        "min_cosine": jnp.where(any_known, lowest, jnp.nan),
+        "mean_cosine": mean,
+        "min_cosine": jnp.where(jnp.any(known), lowest, jnp.nan),
     }
 
 

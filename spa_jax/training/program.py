@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PyTree, UInt8
+from jaxtyping import Array, Float, Key, PyTree, UInt8, UInt32
 
-from spa_jax.alignment import ClassMeans, class_cosines
+from spa_jax.alignment import ClassMeans
 from spa_jax.alignment.classifier import find_kernels
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.data.digits import load_digits_lt
@@ -19,7 +19,7 @@ from spa_jax.models.classifier import Classifier
 from spa_jax.models.small_resnet import SmallResNet
 from spa_jax.training.config import Config, check_config
 from spa_jax.training.devices import Layout, TakePart
-from spa_jax.training.metrics import Totals, alignment_metrics
+from spa_jax.training.metrics import Totals, alignment_metrics, known_cosines
 from spa_jax.training.optimizer import build_optimizer, spa_options
 from spa_jax.training.state import TrainState, hyperparams_from
 from spa_jax.training.step import (
@@ -78,8 +78,8 @@ class Program:
 
     def init_state(self, config: Config) -> TrainState:
         """The state before the first step, replicated, for a config's seed and hyper-parameters."""
-        rng = jax.random.key(config.seed)
-        return self._init(*self.layout.replicate((rng, hyperparams_from(config))))
+        seed = np.asarray(config.seed, np.uint32)
+        return self._init(*self.layout.replicate((seed, hyperparams_from(config))))
 
     def epoch_order(self, state: TrainState) -> Array:
         """The shuffled example positions of the state's epoch, `(steps_per_epoch, batch)`."""
@@ -95,9 +95,9 @@ class Program:
         """Test accuracy and alignment, still on the device.
 
         Returns:
-          `loss` scalar, `correct` and `count` `(C,)`, `cosines` and `test_cosines` `(C,)` (or
-          `(H, C)`), and `mean_cosine`, `min_cosine` and their `test_` counterparts, NaN where no
-          class has a direction.
+          `loss` scalar, `correct` and `count` `(C,)`, `cosines` and `test_cosines` `(H, C)`
+          for H heads, and `mean_cosine`, `min_cosine` and their `test_` counterparts; NaN where
+          a class, or all of them, has no direction.
         """
         sums = self._zero_sums
         for _ in range(self._eval_order.shape[0]):
@@ -132,7 +132,6 @@ class Program:
             len(self.data.test.labels), self.config.eval_batch_size, self.layout.num_devices
         )
         self._eval_order, self._eval_mask = replicate((order, mask))
-        self._zero_sums = replicate(EvaluationSums.create(self.data.num_classes, self._dim))
 
     def _compile(self) -> None:
         config, layout, spe = self.config, self.layout, self.steps_per_epoch
@@ -140,7 +139,8 @@ class Program:
         eval_step = make_eval_step(self._model, self._normalize, layout.axis_name)
         options = spa_options(config)
 
-        def init(rng: Key[Array, ""], hyperparams: dict[str, Array]) -> TrainState:
+        def init(seed: UInt32[Array, ""], hyperparams: dict[str, Array]) -> TrainState:
+            rng = jax.random.key(seed)
             variables = self._init_variables(rng)
             params = variables["params"]
             tx = build_optimizer(config, hyperparams, spe)
@@ -194,25 +194,27 @@ class Program:
                 "loss": sums.loss / jnp.sum(sums.count),
                 "correct": sums.correct,
                 "count": sums.count,
-                "cosines": class_cosines(params, means, **options),
-                "test_cosines": class_cosines(params, test_means, **options),
+                "cosines": known_cosines(params, means, **options),
+                "test_cosines": known_cosines(params, test_means, **options),
                 **alignment_metrics(params, means, **options),
                 **{f"test_{name}": value for name, value in held_out.items()},
             }
 
-        replicated = layout.replicated
-        self._init = jax.jit(init, out_shardings=replicated)
-        self._order = jax.jit(order, out_shardings=replicated)
+        self._init = layout.make(init)
+        self._order = layout.make(order)
         self._train = layout.compile(train, num_args=5, donate=(0,))
         self._eval = layout.compile(evaluate, num_args=7)
-        self._report = jax.jit(report, out_shardings=replicated)
-        self.zero_totals = self._make_zero_totals()
+        self._report = layout.make(report)
+        self.zero_totals = layout.make(lambda: Totals.create(self._metric_names()))()
+        self._zero_sums = layout.make(
+            lambda: EvaluationSums.create(self.data.num_classes, self._dim)
+        )()
 
-    def _make_zero_totals(self) -> Totals:
+    def _metric_names(self) -> tuple[str, ...]:
         names = ["loss", "accuracy", "gradient_norm", "mean_cosine", "min_cosine"]
         if self.config.spa.method == "proj":
             names += ["corrected_share", "removed_ratio"]
-        return self.layout.replicate(Totals.create(tuple(names)))
+        return tuple(names)
 
 
 def load_data(config: Config) -> LongTailedDataset:

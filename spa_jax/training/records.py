@@ -5,19 +5,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from spa_jax.training.config import write_text_whole
 
 
 class JsonLines:
-    """A file with one JSON object a line, each with a field `step`; a line is written whole."""
+    """A file with one JSON object a line, each with a field `step`.
 
-    def __init__(self, path: Path) -> None:
+    On several hosts all read it, and one (`writes`) writes.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
         self.path = path
+        self._writes = writes
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds a line and hands it to the operating system."""
+        if not self._writes:
+            return
         with self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -36,7 +43,7 @@ class JsonLines:
     def cut_back(self, step: int) -> list[dict[str, Any]]:
         """Drops the lines after `step` by writing a new file and renaming it; returns the rest."""
         kept = [record for record in self.read() if record["step"] <= step]
-        if self.path.exists():
+        if self._writes and self.path.exists():
             write_text_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         return kept
 
@@ -50,6 +57,7 @@ class ProgressBar:
             TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.description}"),
             TimeRemainingColumn(),
+            console=Console(stderr=True),
             disable=not enabled,
         )
         self._task = self._progress.add_task("compiling", total=total_steps)

@@ -3,8 +3,7 @@
 from typing import Any
 
 import flax.struct
-import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import PyTree
 
@@ -53,11 +52,11 @@ class TrainState(flax.struct.PyTreeNode):
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state)
 
 
-def hyperparams_from(config: Config) -> dict[str, jax.Array]:
-    """The traced scalars of a config, float32."""
+def hyperparams_from(config: Config) -> dict[str, np.ndarray]:
+    """The traced scalars of a config, float32, on the host."""
     values = config.to_dict()
     hyperparams = {}
     for name, field in HYPERPARAMETERS.items():
         group, key = field.split(".")
-        hyperparams[name] = jnp.asarray(values[group][key], jnp.float32)
+        hyperparams[name] = np.asarray(values[group][key], np.float32)
     return hyperparams

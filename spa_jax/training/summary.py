@@ -60,8 +60,8 @@ def make_summary(
         "test_mean_cosine": number(report["test_mean_cosine"]),
         "test_min_cosine": number(report["test_min_cosine"]),
         "per_class_accuracy": per_class,
-        "per_class_cosine": np.asarray(report["cosines"]).tolist(),
-        "per_class_test_cosine": np.asarray(report["test_cosines"]).tolist(),
+        "per_class_cosine": _by_head(report["cosines"]),
+        "per_class_test_cosine": _by_head(report["test_cosines"]),
         "class_names": list(program.data.class_names),
         "class_counts": list(counts),
         "split": program.data.split,
@@ -94,3 +94,9 @@ def hardware(program: Program) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
     }
+
+
+def _by_head(cosines: np.ndarray) -> list[Any]:
+    """One list for one head, a list of lists for several; null where there is no value."""
+    lists = [[number(cosine) for cosine in head] for head in cosines]
+    return lists[0] if len(lists) == 1 else lists

@@ -55,9 +55,10 @@ def transposed(params):
 
 @functools.cache
 def means(seed):
-    features = jnp.asarray(np.random.default_rng(100 + seed).normal(size=(12, D)), jnp.float32)
-    labels = jnp.arange(12, dtype=jnp.int32) % UNSEEN
-    return spa_jax.ClassMeans.create(num_classes=C, dim=D).update(features, labels)
+    features = np.random.default_rng(100 + seed).normal(size=(12, D)).astype(np.float32)
+    with jax.ensure_compile_time_eval():  # the cache must not hold what a trace made
+        fresh = spa_jax.ClassMeans.create(num_classes=C, dim=D)
+        return fresh.update(features, np.arange(12) % UNSEEN)
 
 
 def link(case, strength=STRENGTH, **options):

@@ -38,8 +38,8 @@ def fake_report(num_classes=10, **changes):
     report = {
         "correct": 4 * np.arange(num_classes, dtype=np.float32),
         "count": np.full(num_classes, 40, np.float32),
-        "cosines": np.linspace(0.0, 0.9, num_classes, dtype=np.float32),
-        "test_cosines": np.linspace(-0.5, 0.5, num_classes, dtype=np.float32),
+        "cosines": np.linspace(0.0, 0.9, num_classes, dtype=np.float32)[None],
+        "test_cosines": np.linspace(-0.5, 0.5, num_classes, dtype=np.float32)[None],
         "mean_cosine": np.float32(0.5),
         "min_cosine": np.float32(0.25),
         "test_mean_cosine": np.float32(0.125),
@@ -118,9 +118,9 @@ def test_a_cosine_that_no_class_has_is_null_and_the_others_stay(digits, field):
 def test_cosines_are_recorded_by_class_with_null_for_nan(digits, reported, recorded):
     cosines = np.linspace(-1, 1, 10, dtype=np.float32)
     expected = cosines.tolist()
-    assert summary_of(digits, fake_report(**{reported: cosines}))[recorded] == expected
+    assert summary_of(digits, fake_report(**{reported: cosines[None]}))[recorded] == expected
     cosines[3], expected[3] = np.nan, None
-    assert summary_of(digits, fake_report(**{reported: cosines}))[recorded] == expected
+    assert summary_of(digits, fake_report(**{reported: cosines[None]}))[recorded] == expected
 
 
 def test_several_heads_have_a_row_of_cosines_each(digits):

@@ -1,0 +1,44 @@
+"""What the README says is true: its tables are those of the records, its example runs."""
+
+import json
+import re
+
+import jax
+import pytest
+
+from benchmarks.update_readme import REPOSITORY, with_tables
+
+README = (REPOSITORY / "README.md").read_text()
+RECORDS = re.findall(r"<!-- table: (\S+) -->", README)
+
+
+def test_every_table_is_the_one_of_its_record():
+    assert len(RECORDS) == 2
+    assert with_tables(README) == README
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_every_record_has_three_seeds_of_every_method_and_one_split(record):
+    comparison = json.loads((REPOSITORY / record).read_text())
+    runs = comparison["runs"]
+    assert {run["spa_method"] for run in runs} == {"none", "reg", "slerp", "proj"}
+    for method in ("none", "reg", "slerp", "proj"):
+        assert len({run["seed"] for run in runs if run["spa_method"] == method}) >= 3
+    assert {run["split_checksum"] for run in runs} == {comparison["split"]["checksum"]}
+    assert len({run["params_checksum"] for run in runs}) == len(runs)
+
+
+def test_the_python_example_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {}
+    with jax.numpy_rank_promotion("allow"):  # as in a user's program
+        exec(example, names)
+    cosines = names["cosines"]
+    assert cosines.shape == (10,)
+    assert (jax.numpy.abs(cosines) <= 1).all()
+
+
+def test_every_file_that_the_readme_links_is_there():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert len(links) >= 4
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []

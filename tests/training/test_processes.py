@@ -1,0 +1,76 @@
+"""Two processes with two devices each train as one, as the hosts of a pod do."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from spa_jax.training.loop import run
+from spa_jax.training.program import Program
+from tests.training.small import small_config
+
+REPOSITORY = Path(__file__).parents[2]
+HOST = """
+import sys
+from pathlib import Path
+import jax
+from tests.training.small import small_config
+from spa_jax.training.loop import run
+
+number, port, workdir = sys.argv[1:]
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(number))
+config = small_config(spa__method="proj", parallel="shard_map", logging__every_steps=2)
+run(config, Path(workdir))
+"""
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def two_hosts(tmp_path_factory):
+    """The workdir of a run on two hosts."""
+    workdir = tmp_path_factory.mktemp("hosts")
+    port = str(free_port())
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOST, str(number), port, str(workdir)],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for host in hosts:
+        output, _ = host.communicate(timeout=300)
+        assert host.returncode == 0, output
+    return workdir
+
+
+def test_two_hosts_train_what_four_devices_of_one_host_train(two_hosts, tmp_path):
+    config = small_config(spa__method="proj", parallel="shard_map", logging__every_steps=2)
+    alone = run(config, tmp_path, Program(config, devices=jax.devices()[:4]), say=lambda line: None)
+    together = json.loads((two_hosts / "summary.json").read_text())
+    assert together["hardware"]["processes"] == 2
+    assert together["hardware"]["devices"] == alone["hardware"]["devices"] == 4
+    for field in ("per_class_cosine", "per_class_test_cosine"):
+        np.testing.assert_allclose(together[field], alone[field], atol=1e-3)
+    assert together["test_accuracy"]["last"] == pytest.approx(alone["test_accuracy"]["last"])
+
+
+def test_only_the_first_host_writes(two_hosts):
+    lines = (two_hosts / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    steps = (two_hosts / "steps.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in steps] == [1, 3, 5, 7, 9]
