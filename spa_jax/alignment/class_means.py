@@ -196,7 +196,9 @@ def class_sums(
     features, labels = widen(features), jnp.asarray(labels)
     if labels.ndim == 1:
         # One-hot rows of labels outside the range are zero; a scatter would wrap -1 to the last
-        # class, which is the rarest.
+        # class, which is the rarest. Their features go too, since 0 times infinity is not 0.
+        inside = (labels >= 0) & (labels < num_classes)
+        features = jnp.where(inside[:, None], features, 0.0)
         labels = jax.nn.one_hot(labels, num_classes, dtype=features.dtype)
     labels = labels.astype(features.dtype)
     sums = jnp.matmul(labels.T, features, precision=jax.lax.Precision.HIGHEST)

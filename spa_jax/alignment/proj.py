@@ -20,7 +20,7 @@ from spa_jax.alignment.classifier import (
     read_heads,
     replace_leaves,
 )
-from spa_jax.alignment.geometry import row_dots, tangent_directions, tangent_part
+from spa_jax.alignment.geometry import row_dots, row_norms, tangent_directions, tangent_part
 
 Radial = Literal["keep", "scale"]
 ActsOn = Literal["gradients", "updates"]
@@ -167,9 +167,9 @@ def _edit_rows(
 
 
 def _norm_ratio(part: Float[Array, "C D"], whole: Float[Array, "C D"]) -> Float[Array, ""]:
-    total = jnp.linalg.norm(whole)
-    ratio = jnp.linalg.norm(part) / jnp.where(total > 0, total, 1.0)
-    return ratio.astype(jnp.float32)
+    # Norms of the vectors of row norms: large entries do not overflow.
+    part_norm, total = row_norms(jnp.stack([row_norms(part), row_norms(whole)]))
+    return (part_norm / jnp.where(total > 0, total, 1.0)).astype(jnp.float32)
 
 
 def _check_option(name: str, value: Any, options: tuple[str, ...]) -> None:
