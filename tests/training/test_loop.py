@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import sys
 
 import jax
 import numpy as np
@@ -177,6 +178,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
     folder = tmp_path / "checkpoints"
     assert all(int(path.name) < bad_step for path in folder.iterdir() if path.name.isdigit())
     assert not (tmp_path / "summary.json").exists()
+
+
+def test_without_tensorboard_the_run_goes_on_and_says_so_once(program, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
+    said = []
+    config = small_config(spa__method="proj", logging__tensorboard=True)
+    run(config, tmp_path, program, say=said.append)
+    assert len([line for line in said if "No TensorBoard event files" in line]) == 1
+    assert (tmp_path / "summary.json").exists()
+    assert not (tmp_path / "events").exists()
 
 
 def test_seeds_share_a_program_and_give_what_their_own_program_gives(program, tmp_path):
