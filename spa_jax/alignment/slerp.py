@@ -147,7 +147,8 @@ def spa_slerp_transform(
     .. math:: u \leftarrow \operatorname{slerp}(w + u) - w
 
     Equal to :func:`spa_slerp` after `apply_updates`, to 1e-6 in float32 and, in bfloat16, to one
-    unit in the last place of the larger of the weight before and after. Put it last: what follows it in the chain would change the turned update.
+    unit in the last place of the larger of the weight before and after. Put it last: what follows
+    it in the chain would change the turned update.
     Inside `optax.MultiSteps` it turns once per optimiser step. `update` needs the params and the
     keyword `class_means`, as :func:`spa_jax.spa_proj` does.
 

@@ -45,12 +45,11 @@ class Checkpoints:
           on_host: `fetch(serializable(state))`, whose checksum is stored with it.
         """
         record = {"format": FORMAT, "checksum": tree_checksum(on_host)}
-        self._manager.save(
-            int(on_host.step),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(serializable(state)), record=ocp.args.JsonSave(record)
-            ),
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(serializable(state)), record=ocp.args.JsonSave(record)
         )
+        with jax.transfer_guard("allow"):  # orbax brings the state to the host in its own way
+            self._manager.save(int(on_host.step), args=args)
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, int]:
         """The newest whole checkpoint, on the devices of `like`, and its step.
