@@ -8,6 +8,7 @@ already finished in the output folder is read, not run again; one that was cut o
 
 import copy
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import t as student_t
 
 from spa_jax.dynamics.plots import plot_alignment_over_epochs
 from spa_jax.errors import InputError
@@ -81,6 +83,11 @@ def compare(
         "hardware": first["hardware"],
         "versions": first["versions"],
         "statistics": {name: statistics(runs) for name, runs in summaries.items()},
+        "differences": {
+            name: paired_differences(runs, summaries[methods[0]])
+            for name, runs in summaries.items()
+            if name != methods[0]
+        },
         "runs": [summary for runs in summaries.values() for summary in runs],
     }
     write_text_whole(out / "comparison.json", json.dumps(comparison, indent=1) + "\n")
@@ -91,13 +98,8 @@ def compare(
 def statistics(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
     """Mean and sample standard deviation over runs of each column; null where they do not exist."""
     result: dict[str, dict[str, float | None]] = {}
-    for column, keys in _COLUMNS.items():
-        values = []
-        for summary in runs:
-            value: Any = summary
-            for key in keys:
-                value = value[key]
-            values.append(value)
+    for column in _COLUMNS:
+        values = [column_value(summary, column) for summary in runs]
         known = None not in values
         result[column] = {
             "mean": float(np.mean(values)) if known else None,
@@ -106,25 +108,66 @@ def statistics(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float |
     return result
 
 
+def paired_differences(
+    runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, float | None]]:
+    r"""Differences to the baseline of the same seed, with their 95% interval.
+
+    .. math:: \bar d \pm t_{0.975, n - 1} \, s_d / \sqrt n
+
+    Args:
+      runs: summaries of a method, seed by seed.
+      baseline: summaries of the baseline for the same seeds in the same order.
+
+    Returns:
+      For each column `mean` and `half_width` of the interval; null where a value is missing or
+      there is one seed only.
+    """
+    result: dict[str, dict[str, float | None]] = {}
+    for column in _COLUMNS:
+        pairs = [
+            (column_value(run, column), column_value(base, column))
+            for run, base in zip(runs, baseline, strict=True)
+        ]
+        known = all(None not in pair for pair in pairs)
+        differences = [run - base for run, base in pairs] if known else []
+        n = len(differences)
+        half_width = None
+        if n > 1:
+            half_width = float(student_t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / n**0.5)
+        mean = float(np.mean(differences)) if known else None
+        result[column] = {"mean": mean, "half_width": half_width}
+    return result
+
+
+def column_value(summary: Mapping[str, Any], column: str) -> Any:
+    """The number of a table's column in a run's summary; None if it does not exist."""
+    value: Any = summary
+    for key in _COLUMNS[column]:
+        value = value[key]
+    return value
+
+
 def format_table(comparison: Mapping[str, Any]) -> Table:
     """The comparison as a table: mean ± sample standard deviation over seeds, accuracy in %."""
     table = Table(title=_title(comparison), title_justify="left")
-    table.add_column("method")
-    for column in _COLUMNS:
+    header, *rows = _statistics_rows(comparison)
+    table.add_column(header[0])
+    for column in header[1:]:
         table.add_column(column, justify="right", no_wrap=True)
-    for method, columns in comparison["statistics"].items():
-        table.add_row(method, *(_cell(column, value) for column, value in columns.items()))
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def _cell(column: str, value: Mapping[str, float | None]) -> str:
-    """`mean ± std`, accuracies in percent; a dash where there is no value."""
-    mean, std = value["mean"], value["std"]
+def _cell(column: str, value: Mapping[str, float | None], spread: str, sign: str = "") -> str:
+    """`mean ± spread`, accuracies in percent; a dash where there is no value."""
+    mean, width = value["mean"], value[spread]
     if mean is None:
         return "-"
     scale, digits = (100, 1) if "accuracy" in column else (1, 3)
-    text = f"{scale * mean:.{digits}f}"
-    return text if std is None else f"{text} ± {scale * std:.{digits}f}"
+    text = f"{scale * mean:{sign}.{digits}f}"
+    return text if width is None else f"{text} ± {scale * width:.{digits}f}"
 
 
 def _title(comparison: Mapping[str, Any]) -> str:
@@ -137,18 +180,38 @@ def _title(comparison: Mapping[str, Any]) -> str:
 
 def markdown_table(comparison: Mapping[str, Any]) -> str:
     """The comparison as a Markdown table, with what is needed to tell where it comes from."""
-    rows = [["method", *_COLUMNS], ["---"] + ["---:"] * len(_COLUMNS)]
-    for method, columns in comparison["statistics"].items():
-        rows.append([method, *(_cell(column, value) for column, value in columns.items())])
+    tables = [_markdown(_statistics_rows(comparison)), _markdown(_difference_rows(comparison))]
     seeds = ", ".join(str(seed) for seed in comparison["seeds"])
     hardware = comparison["hardware"]
     origin = (
-        f"{_title(comparison)}: mean ± sample standard deviation over seeds {seeds}; split "
+        f"{_title(comparison)} (seeds {seeds}): mean ± sample standard deviation; below, the mean "
+        "paired difference ± half its 95% interval. Split "
         f"`{comparison['split']['checksum'][:16]}`; jax {comparison['versions']['jax']}, "
         f"{hardware['cpu_count']} CPU cores, {hardware['platform']}; {comparison['date']}."
     )
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return f"{table}\n\n{origin}\n"
+    return "\n\n".join([*tables, origin]) + "\n"
+
+
+def _statistics_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
+    rows = [["method", *_COLUMNS]]
+    for method, columns in comparison["statistics"].items():
+        rows.append([method, *(_cell(column, value, "std") for column, value in columns.items())])
+    return rows
+
+
+def _difference_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
+    baseline = next(iter(comparison["statistics"]))
+    rows = [[f"minus {baseline}, same seed", *_COLUMNS]]
+    for method, columns in comparison["differences"].items():
+        cells = (_cell(column, value, "half_width", "+") for column, value in columns.items())
+        rows.append([method, *cells])
+    return rows
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    header, *body = rows
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -168,7 +231,9 @@ def main(argv: Sequence[str]) -> None:
         console.print(f"error: {error}", markup=False)
         sys.exit(2)
     if values.record:
-        write_text_whole(Path(values.record), (out / "comparison.json").read_text())
+        record = Path(values.record)
+        write_text_whole(record, (out / "comparison.json").read_text())
+        shutil.copyfile(out / "alignment.png", record.with_suffix(".png"))
     console.print(format_table(comparison))
     console.print(f"Alignment over epochs: {out / 'alignment.png'}", markup=False)
 
@@ -179,7 +244,7 @@ def define_flags() -> None:
     flags.DEFINE_list("methods", list(SPA_METHODS), "SpA methods, the baseline first.")
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
     flags.DEFINE_string("out", None, "Folder for the runs, the table and the figure.")
-    flags.DEFINE_string("record", None, "A JSON file to write the comparison to as well.")
+    flags.DEFINE_string("record", None, "A JSON file for a copy; the figure goes next to it.")
     flags.DEFINE_integer("checkpoint_every", 0, "Epochs between checkpoints; 0: only at the end.")
     flags.mark_flags_as_required(["config", "out"])
 

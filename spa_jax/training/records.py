@@ -60,10 +60,12 @@ class ProgressBar:
             console=Console(stderr=True),
             disable=not enabled,
         )
+        self._enabled = enabled
         self._task = self._progress.add_task("compiling", total=total_steps)
 
     def __enter__(self) -> "ProgressBar":
-        self._progress.start()
+        if self._enabled:
+            self._progress.start()
         return self
 
     def __exit__(
@@ -72,7 +74,8 @@ class ProgressBar:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        if self._enabled:
+            self._progress.stop()
 
     def show(self, step: int, shown: dict[str, float | None]) -> None:
         """Moves to a step and shows its numbers."""

@@ -13,7 +13,8 @@ from tests.training.small import small_config
 
 def states_after(steps, devices, **changes):
     """The host copy of the state and the totals after some steps."""
-    config = small_config(**changes)
+    # A small step, so that five of them do not amplify the rounding of another order of sums.
+    config = small_config(**({"optimizer__learning_rate": 0.02} | changes))
     program = Program(config, devices=devices)
     state, totals = program.init_state(config), program.zero_totals
     order = program.epoch_order(state)
