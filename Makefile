@@ -40,7 +40,7 @@ test-floors:
 	$(FLOORS)/bin/python -m pytest
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info runs
+	rm -rf .venv .venv-* build dist *.egg-info
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -2,7 +2,7 @@
 
 Paper: Wang, Gao and Xie, AAAI 2026; the paper has no digits, this is the smallest real run.
 Command: python train.py --config=configs/digits_lt.py --workdir=runs/digits
-Wall time: about 10 s on 2 CPU cores. Expected figure: the table in README.md.
+Wall time: about 20 s on 2 CPU cores. Expected figure: the table in README.md.
 Status: run with three seeds a method; the record is in results/.
 """
 

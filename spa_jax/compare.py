@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student_t
 
+from spa_jax.command_line import parse_flags, read_config, stop
 from spa_jax.dynamics.plots import plot_alignment_over_epochs
 from spa_jax.errors import InputError
-from spa_jax.training.config import SPA_METHODS, Config, write_text_whole
+from spa_jax.files import write_text_whole
+from spa_jax.training.config import SPA_METHODS, Config, check_config, check_workdir
 from spa_jax.training.loop import run
 from spa_jax.training.program import Program
 from spa_jax.training.records import JsonLines
@@ -38,6 +40,7 @@ _COLUMNS = {
     "lowest cosine": ("min_cosine",),
     "held-out cosine": ("test_mean_cosine",),
 }
+_IN_PERCENT = {"test accuracy", "few-shot accuracy"}
 
 
 def compare(
@@ -55,16 +58,23 @@ def compare(
     Returns:
       The content of `comparison.json`: settings, a summary for each run, mean and sample standard
       deviation of each column by method.
+
+    Raises:
+      InputError: a wrong configuration or a workdir of another one; before anything is trained.
     """
     began = time.perf_counter()
+    members = {
+        (method, seed): _member(config, method, seed) for method in methods for seed in seeds
+    }
+    for (method, seed), member in members.items():
+        check_config(member)
+        check_workdir(_workdir(out, method, seed), member)
     summaries: dict[str, list[dict[str, Any]]] = {}
     curves: dict[str, list[list[dict[str, Any]]]] = {}
     for method in methods:
         program = None
         for seed in seeds:
-            member = copy.deepcopy(config)
-            member.spa.method, member.seed = method, seed
-            workdir = out / f"{method}-seed{seed}"
+            member, workdir = members[method, seed], _workdir(out, method, seed)
             if program is None and not (workdir / "summary.json").exists():
                 console.print(f"{method}: compiling", style="dim")
                 program = Program(member)
@@ -77,7 +87,7 @@ def compare(
     first = summaries[methods[0]][0]
     comparison = {
         "date": datetime.now(UTC).date().isoformat(),
-        "config": json.loads((out / f"{methods[0]}-seed{seeds[0]}" / "config.json").read_text()),
+        "config": members[methods[0], seeds[0]].to_dict(),
         "seeds": list(seeds),
         "split": first["split"],
         "hardware": first["hardware"],
@@ -93,6 +103,16 @@ def compare(
     write_text_whole(out / "comparison.json", json.dumps(comparison, indent=1) + "\n")
     console.print(f"{time.perf_counter() - began:.0f} s for this comparison", style="dim")
     return comparison
+
+
+def _member(config: Config, method: str, seed: int) -> Config:
+    member = copy.deepcopy(config)
+    member.spa.method, member.seed = method, seed
+    return member
+
+
+def _workdir(out: Path, method: str, seed: int) -> Path:
+    return out / f"{method}-seed{seed}"
 
 
 def statistics(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
@@ -165,7 +185,7 @@ def _cell(column: str, value: Mapping[str, float | None], spread: str, sign: str
     mean, width = value["mean"], value[spread]
     if mean is None:
         return "-"
-    scale, digits = (100, 1) if "accuracy" in column else (1, 3)
+    scale, digits = (100, 1) if column in _IN_PERCENT else (1, 3)
     text = f"{scale * mean:{sign}.{digits}f}"
     return text if width is None else f"{text} ± {scale * width:.{digits}f}"
 
@@ -218,18 +238,18 @@ def main(argv: Sequence[str]) -> None:
     """Compares what the flags name; exits with status 2 if the input is wrong."""
     del argv
     values = flags.FLAGS
-    logging.set_verbosity(logging.WARNING)  # orbax reports every file that it touches
     # A pipe has no width of its own; the table needs 90 columns.
     console = Console() if sys.stdout.isatty() else Console(width=100)
-    config = values.config
+    config = read_config()
     config.checkpoint.every_epochs = values.checkpoint_every
     out = Path(values.out)
+    if not values.seeds or not all(seed.isdecimal() for seed in values.seeds):
+        stop(f"--seeds must be whole numbers with commas between, got {','.join(values.seeds)!r}.")
+    seeds = [int(seed) for seed in values.seeds]
     try:
-        seeds = [int(seed) for seed in values.seeds]
         comparison = compare(config, values.methods, seeds, out, console)
     except (InputError, FloatingPointError) as error:
-        console.print(f"error: {error}", markup=False)
-        sys.exit(2)
+        stop(str(error))
     if values.record:
         record = Path(values.record)
         write_text_whole(record, (out / "comparison.json").read_text())
@@ -251,4 +271,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -15,7 +15,7 @@ ARROWS = {
     "longtail": {"alignment", "errors"},
     "data": {"alignment", "errors"},
     "models": {"alignment", "errors"},
-    "training": {"alignment", "dynamics", "data", "models", "longtail", "errors"},
+    "training": {"alignment", "dynamics", "data", "models", "longtail", "errors", "files"},
 }
 ALIGNMENT_MAY_IMPORT = {"jax", "optax", "jaxtyping", "numpy", "spa_jax"}
 

@@ -1,7 +1,15 @@
 """The paper: class means, and the three ways to keep classifier weights pointing at them."""
 
 from spa_jax.alignment.class_means import ClassMeans
-from spa_jax.alignment.geometry import simplex_etf
+from spa_jax.alignment.classifier import find_kernels
+from spa_jax.alignment.geometry import (
+    row_angles,
+    row_cosines,
+    simplex_etf,
+    slerp_rows,
+    tangent_part,
+    unit_rows,
+)
 from spa_jax.alignment.proj import SpaProjState, spa_proj
 from spa_jax.alignment.reg import class_cosines, spa_reg
 from spa_jax.alignment.slerp import SpaSlerpState, slerp_schedule, spa_slerp, spa_slerp_transform
@@ -11,10 +19,16 @@ __all__ = [
     "SpaProjState",
     "SpaSlerpState",
     "class_cosines",
+    "find_kernels",
+    "row_angles",
+    "row_cosines",
     "simplex_etf",
+    "slerp_rows",
     "slerp_schedule",
     "spa_proj",
     "spa_reg",
     "spa_slerp",
     "spa_slerp_transform",
+    "tangent_part",
+    "unit_rows",
 ]

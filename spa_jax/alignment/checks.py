@@ -1,8 +1,8 @@
 """Checks of hyper-parameters and required extra arguments, shared by the SpA variants."""
 
-import math
 from typing import Any
 
+import jax
 import numpy as np
 
 
@@ -10,10 +10,15 @@ def check_range(name: str, value: Any, low: float, high: float, meaning: str) ->
     """Raises ValueError if a Python or NumPy number is outside [low, high] or NaN.
 
     Arrays, traced values and schedules are used as given: their value may not be known yet.
+    Anything else is a TypeError.
     """
-    if callable(value) or not isinstance(value, int | float | np.number):
+    if callable(value) or isinstance(value, jax.Array | np.ndarray):
         return
-    if isinstance(value, bool) or math.isnan(value) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(
+            f"{name} must be a number, an array or a schedule, got {value!r}: {meaning}."
+        )
+    if not low <= value <= high:  # NaN is not either
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value!r}: {meaning}.")
 
 

@@ -67,6 +67,10 @@ class ClassMeans:
 
         Raises:
           ValueError: a number outside its range.
+
+        Example:
+          >>> ClassMeans.create(num_classes=10, dim=64).mean.shape
+          (10, 64)
         """
         if num_classes < 2 or dim < 1:
             raise ValueError(
@@ -93,7 +97,7 @@ class ClassMeans:
           features: `(B, D)` floating; this device's part of the batch under `axis_name`.
           labels: `(B,)` integers in [0, C), or `(B, C)` floating weights >= 0 (soft labels). An
             integer outside [0, C) is refused when its value is known and contributes nothing when
-            it is traced.
+            it is traced. Neither does an example with a feature that is not finite.
           axis_name: name of the mapped axis under `jax.pmap` or `jax.shard_map`: sums and counts
             are added over it in one `psum`, so that every device gets the same means.
 
@@ -102,6 +106,16 @@ class ClassMeans:
 
         Raises:
           ValueError: integer features, an empty batch, shapes that do not fit, labels out of range.
+
+        Note:
+          Under `jax.jit` over a mesh, make the mesh with `axis_types=(AxisType.Auto,)`: with
+          explicit axes JAX asks for the sharding of the sums, which are replicated.
+
+        Example:
+          >>> means = ClassMeans.create(num_classes=2, dim=1, decay=0.9)
+          >>> means = means.update(jnp.array([[1.0]]), jnp.array([1]))
+          >>> means.update(jnp.array([[2.0]]), jnp.array([1])).mean.round(3).tolist()
+          [[0.0], [1.100000023841858]]
         """
         num_classes, dim = self.mean.shape
         check_features(features, dim)
@@ -120,6 +134,11 @@ class ClassMeans:
 
         Returns:
           The updated :class:`ClassMeans`.
+
+        Example:
+          >>> means = ClassMeans.create(num_classes=2, dim=1)
+          >>> means.towards(jnp.array([[6.0], [0.0]]), jnp.array([3.0, 0.0])).mean.tolist()
+          [[2.0], [0.0]]
         """
         present = (counts > 0)[:, None]
         batch_mean = sums / jnp.where(present, counts[:, None], 1.0)
@@ -141,6 +160,12 @@ class ClassMeans:
         Returns:
           `(C, D)` float32: unit rows, and zero rows for classes without a direction: not seen yet,
           or with a (centred) mean shorter than 1e-6 of the longest raw mean.
+
+        Example:
+          >>> means = ClassMeans.create(num_classes=3, dim=2)
+          >>> means = means.update(jnp.array([[3.0, 0.0], [1.0, 0.0]]), jnp.array([0, 2]))
+          >>> means.directions().tolist()
+          [[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]]
         """
         return mean_directions(self.mean, self.seen, center)
 
@@ -191,16 +216,23 @@ def class_sums(
       num_classes: C.
 
     Returns:
-      sums `(C, D)` and counts `(C,)`, float32 (float64 for float64 features).
+      sums `(C, D)` and counts `(C,)`, float32 (float64 for float64 features). An example with a
+      feature that is not finite contributes nothing.
+
+    Example:
+      >>> sums, counts = class_sums(jnp.ones((3, 2)), jnp.array([0, 0, 1]), num_classes=2)
+      >>> sums.tolist(), counts.tolist()
+      ([[2.0, 2.0], [1.0, 1.0]], [2.0, 1.0])
     """
     features, labels = widen(features), jnp.asarray(labels)
     if labels.ndim == 1:
         # One-hot rows of labels outside the range are zero; a scatter would wrap -1 to the last
-        # class, which is the rarest. Their features go too, since 0 times infinity is not 0.
-        inside = (labels >= 0) & (labels < num_classes)
-        features = jnp.where(inside[:, None], features, 0.0)
+        # class, which is the rarest.
         labels = jax.nn.one_hot(labels, num_classes, dtype=features.dtype)
-    labels = labels.astype(features.dtype)
+    # In the product below 0 times infinity would reach every class.
+    finite = jnp.all(jnp.isfinite(features), axis=1, keepdims=True)
+    features = jnp.where(finite, features, 0.0)
+    labels = jnp.where(finite, labels, 0.0).astype(features.dtype)
     sums = jnp.matmul(labels.T, features, precision=jax.lax.Precision.HIGHEST)
     return sums, jnp.sum(labels, axis=0)
 

@@ -43,6 +43,12 @@ def find_kernels(tree: PyTree, classifier: str | Sequence[str]) -> list[int]:
     Raises:
       ValueError: a path matches no leaf, several leaves, or a leaf that is not 2-D; the message
         lists the 2-D leaves.
+
+    Example:
+      >>> head = {"bias": jnp.zeros(2), "kernel": jnp.zeros((3, 2))}
+      >>> params = {"body": jnp.zeros((4, 3)), "head": head}
+      >>> find_kernels(params, "head/kernel")
+      [2]
     """
     paths = classifier_paths(classifier)
     leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -159,7 +165,8 @@ def read_heads(
                 "num_classes and dim of ClassMeans.create, and class_axis (None for (D, C) "
                 "kernels, 0 for (C, D))."
             )
-        has_direction = jnp.any(directions != 0, axis=1) & (row_norms(weights) >= SHORTEST_ROW)
+        long_enough = ~(row_norms(weights) < SHORTEST_ROW)  # NaN weights are not left out
+        has_direction = jnp.any(directions != 0, axis=1) & long_enough
         heads.append(Head(weights, directions.astype(weights.dtype), has_direction))
     return heads
 

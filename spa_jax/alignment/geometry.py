@@ -46,8 +46,8 @@ def row_norms(rows: Rows) -> Float[Array, " C"]:
     # The norm does not depend on the scale, so the scale needs no gradient.
     scale = jnp.where(largest >= jnp.finfo(rows.dtype).tiny, largest, 1.0).astype(rows.dtype)
     squared = jnp.sum(jnp.square(rows / scale[:, None]), axis=1)
-    positive = squared > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0) * scale
+    nonzero = squared != 0  # NaN is not zero either, and stays NaN
+    return jnp.where(nonzero, jnp.sqrt(jnp.where(nonzero, squared, 1.0)), 0.0) * scale
 
 
 def unit_rows(rows: Rows, minimum: float = SHORTEST_ROW) -> Float[Array, "C D"]:
@@ -68,9 +68,9 @@ def unit_rows(rows: Rows, minimum: float = SHORTEST_ROW) -> Float[Array, "C D"]:
     """
     rows = widen(rows)
     norms = row_norms(rows)
-    long_enough = norms >= minimum
-    safe = jnp.where(long_enough, norms, 1.0)[:, None]
-    return jnp.where(long_enough[:, None], rows / safe, 0.0)
+    too_short = norms < minimum
+    safe = jnp.where(too_short, 1.0, norms)[:, None]
+    return jnp.where(too_short[:, None], 0.0, rows / safe)
 
 
 def row_dots(a: Rows, b: Rows) -> Float[Array, " C"]:
@@ -140,7 +140,7 @@ def tangent_directions(targets: Rows, rows: Rows) -> Float[Array, "C D"]:
       [[0.0, 1.0]]
     """
     directions = unit_rows(tangent_part(unit_rows(targets), rows), minimum=SHORTEST_TANGENT)
-    return jnp.where((row_norms(rows) >= SHORTEST_ROW)[:, None], directions, 0.0)
+    return jnp.where((row_norms(rows) < SHORTEST_ROW)[:, None], 0.0, directions)
 
 
 def row_angles(a: Rows, b: Rows) -> Float[Array, " C"]:

@@ -41,7 +41,7 @@ def plot_alignment_over_epochs(
 
     Args:
       curves: name -> runs -> lines of `metrics.jsonl`. The curve is the mean over the runs, the
-        band one standard deviation to each side. An empty name gets no legend.
+        band one standard deviation to each side. One name alone gets no legend.
       path: the PNG to write.
     """
     with matplotlib.rc_context(_RC):
@@ -51,7 +51,7 @@ def plot_alignment_over_epochs(
                 _draw_curve(axes, runs, field, name, _STYLES[i % len(_STYLES)])
             axes.set_xlabel("epoch")
             axes.set_title(title, loc="left", fontsize=9)
-        if any(curves):
+        if len(curves) > 1:
             handles, labels = figure.axes[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
         figure.savefig(path, dpi=160)

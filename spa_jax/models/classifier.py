@@ -1,5 +1,7 @@
 """A backbone and a linear head, which returns the features next to the logits."""
 
+from typing import Any
+
 import flax.linen as nn
 from jaxtyping import Array, Float
 
@@ -8,11 +10,11 @@ class Classifier(nn.Module):
     """Features and logits of images; the head's kernel is `head/kernel`, `(D, C)`.
 
     Attributes:
-      backbone: images `(B, H, W, channels)` -> features `(B, D)`.
+      backbone: images `(B, H, W, channels)` -> features `(B, D)`; its `dim` is D.
       num_classes: C.
     """
 
-    backbone: nn.Module
+    backbone: Any
     num_classes: int
 
     @nn.compact

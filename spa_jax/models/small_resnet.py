@@ -46,6 +46,11 @@ class SmallResNet(nn.Module):
     stem_stride: int = 1
     axis_name: str | None = None
 
+    @property
+    def dim(self) -> int:
+        """The feature width D."""
+        return self.widths[-1]
+
     @nn.compact
     def __call__(self, images: Float[Array, "B _ _ _"], train: bool) -> Float[Array, "B _"]:
         """Images `(B, H, W, channels)` to features `(B, D)`, which are >= 0."""

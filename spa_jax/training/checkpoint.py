@@ -11,6 +11,8 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+from spa_jax.errors import InputError
+from spa_jax.training.metrics import fetch
 from spa_jax.training.state import TrainState
 
 FORMAT = 1
@@ -37,71 +39,91 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._manager.close()
 
-    def save(self, state: TrainState, on_host: PyTree) -> None:
+    def save(self, on_host: TrainState) -> None:
         """Begins to save a state under the number of its step.
 
         Args:
-          state: on the devices.
-          on_host: `fetch(serializable(state))`, whose checksum is stored with it.
+          on_host: `fetch(serializable(state))`; its checksum is stored with it.
         """
         record = {"format": FORMAT, "checksum": tree_checksum(on_host)}
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(serializable(state)), record=ocp.args.JsonSave(record)
+        self._manager.save(
+            int(on_host.step),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(on_host), record=ocp.args.JsonSave(record)
+            ),
         )
-        with jax.transfer_guard("allow"):  # orbax brings the state to the host in its own way
-            self._manager.save(int(on_host.step), args=args)
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, int]:
         """The newest whole checkpoint, on the devices of `like`, and its step.
 
-        A checkpoint that cannot be read, or whose content is not what was saved, is moved to a
-        folder `unreadable_checkpoints` and reported, and the one before it is taken. Without any,
-        `like` comes back, with step 0.
+        A checkpoint that cannot be read, or whose content is not what was saved, is reported; once
+        an older one has been read, it is moved to a folder `unreadable_checkpoints`. Where there
+        is no checkpoint, `like` comes back, with step 0.
+
+        Raises:
+          InputError: none of the checkpoints can be read, or one has the format of another version
+            of this library; nothing is moved.
         """
+        for half in self._folder.glob("*.orbax-checkpoint-tmp*"):
+            self._say(f"Passing over {half}: the run was stopped while it wrote that checkpoint.")
         template = serializable(like)
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
-            try:
-                restored = self._restore(step, template)
-            except Exception as error:  # orbax raises many kinds for damaged files
-                self._set_aside(step, error)
-            else:
+        unreadable: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            restored, reason = self._restore(step, template)
+            if restored is not None:
+                self._set_aside(unreadable)
                 rng = jax.random.wrap_key_data(restored.rng, impl=jax.random.key_impl(like.rng))
                 return restored.replace(rng=jax.device_put(rng, like.rng.sharding)), step
-        if steps:
-            self._say("No checkpoint could be read; starting from the beginning.")
+            self._say(f"The checkpoint of step {step} cannot be read ({reason}).")
+            unreadable[step] = reason
+        if unreadable:
+            raise InputError(
+                f"None of the checkpoints in {self._folder} can be read: "
+                + "; ".join(f"step {step}: {reason}" for step, reason in unreadable.items())
+                + ". They were left as they are: mend them, or start over in another workdir."
+            )
         return like, 0
 
-    def _restore(self, step: int, template: PyTree) -> TrainState:
+    def _restore(self, step: int, template: PyTree) -> tuple[Any, str]:
+        """The checkpointed state, or None and why it cannot be read; the same on every host."""
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template
         )
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
-            ),
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
         )
-        record = restored["record"]
-        if record["format"] != FORMAT:
-            raise ValueError(f"its format is {record['format']}, this version reads {FORMAT}")
-        if tree_checksum(jax.device_get(restored["state"])) != record["checksum"]:
-            raise ValueError("its content does not match its checksum")
-        return restored["state"]
+        state, record, reason = None, {}, "another host cannot read it"
+        try:
+            restored = self._manager.restore(step, args=args)
+            state, record = restored["state"], restored["record"]
+            if tree_checksum(fetch(state)) != record["checksum"]:
+                state, reason = None, "its content does not match its checksum"
+        except Exception as error:  # orbax raises many kinds for damaged files
+            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
+        if state is not None and record["format"] != FORMAT:
+            raise InputError(
+                f"The checkpoint of step {step} in {self._folder} has format {record['format']}, "
+                f"and this version of spa_jax reads {FORMAT}: continue the run with the version "
+                "that began it, or start over elsewhere."
+            )
+        if not np.all(multihost_utils.process_allgather(np.array(state is not None))):
+            return None, reason
+        return state, ""
 
-    def _set_aside(self, step: int, error: Exception) -> None:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        target = self._folder.parent / "unreadable_checkpoints" / str(step)
-        self._say(
-            f"The checkpoint of step {step} cannot be read ({reason[:200]}); moved to {target}, "
-            "falling back to the one before it."
-        )
+    def _set_aside(self, unreadable: dict[int, str]) -> None:
+        """Moves checkpoints out of the way, so that their steps can be saved again."""
+        if not unreadable:
+            return
+        folder = self._folder.parent / "unreadable_checkpoints"
+        self._say(f"Falling back to the one before; what cannot be read is moved to {folder}.")
         if jax.process_index() == 0:
-            target.parent.mkdir(exist_ok=True)
-            while target.exists():
-                target = target.with_name(target.name + "_again")
-            (self._folder / str(step)).rename(target)
-        multihost_utils.sync_global_devices(f"set aside checkpoint {step}")
+            folder.mkdir(exist_ok=True)
+            for step in unreadable:
+                target = folder / str(step)
+                while target.exists():
+                    target = target.with_name(target.name + "_again")
+                (self._folder / str(step)).rename(target)
+        multihost_utils.sync_global_devices("unreadable checkpoints are set aside")
         self._manager.reload()
 
 

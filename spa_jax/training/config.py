@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from spa_jax.errors import InputError
+from spa_jax.files import write_text_whole
 
 Config = Any
 """An `ml_collections.ConfigDict` of these fields; its attributes have no static types."""
@@ -153,14 +154,6 @@ def check_workdir(workdir: Path, config: Config) -> None:
 def write_config(workdir: Path, config: Config) -> None:
     """Writes `config.json`, which from then on claims the workdir for this run."""
     write_text_whole(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
-
-
-def write_text_whole(path: Path, text: str) -> None:
-    """Writes a file so that a reader, or a crash, sees the old content or the new, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.rename(path)
 
 
 # Fields that take a tuple of values in place of one.

@@ -10,14 +10,10 @@ from typing import Any
 import jax
 
 from spa_jax.dynamics.plots import plot_alignment_over_epochs, plot_cosine_by_class_size
+from spa_jax.errors import InputError
+from spa_jax.files import write_text_whole
 from spa_jax.training.checkpoint import Checkpoints, serializable
-from spa_jax.training.config import (
-    Config,
-    check_config,
-    check_workdir,
-    write_config,
-    write_text_whole,
-)
+from spa_jax.training.config import Config, check_config, check_workdir, write_config
 from spa_jax.training.metrics import Totals, accuracy, check_finite, fetch, number
 from spa_jax.training.program import Program
 from spa_jax.training.records import JsonLines, ProgressBar
@@ -62,6 +58,7 @@ def run(
         return summary
     if program is None:
         program = Program(config)
+    program.check_fits(config)
     primary = jax.process_index() == 0
     if primary:
         write_config(workdir, config)
@@ -72,7 +69,7 @@ def run(
     lines = loop.epochs.read()
     summary = make_summary(config, program, report, params, lines)
     if primary and config.logging.plots:
-        plot_alignment_over_epochs({"": [lines]}, workdir / "alignment.png")
+        plot_alignment_over_epochs({config.spa.method: [lines]}, workdir / "alignment.png")
         plot_cosine_by_class_size(
             program.data.class_counts,
             report["cosines"][0],
@@ -103,7 +100,7 @@ class _Loop:
         self.steps = JsonLines(self.workdir / "steps.jsonl", writes=primary)
         self.events: EventWriter | NoEvents = NoEvents()
         self.older: Totals | None = None
-        self.last_log = (0, time.perf_counter())
+        self.epoch_began = time.perf_counter()
 
     def train(
         self, state: TrainState, start: int, show_progress: bool
@@ -112,22 +109,27 @@ class _Loop:
         config, steps_per_epoch = self.config, self.program.steps_per_epoch
         if start:
             self.say(f"Resuming {self.workdir} after epoch {start // steps_per_epoch}.")
+        steps = [line["step"] for line in self.epochs.read() if line["step"] <= start]
+        if steps != list(range(steps_per_epoch, start + 1, steps_per_epoch)):
+            raise InputError(
+                f"{self.epochs.path} does not hold the epochs up to step {start}, which the "
+                "checkpoint continues from: put the file back, or start over in another workdir."
+            )
         self.epochs.cut_back(start)
         self.steps.cut_back(start)
         self.events = self._open_events(start)
         report = None
         total_steps = config.epochs * steps_per_epoch
-        with ProgressBar(total_steps, show_progress) as bar, jax.transfer_guard("disallow"):
+        with ProgressBar(start, total_steps, show_progress) as bar, jax.transfer_guard("disallow"):
             for epoch in range(start // steps_per_epoch, config.epochs):
-                began = time.perf_counter()
+                self.epoch_began = time.perf_counter()
                 state, totals = self._train_epoch(state, epoch, bar)
-                train_seconds = time.perf_counter() - began
+                train_seconds = time.perf_counter() - self.epoch_began
                 report, totals = fetch((self.program.evaluate(state), totals))
                 check_finite(totals)
-                self._record_epoch(epoch, totals, report, train_seconds, began, bar)
+                self._record_epoch(epoch, totals, report, train_seconds, bar)
                 if self._wants_checkpoint(epoch + 1):
-                    plain = serializable(state)
-                    self.checkpoints.save(state, fetch(plain))
+                    self.checkpoints.save(fetch(serializable(state)))
             if report is None:  # resumed after the last epoch: only the end was missing
                 report = self.program.evaluate(state)
             report, params = fetch((report, state.params))
@@ -154,11 +156,10 @@ class _Loop:
         metrics = {name: number(value) for name, value in totals.last.items()}
         self.steps.append({"step": step, **metrics})
         self._write_events(step, "train", metrics)
-        (last_step, last_time), now = self.last_log, time.perf_counter()
-        self.last_log = (step, now)
-        shown = {"loss": metrics["loss"], "acc": metrics["accuracy"]}
+        seconds = time.perf_counter() - self.epoch_began
+        shown = {"loss": metrics["loss"], "train acc": metrics["accuracy"]}
         shown |= {"cosine": metrics["mean_cosine"]}
-        shown |= {"img/s": (step - last_step) * self.config.batch_size / (now - last_time)}
+        shown |= {"img/s": int(totals.steps) * self.config.batch_size / seconds}
         bar.show(step, shown)
 
     def _record_epoch(
@@ -167,7 +168,6 @@ class _Loop:
         totals: Totals,
         report: dict[str, Any],
         train_seconds: float,
-        began: float,
         bar: ProgressBar,
     ) -> None:
         step = (epoch + 1) * self.program.steps_per_epoch
@@ -183,7 +183,7 @@ class _Loop:
             "test_mean_cosine": number(report["test_mean_cosine"]),
             "test_min_cosine": number(report["test_min_cosine"]),
             "images_per_second": int(totals.steps) * self.config.batch_size / train_seconds,
-            "seconds": time.perf_counter() - began,
+            "seconds": time.perf_counter() - self.epoch_began,
         }
         self.epochs.append(line)
         self._write_events(step, "epoch", line)
@@ -191,7 +191,7 @@ class _Loop:
             step,
             {
                 "loss": line["train_loss"],
-                "acc": line["test_accuracy"],
+                "test acc": line["test_accuracy"],
                 "cosine": line["mean_cosine"],
                 "img/s": line["images_per_second"],
             },
@@ -209,7 +209,7 @@ class _Loop:
         except ImportError:
             self.say(
                 "No TensorBoard event files are written: the package tensorboard is not installed "
-                "(pip install 'spa_jax[tensorboard]')."
+                "(pip install '.[tensorboard]')."
             )
             return NoEvents()
 

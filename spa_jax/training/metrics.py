@@ -27,11 +27,8 @@ def known_cosines(
     return jnp.stack([jnp.where(head.has_direction, head_cosines(head), jnp.nan) for head in heads])
 
 
-def alignment_metrics(
-    params: PyTree, class_means: ClassMeans | Float[Array, "C D"], **options: Any
-) -> dict[str, Float[Array, ""]]:
-    """Mean and lowest cosine over the classes that have a direction (NaN if none has)."""
-    cosines = known_cosines(params, class_means, **options)
+def alignment_metrics(cosines: Float[Array, "H C"]) -> dict[str, Float[Array, ""]]:
+    """Mean and lowest of :func:`known_cosines` over the known ones (NaN if there are none)."""
     known = ~jnp.isnan(cosines)
     mean = jnp.sum(jnp.where(known, cosines, 0.0)) / jnp.sum(known)
     lowest = jnp.min(jnp.where(known, cosines, jnp.inf))

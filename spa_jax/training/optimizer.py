@@ -18,7 +18,7 @@ def spa_options(config: Config) -> dict[str, Any]:
 
 def build_optimizer(
     config: Config, hyperparams: Mapping[str, Any], steps_per_epoch: int
-) -> optax.GradientTransformationExtraArgs:
+) -> optax.GradientTransformation:
     """Chains SpA-Proj (if it is the method), weight decay and the optimiser.
 
     Args:
@@ -46,7 +46,7 @@ def build_optimizer(
             **spa_options(config),
         )
         links = [project, *links] if config.spa.acts_on == "gradients" else [*links, project]
-    return optax.with_extra_args_support(optax.chain(*links))
+    return optax.chain(*links)
 
 
 def _learning_rate(config: Config, peak: Any, steps_per_epoch: int) -> optax.Schedule:

@@ -17,11 +17,11 @@ from spa_jax.data.idx import load_fashion_mnist_lt
 from spa_jax.errors import InputError
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.small_resnet import SmallResNet
-from spa_jax.training.config import Config, check_config
+from spa_jax.training.config import Config, check_config, flatten_config
 from spa_jax.training.devices import Layout, TakePart
 from spa_jax.training.metrics import Totals, alignment_metrics, known_cosines
 from spa_jax.training.optimizer import build_optimizer, spa_options
-from spa_jax.training.state import TrainState, hyperparams_from
+from spa_jax.training.state import HYPERPARAMETERS, TrainState, hyperparams_from
 from spa_jax.training.step import (
     Batch,
     EvaluationSums,
@@ -72,9 +72,27 @@ class Program:
         self.steps_per_epoch = num_examples // config.batch_size
         self._model = build_model(config, self.data.num_classes, self.layout.axis_name)
         self._normalize = _normalizer(self.data.train)
-        self._dim = self._check_model()
+        self._dim = self._model.backbone.dim
+        self._check_classifier()
         self._place_data()
         self._compile()
+
+    def check_fits(self, config: Config) -> None:
+        """Raises InputError unless the config differs only in what the state carries."""
+        own, other = (flatten_config(c.to_dict()) for c in (self.config, config))
+        traced = {"seed", *HYPERPARAMETERS.values()}
+        differing = [
+            field
+            for field in own
+            if own[field] != other[field]
+            and field not in traced
+            and field.split(".")[0] not in ("checkpoint", "logging")
+        ]
+        if differing:
+            raise InputError(
+                f"The program was compiled for other values of {', '.join(differing)}: build "
+                "Program(config) anew; only the seed and the strengths may differ."
+            )
 
     def init_state(self, config: Config) -> TrainState:
         """The state before the first step, replicated, for a config's seed and hyper-parameters."""
@@ -111,14 +129,13 @@ class Program:
             )
         return self._report(state.params, state.class_means, sums)
 
-    def _check_model(self) -> int:
-        """Feature width D; refuses a classifier path that names no kernel of the model."""
+    def _check_classifier(self) -> None:
+        """Refuses a classifier path that names no kernel of the model."""
         shapes = jax.eval_shape(self._init_variables, jax.random.key(0))
         try:
             find_kernels(shapes["params"], spa_options(self.config)["classifier"])
         except ValueError as error:
             raise InputError(f"config.spa.{error}") from error
-        return int(self.config.model.widths[-1])
 
     def _init_variables(self, rng: Key[Array, ""]) -> PyTree:
         image = jnp.zeros((1, *self.data.train.images.shape[1:]), jnp.float32)
@@ -189,14 +206,16 @@ class Program:
         def report(params: PyTree, means: ClassMeans, sums: EvaluationSums) -> dict[str, Any]:
             nothing = ClassMeans.create(self.data.num_classes, self._dim, decay=0.0)
             test_means = nothing.towards(sums.features, sums.count)
-            held_out = alignment_metrics(params, test_means, **options)
+            cosines = known_cosines(params, means, **options)
+            test_cosines = known_cosines(params, test_means, **options)
+            held_out = alignment_metrics(test_cosines)
             return {
                 "loss": sums.loss / jnp.sum(sums.count),
                 "correct": sums.correct,
                 "count": sums.count,
-                "cosines": known_cosines(params, means, **options),
-                "test_cosines": known_cosines(params, test_means, **options),
-                **alignment_metrics(params, means, **options),
+                "cosines": cosines,
+                "test_cosines": test_cosines,
+                **alignment_metrics(cosines),
                 **{f"test_{name}": value for name, value in held_out.items()},
             }
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from spa_jax.training.config import write_text_whole
+from spa_jax.files import write_text_whole
 
 
 class JsonLines:
@@ -51,7 +51,7 @@ class JsonLines:
 class ProgressBar:
     """Loss, accuracy, mean cosine, images a second and time left; silent if not a terminal."""
 
-    def __init__(self, total_steps: int, enabled: bool) -> None:
+    def __init__(self, start: int, total_steps: int, enabled: bool) -> None:
         self._progress = Progress(
             BarColumn(),
             TextColumn("{task.completed}/{task.total}"),
@@ -61,7 +61,7 @@ class ProgressBar:
             disable=not enabled,
         )
         self._enabled = enabled
-        self._task = self._progress.add_task("compiling", total=total_steps)
+        self._task = self._progress.add_task("compiling", total=total_steps, completed=start)
 
     def __enter__(self) -> "ProgressBar":
         if self._enabled:

@@ -19,7 +19,7 @@ from spa_jax.alignment.class_means import class_sums
 from spa_jax.data.augment import random_crop, random_flip
 from spa_jax.models.classifier import Classifier
 from spa_jax.training.config import Config
-from spa_jax.training.metrics import alignment_metrics, projection_metrics
+from spa_jax.training.metrics import alignment_metrics, known_cosines, projection_metrics
 from spa_jax.training.optimizer import build_optimizer, spa_options
 from spa_jax.training.state import TrainState
 
@@ -94,7 +94,7 @@ def make_train_step(
             "loss": loss,
             "accuracy": accuracy,
             "gradient_norm": optax.tree.norm(grads),
-            **alignment_metrics(state.params, means, **options),
+            **alignment_metrics(known_cosines(state.params, means, **options)),
             **projection_metrics(state.opt_state),
         }
         return state, metrics

@@ -138,6 +138,12 @@ def test_traced_labels_outside_the_classes_contribute_nothing(label):
     assert_same(update(some_means(), features, jnp.array([label, label])), some_means())
 
 
+def test_an_example_that_is_not_finite_leaves_every_class_alone():
+    features = jnp.array([[1.0, 2.0, 3.0], [jnp.nan, 0.0, 0.0], [0.0, jnp.inf, 0.0]])
+    with_them = update(some_means(), features, jnp.array([0, 1, 0]))
+    assert_same(with_them, update(some_means(), features[:1], jnp.array([0])))
+
+
 WRONG = {
     "empty batch": (np.ones((0, D), np.float32), np.zeros(0, int)),
     "empty soft batch": (np.ones((0, D), np.float32), np.zeros((0, C), np.float32)),

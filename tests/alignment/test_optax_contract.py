@@ -289,6 +289,17 @@ def through_sam(tx, params, grads):
     tx.update(grads, tx.init(params), params)
 
 
+def refused_by_lookahead(tx, params, grads):
+    tx = optax.lookahead(tx, sync_period=5, slow_step_size=0.5)
+    fast_and_slow = optax.LookaheadParams.init_synced(params)
+    tx.update(grads, tx.init(fast_and_slow), fast_and_slow, class_means=means(0))
+
+
+def refused_by_sam(tx, params, grads):
+    tx = optax.contrib.sam(tx, optax.sgd(0.1), sync_period=2)
+    tx.update(grads, tx.init(params), params, class_means=means(0))
+
+
 def through_flax_train_state(tx, params, grads):
     TrainState.create(apply_fn=None, params=params, tx=tx).apply_gradients(grads=grads)
 
@@ -297,3 +308,9 @@ def through_flax_train_state(tx, params, grads):
 def test_what_drops_class_means_fails_with_what_to_pass(case, through):
     with pytest.raises(TypeError, match=r"(?s)update\(.*class_means="):
         through(optimiser(case), tree(0), tree(1))
+
+
+@pytest.mark.parametrize("refused", [refused_by_lookahead, refused_by_sam])
+def test_wrappers_that_take_no_extras_refuse_class_means_by_name(refused):
+    with pytest.raises(TypeError, match="class_means"):
+        refused(optimiser(CASES[0]), tree(0), tree(1))

@@ -24,6 +24,20 @@ def test_the_removed_share_does_not_depend_on_the_size_of_the_gradient(scale):
     np.testing.assert_allclose(removed, state_after(0.0, gradient).removed, rtol=1e-5)
 
 
+def test_weights_that_are_not_numbers_show():
+    """They are not taken for weights without a direction, which would hide them."""
+    params = {"head": PARAMS["head"].at[0, 0].set(jnp.nan)}
+    options = {"classifier": "head", "class_axis": 0}
+    assert jnp.isnan(spa_jax.spa_reg(params, MEANS, **options))
+    assert jnp.isnan(spa_jax.class_cosines(params, MEANS, **options)[0])
+
+
+@pytest.mark.parametrize("gamma", ["0.5", None, [0.5], True])
+def test_a_gamma_that_is_no_number_is_refused_at_once(gamma):
+    with pytest.raises(TypeError, match="gamma must be a number"):
+        spa_jax.spa_proj(gamma)
+
+
 def test_nothing_is_removed_from_a_zero_gradient():
     state = state_after(0.0, jnp.zeros((3, 2)))
     assert float(state.removed[0]) == float(state.corrected[0]) == 0.0

@@ -205,4 +205,6 @@ def test_fashion_mnist_has_14886_long_tailed_training_images_and_its_whole_test_
     assert data.test.images.shape == (10_000, 28, 28, 1)
     assert data.class_counts[0] == 6000
     assert data.class_counts[-1] == 60
+    checksum = "95546136d85afd81ffb47a87407099f08bad8313ade42e6fc39f67431cf34f89"
+    assert data.split["checksum"] == checksum  # another choice of images is another data set
     np.testing.assert_array_equal(np.bincount(data.test.labels), np.full(10, 1000))

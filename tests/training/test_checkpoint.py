@@ -5,6 +5,7 @@ import shutil
 import jax
 import pytest
 
+from spa_jax.errors import InputError
 from spa_jax.training.checkpoint import Checkpoints, serializable, tree_checksum
 from spa_jax.training.loop import run
 from spa_jax.training.metrics import fetch
@@ -94,27 +95,44 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_taken(
     state, step = restore(copy, program, said.append)
     assert step == int(state.step) == 5
     assert "step 10 cannot be read" in said[0]
-    assert "unreadable_checkpoints" in said[0]
+    assert "unreadable_checkpoints" in said[1]
     summary = run(small_config(), copy, program, say=lambda line: None)
     finished = run(small_config(), trained, program, say=lambda line: None)
     assert summary["params_checksum"] == finished["params_checksum"]
     assert (copy / "unreadable_checkpoints" / "10").is_dir()
 
 
-def test_a_half_written_checkpoint_is_passed_over(copy, program):
+def test_a_half_written_checkpoint_is_passed_over_and_reported(copy, program):
     folder = copy / "checkpoints"
     (folder / "10").rename(folder / "10.orbax-checkpoint-tmp")
-    _, step = restore(copy, program)
+    said = []
+    _, step = restore(copy, program, said.append)
     assert step == 5
+    assert "10.orbax-checkpoint-tmp" in said[0]
+    summary = run(small_config(), copy, program, say=lambda line: None)
+    assert summary["steps"] == 10
 
 
-def test_without_any_good_checkpoint_the_run_starts_over_and_says_so(copy, program):
+def test_without_any_good_checkpoint_the_run_stops_and_leaves_everything(copy, program):
     for step in (5, 10):
         damage_by_missing_files(copy, step)
-    said = []
-    state, step = restore(copy, program, said.append)
-    assert step == int(state.step) == 0
-    assert "starting from the beginning" in said[-1]
+    before = sorted(path for path in copy.rglob("*") if path.is_file())
+    with pytest.raises(InputError, match=r"None of the checkpoints .*step 10: .*step 5: "):
+        run(small_config(), copy, program, say=lambda line: None)
+    assert sorted(path for path in copy.rglob("*") if path.is_file()) == before
+
+
+def test_a_checkpoint_of_another_format_is_refused_and_left(copy, program, monkeypatch):
+    monkeypatch.setattr("spa_jax.training.checkpoint.FORMAT", 2)
+    with pytest.raises(InputError, match="has format 1, and this version of spa_jax reads 2"):
+        restore(copy, program)
+    assert (copy / "checkpoints" / "10").is_dir()
+
+
+def test_lost_lines_are_missed_before_anything_is_trained(copy, program):
+    (copy / "metrics.jsonl").unlink()
+    with pytest.raises(InputError, match="does not hold the epochs up to step 10"):
+        run(small_config(), copy, program, say=lambda line: None)
 
 
 def test_a_checkpoint_of_eight_devices_is_read_on_one_and_in_another_view(copy, program):

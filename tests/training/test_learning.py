@@ -1,17 +1,20 @@
 """Real runs on real images: the network learns, and SpA aligns on held-out features."""
 
-import pytest
+from pathlib import Path
 
-from configs import digits_lt
+import pytest
+from rich.console import Console
+
+from configs import digits_lt, fashion_mnist_lt
 from spa_jax.compare import compare, markdown_table
+from spa_jax.errors import InputError
 from spa_jax.training.config import SPA_METHODS
+from spa_jax.training.loop import run
 from spa_jax.training.program import Program
 
 
 @pytest.fixture(scope="module")
-def comparison(tmp_path_factory, request):
-    from rich.console import Console
-
+def comparison(tmp_path_factory):
     config = digits_lt.get_config()
     config.checkpoint.every_epochs = 0
     config.logging.tensorboard = config.logging.plots = False
@@ -31,6 +34,23 @@ def test_every_method_learns_the_digits(comparison, method):
 @pytest.mark.parametrize("method", ["reg", "slerp"])
 def test_reg_and_slerp_align_held_out_features(comparison, method):
     assert held_out_cosine(comparison, method) > held_out_cosine(comparison, "none") + 0.02
+
+
+def test_a_method_that_does_not_exist_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(InputError, match=r"spa\.method must be one of"):
+        compare(digits_lt.get_config(), ["none", "prj"], [0], tmp_path, Console(quiet=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", SPA_METHODS)
+def test_every_method_learns_fashion_mnist_in_three_epochs(method, tmp_path):
+    config = fashion_mnist_lt.get_config()
+    if not Path(config.data.folder).is_dir():
+        pytest.skip("Fashion-MNIST is not installed; the digits are learned in any case")
+    config.epochs, config.spa.method = 3, method
+    summary = run(config, tmp_path, say=lambda line: None)
+    assert summary["test_accuracy"]["last"] > 0.65  # chance is 0.1
 
 
 def test_untrained_weights_are_not_aligned(comparison):

@@ -11,7 +11,8 @@ import pytest
 
 from spa_jax.errors import InputError
 from spa_jax.training import loop
-from spa_jax.training.checkpoint import tree_checksum
+from spa_jax.training.checkpoint import Checkpoints, tree_checksum
+from spa_jax.training.config import PARALLEL_MODES
 from spa_jax.training.loop import run
 from spa_jax.training.program import Program
 from tests.training.small import small_config
@@ -149,22 +150,74 @@ def test_the_loop_fetches_at_logging_evaluation_checkpoint_and_end_only(
     assert seen == [(3, 4), (7, 8), (11, 12)]  # each older than the newest dispatched
 
 
-def test_nothing_compiles_after_the_first_epoch_and_buffers_are_donated(program, caplog):
-    config = small_config(spa__method="proj")
-    state, totals = program.init_state(config), program.zero_totals
-    compiled_after_first_step = []
+@pytest.mark.parametrize("mode", PARALLEL_MODES)
+def test_nothing_compiles_after_the_first_epoch_and_buffers_are_donated(mode, caplog):
+    config = small_config(spa__method="proj", parallel=mode)
+    fresh = Program(config)
+    state = fresh.init_state(config)
     for epoch in range(2):
-        order = program.epoch_order(state)
-        for step in range(program.steps_per_epoch):
-            old = state
-            with jax.log_compiles(), caplog.at_level(logging.WARNING):
-                caplog.clear()
-                state, totals = program.train_step(state, totals, order)
-                messages = [r.getMessage() for r in caplog.records]
-            if (epoch, step) != (0, 0):
-                compiled_after_first_step += [m for m in messages if "Compiling" in m]
-            assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old.params))
-    assert compiled_after_first_step == []
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+            order, totals = fresh.epoch_order(state), fresh.zero_totals
+            for step in range(fresh.steps_per_epoch):
+                old = state
+                state, totals = fresh.train_step(state, totals, order)
+                assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old.params))
+                if (epoch, step) == (0, 0):
+                    caplog.clear()
+            compiled = [r.getMessage() for r in caplog.records if "Compiling" in r.getMessage()]
+            assert compiled == []
+            fresh.evaluate(state)
+            if epoch:
+                assert not any("Compiling" in r.getMessage() for r in caplog.records)
+
+
+def test_the_loop_forbids_transfers_that_are_not_asked_for(program, tmp_path, monkeypatch):
+    dispatch = program.train_step
+
+    def with_a_host_array(state, totals, order):
+        return dispatch(state, totals, order + np.zeros(order.shape, np.int32))
+
+    monkeypatch.setattr(program, "train_step", with_a_host_array)
+    with pytest.raises(Exception, match=r"[Dd]isallowed host-to-device transfer"):
+        run(small_config(spa__method="proj"), tmp_path, program, say=lambda line: None)
+
+
+def test_an_epoch_is_seen_finite_then_written_down_then_saved(program, tmp_path, monkeypatch):
+    calls = []
+
+    def noted(owner, name):
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a: calls.append(name) or real(*a))
+
+    noted(loop, "check_finite")
+    noted(loop._Loop, "_record_epoch")
+    noted(Checkpoints, "save")
+    run(small_config(spa__method="proj"), tmp_path, program, say=lambda line: None)
+    assert calls == ["check_finite", "_record_epoch", "save"] * 2
+
+
+def test_an_epoch_whose_last_step_is_not_finite_is_not_saved(program, tmp_path, monkeypatch):
+    dispatch = program.train_step
+
+    def poisoned(state, totals, order):
+        step = int(state.step) + 1
+        state, totals = dispatch(state, totals, order)
+        bad = totals.replace(bad_step=jax.device_put(np.int32(10), program.layout.replicated))
+        return state, bad if step == 10 else totals
+
+    monkeypatch.setattr(program, "train_step", poisoned)
+    with pytest.raises(FloatingPointError, match="step 10"):
+        run(small_config(spa__method="proj"), tmp_path, program, say=lambda line: None)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["5"]
+    assert [line["epoch"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1]
+
+
+def test_a_program_of_another_config_is_refused(program, tmp_path):
+    config = small_config(spa__method="slerp", spa__alpha_max=1.0, spa__decay=0.5)
+    with pytest.raises(InputError, match=r"other values of spa\.decay, spa\.method"):
+        run(config, tmp_path, program)
+    program.check_fits(small_config(spa__method="proj", seed=9, spa__gamma=0.1))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
@@ -201,8 +254,6 @@ def test_seeds_share_a_program_and_give_what_their_own_program_gives(program, tm
 
 def test_the_checksum_of_the_params_is_that_of_the_checkpointed_params(finished, program):
     config, workdir, summary, _ = finished
-    from spa_jax.training.checkpoint import Checkpoints
-
     with Checkpoints(workdir / "checkpoints", keep=2, say=print) as checkpoints:
         state, step = checkpoints.restore_newest(program.init_state(config))
     assert step == 10

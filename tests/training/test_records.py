@@ -152,7 +152,7 @@ def test_where_no_events_are_written_the_calls_do_nothing(tmp_path, monkeypatch)
 
 
 def shown_by_a_bar(capfd, enabled):
-    with ProgressBar(total_steps=8, enabled=enabled) as bar:
+    with ProgressBar(start=0, total_steps=8, enabled=enabled) as bar:
         bar.show(4, {"loss": 0.512, "acc": None, "img/s": 1234.5})
         bar.show(8, {"loss": 0.25, "acc": 0.75, "img/s": 2000.0})
     captured = capfd.readouterr()
@@ -171,6 +171,6 @@ def test_an_enabled_progress_bar_shows_the_newest_numbers(capfd):
 
 def test_the_progress_bar_keeps_out_of_standard_output(capfd):
     """It is enabled where standard error is a terminal; standard output may be a file."""
-    with ProgressBar(total_steps=8, enabled=True) as bar:
+    with ProgressBar(start=0, total_steps=8, enabled=True) as bar:
         bar.show(8, {"loss": 0.25})
     assert capfd.readouterr().out == ""
