@@ -11,6 +11,8 @@ endif
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FLOORS := .venv-floors
+# Two processes, since most of the time goes into compilation, which uses one core.
+PYTEST := -m pytest --numprocesses=2 --dist=loadfile
 
 .PHONY: demo test test-slow test-floors lint format clean
 
@@ -18,7 +20,7 @@ demo: $(READY)
 	$(BIN)/python -m spa_jax.compare --config=configs/digits_lt.py --seeds=0,1,2 --out=runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
@@ -37,7 +39,7 @@ test-floors:
 	$(PYTHON) -m venv $(FLOORS)
 	sed 's/>=/==/' requirements.txt > $(FLOORS)/floors.txt
 	$(FLOORS)/bin/python -m pip install --quiet --constraint $(FLOORS)/floors.txt --editable '.[test]'
-	$(FLOORS)/bin/python -m pytest
+	$(FLOORS)/bin/python $(PYTEST)
 
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info

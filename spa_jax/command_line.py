@@ -23,7 +23,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         stop(_one_line(error))
     if len(rest) > 1:
         stop(f"Unknown arguments: {' '.join(rest[1:])}. Fields are set with --config.FIELD=VALUE.")
-    logging.set_verbosity(logging.WARNING)  # orbax reports every file that it touches
+    logging.set_verbosity(logging.ERROR)  # orbax reports every file that it touches
     return rest
 
 

@@ -170,8 +170,8 @@ def column_value(summary: Mapping[str, Any], column: str) -> Any:
 
 def format_table(comparison: Mapping[str, Any]) -> Table:
     """The comparison as a table: mean ± sample standard deviation over seeds, accuracy in %."""
-    table = Table(title=_title(comparison), title_justify="left")
     header, *rows = _statistics_rows(comparison)
+    table = Table(title=f"{_title(comparison)}: mean ± std", title_justify="left")
     table.add_column(header[0])
     for column in header[1:]:
         table.add_column(column, justify="right", no_wrap=True)
@@ -180,22 +180,16 @@ def format_table(comparison: Mapping[str, Any]) -> Table:
     return table
 
 
-def _cell(column: str, value: Mapping[str, float | None], spread: str, sign: str = "") -> str:
-    """`mean ± spread`, accuracies in percent; a dash where there is no value."""
-    mean, width = value["mean"], value[spread]
-    if mean is None:
-        return "-"
-    scale, digits = (100, 1) if column in _IN_PERCENT else (1, 3)
-    text = f"{scale * mean:{sign}.{digits}f}"
-    return text if width is None else f"{text} ± {scale * width:.{digits}f}"
-
-
-def _title(comparison: Mapping[str, Any]) -> str:
-    split, data = comparison["split"], comparison["config"]["data"]["name"]
-    return (
-        f"{data}, IF {split['imbalance_factor']:g}, {sum(split['class_counts'])} training images, "
-        f"{len(comparison['seeds'])} seeds, last epoch"
-    )
+def format_differences(comparison: Mapping[str, Any]) -> str:
+    """A line for each method: what it changes against the baseline, with the 95% interval."""
+    header, *rows = _difference_rows(comparison)
+    if not rows:
+        return ""
+    lines = ["Paired by seed, mean ± half the 95% interval (one that holds 0 shows no difference):"]
+    for method, *cells in rows:
+        parts = [f"{name} {cell}" for name, cell in zip(header[1:], cells, strict=True)]
+        lines.append(f"  {method} {header[0]}: {parts[0]}, {parts[-1]}")
+    return "\n".join(lines)
 
 
 def markdown_table(comparison: Mapping[str, Any]) -> str:
@@ -221,7 +215,7 @@ def _statistics_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
 
 def _difference_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
     baseline = next(iter(comparison["statistics"]))
-    rows = [[f"minus {baseline}, same seed", *_COLUMNS]]
+    rows = [[f"minus {baseline}", *_COLUMNS]]
     for method, columns in comparison["differences"].items():
         cells = (_cell(column, value, "half_width", "+") for column, value in columns.items())
         rows.append([method, *cells])
@@ -232,6 +226,24 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
     header, *body = rows
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(column: str, value: Mapping[str, float | None], spread: str, sign: str = "") -> str:
+    """`mean ± spread`, accuracies in percent; a dash where there is no value."""
+    mean, width = value["mean"], value[spread]
+    if mean is None:
+        return "-"
+    scale, digits = (100, 1) if column in _IN_PERCENT else (1, 3)
+    text = f"{scale * mean:{sign}.{digits}f}"
+    return text if width is None else f"{text} ± {scale * width:.{digits}f}"
+
+
+def _title(comparison: Mapping[str, Any]) -> str:
+    split, data = comparison["split"], comparison["config"]["data"]["name"]
+    return (
+        f"{data}, IF {split['imbalance_factor']:g}, {sum(split['class_counts'])} training images, "
+        f"{len(comparison['seeds'])} seed(s), last epoch"
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -255,6 +267,7 @@ def main(argv: Sequence[str]) -> None:
         write_text_whole(record, (out / "comparison.json").read_text())
         shutil.copyfile(out / "alignment.png", record.with_suffix(".png"))
     console.print(format_table(comparison))
+    console.print(format_differences(comparison), markup=False, highlight=False)
     console.print(f"Alignment over epochs: {out / 'alignment.png'}", markup=False)
 
 

@@ -60,7 +60,8 @@ def find_kernels(tree: PyTree, classifier: str | Sequence[str]) -> list[int]:
 
 def classifier_paths(classifier: str | Sequence[str]) -> tuple[str, ...]:
     """The paths of `classifier` as a tuple; ValueError if there is none."""
-    paths = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    several = isinstance(classifier, tuple | list)
+    paths: tuple[Any, ...] = tuple(classifier) if several else (classifier,)
     if not paths or not all(isinstance(path, str) and path for path in paths):
         raise ValueError(
             f"classifier must be a path such as {DEFAULT_CLASSIFIER!r} or a tuple of such paths, "

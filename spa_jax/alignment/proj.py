@@ -27,11 +27,19 @@ ActsOn = Literal["gradients", "updates"]
 
 
 class SpaProjState(NamedTuple):
-    """State of :func:`spa_proj`; the last two fields describe the last update, per head."""
+    """State of :func:`spa_proj`.
 
-    count: Int[Array, ""]  # int32, updates so far: what a gamma schedule is evaluated at
-    corrected: Float[Array, " H"]  # float32 in [0, 1], share of the C classes that were corrected
-    removed: Float[Array, " H"]  # float32 >= 0, norm of (incoming - outgoing) / norm of incoming
+    Attributes:
+      count: int32 scalar, updates so far: what a gamma schedule is evaluated at.
+      corrected: `(H,)` float32 in [0, 1], for each head the share of its C classes from whose row
+        something was removed at the last update.
+      removed: `(H,)` float32 >= 0, for each head the Frobenius norm of what the last update took
+        away (incoming minus outgoing kernel update) over the norm of the incoming one.
+    """
+
+    count: Int[Array, ""]
+    corrected: Float[Array, " H"]
+    removed: Float[Array, " H"]
 
 
 def spa_proj(

@@ -26,9 +26,13 @@ from spa_jax.alignment.reg import head_cosines
 
 
 class SpaSlerpState(NamedTuple):
-    """State of :func:`spa_slerp_transform`."""
+    """State of :func:`spa_slerp_transform`.
 
-    count: Int[Array, ""]  # int32, updates so far: what an alpha schedule is evaluated at
+    Attributes:
+      count: int32 scalar, updates so far: what an alpha schedule is evaluated at.
+    """
+
+    count: Int[Array, ""]
 
 
 def slerp_schedule(alpha_max: Any, total_steps: Any) -> optax.Schedule:

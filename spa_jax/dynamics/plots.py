@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 # One colour (Okabe and Ito, safe for colour-blind readers) and one dash pattern a curve.
 _STYLES = (
@@ -50,6 +50,7 @@ def plot_alignment_over_epochs(
             for i, (name, runs) in enumerate(curves.items()):
                 _draw_curve(axes, runs, field, name, _STYLES[i % len(_STYLES)])
             axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_title(title, loc="left", fontsize=9)
         if len(curves) > 1:
             handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -92,7 +93,7 @@ def plot_cosine_by_class_size(
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("training images of the class")
         axes.set_ylabel("cosine of weight and class mean")
-        axes.margins(y=0.15)
+        axes.margins(x=0.12, y=0.15)
         axes.legend()
         figure.savefig(path, dpi=160)
 
@@ -111,7 +112,8 @@ def _draw_curve(
         dtype=float,
     )
     mean = values.mean(axis=0)
-    axes.plot(epochs, mean, label=name, linewidth=1.4, **style)
+    marker = "o" if length <= 5 else None  # a line of one epoch would not show
+    axes.plot(epochs, mean, label=name, linewidth=1.4, marker=marker, markersize=4, **style)
     if len(runs) > 1:
         spread = values.std(axis=0, ddof=1)
         axes.fill_between(

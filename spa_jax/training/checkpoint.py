@@ -99,7 +99,7 @@ class Checkpoints:
             if tree_checksum(fetch(state)) != record["checksum"]:
                 state, reason = None, "its content does not match its checksum"
         except Exception as error:  # orbax raises many kinds for damaged files
-            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
+            reason = _first_sentence(error)
         if state is not None and record["format"] != FORMAT:
             raise InputError(
                 f"The checkpoint of step {step} in {self._folder} has format {record['format']}, "
@@ -125,6 +125,12 @@ class Checkpoints:
                 (self._folder / str(step)).rename(target)
         multihost_utils.sync_global_devices("unreadable checkpoints are set aside")
         self._manager.reload()
+
+
+def _first_sentence(error: Exception) -> str:
+    """The beginning of an error, without the storage library's own debugging details."""
+    text = str(error).partition("See full TensorStore details")[0].partition(" [source")[0]
+    return " ".join(f"{type(error).__name__}: {text}".split())[:200]
 
 
 def serializable(state: TrainState) -> TrainState:

@@ -136,6 +136,8 @@ def check_workdir(workdir: Path, config: Config) -> None:
 
     Every field counts but those in `FREE_ON_RESUME`; the message lists the fields that differ.
     """
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"{workdir} is a file, and a run needs a folder: choose another.")
     path = workdir / "config.json"
     if path.exists():
         try:
@@ -238,5 +240,5 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None
     if differing:
         raise InputError(
             f"{workdir} was made by another config; these fields differ: {', '.join(differing)}. "
-            "Choose another --workdir, or run with the old values to continue that run."
+            "Choose another folder, or run with the old values to continue that run."
         )

@@ -1,5 +1,6 @@
 """The run: epochs of steps, evaluation, checkpoints, records, and the summary at the end."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -107,6 +108,12 @@ class _Loop:
     ) -> tuple[dict[str, Any], Any]:
         """Trains from a state of step `start`; returns the fetched last report and the params."""
         config, steps_per_epoch = self.config, self.program.steps_per_epoch
+        data, layout = self.program.data, self.program.layout
+        self.say(
+            f"{data.name}: {len(data.train.labels)} training images, {data.num_classes} classes; "
+            f"SpA {config.spa.method}; {layout.mode} on {layout.num_devices} device(s); "
+            f"{config.epochs} epochs of {steps_per_epoch} steps."
+        )
         if start:
             self.say(f"Resuming {self.workdir} after epoch {start // steps_per_epoch}.")
         steps = [line["step"] for line in self.epochs.read() if line["step"] <= start]
@@ -117,10 +124,13 @@ class _Loop:
             )
         self.epochs.cut_back(start)
         self.steps.cut_back(start)
-        self.events = self._open_events(start)
         report = None
         total_steps = config.epochs * steps_per_epoch
-        with ProgressBar(start, total_steps, show_progress) as bar, jax.transfer_guard("disallow"):
+        with (
+            contextlib.closing(self._open_events(start)) as self.events,
+            ProgressBar(start, total_steps, show_progress) as bar,
+            jax.transfer_guard("disallow"),
+        ):
             for epoch in range(start // steps_per_epoch, config.epochs):
                 self.epoch_began = time.perf_counter()
                 state, totals = self._train_epoch(state, epoch, bar)
@@ -132,9 +142,7 @@ class _Loop:
                     self.checkpoints.save(fetch(serializable(state)))
             if report is None:  # resumed after the last epoch: only the end was missing
                 report = self.program.evaluate(state)
-            report, params = fetch((report, state.params))
-        self.events.close()
-        return report, params
+            return fetch((report, state.params))
 
     def _train_epoch(
         self, state: TrainState, epoch: int, bar: ProgressBar

@@ -75,7 +75,9 @@ class Program:
         self._dim = self._model.backbone.dim
         self._check_classifier()
         self._place_data()
-        self._compile()
+        self._compile_start()
+        self._compile_training()
+        self._compile_evaluation()
 
     def check_fits(self, config: Config) -> None:
         """Raises InputError unless the config differs only in what the state carries."""
@@ -150,11 +152,9 @@ class Program:
         )
         self._eval_order, self._eval_mask = replicate((order, mask))
 
-    def _compile(self) -> None:
-        config, layout, spe = self.config, self.layout, self.steps_per_epoch
-        step = make_train_step(self._model, config, self._normalize, spe, layout.axis_name)
-        eval_step = make_eval_step(self._model, self._normalize, layout.axis_name)
-        options = spa_options(config)
+    def _compile_start(self) -> None:
+        """What begins a run and each of its epochs: the state, and the order of the examples."""
+        config, spe = self.config, self.steps_per_epoch
 
         def init(seed: UInt32[Array, ""], hyperparams: dict[str, Array]) -> TrainState:
             rng = jax.random.key(seed)
@@ -176,6 +176,15 @@ class Program:
             shuffled = jax.random.permutation(key, len(self.data.train.labels))
             return shuffled[: spe * config.batch_size].reshape(spe, config.batch_size)
 
+        self._init = self.layout.make(init)
+        self._order = self.layout.make(order)
+        self.zero_totals = self.layout.make(lambda: Totals.create(self._metric_names()))()
+
+    def _compile_training(self) -> None:
+        """A step: this view's part of the batch, the pure step on it, its metrics added up."""
+        config, layout, spe = self.config, self.layout, self.steps_per_epoch
+        step = make_train_step(self._model, config, self._normalize, spe, layout.axis_name)
+
         def train(
             take_part: TakePart,
             state: TrainState,
@@ -188,6 +197,14 @@ class Program:
             positions = take_part(jnp.arange(config.batch_size))
             state, metrics = step(state, Batch(images[chosen], labels[chosen], positions))
             return state, totals.add(metrics, state.step)
+
+        self._train = layout.compile(train, num_args=5, donate=(0,))
+
+    def _compile_evaluation(self) -> None:
+        """Sums over a batch of test images, and the report on the sums of all."""
+        num_classes, dim, layout = self.data.num_classes, self._dim, self.layout
+        eval_step = make_eval_step(self._model, self._normalize, layout.axis_name)
+        options = spa_options(self.config)
 
         def evaluate(
             take_part: TakePart,
@@ -204,8 +221,8 @@ class Program:
             return jax.tree.map(jnp.add, sums, eval_step(params, batch_stats, batch))
 
         def report(params: PyTree, means: ClassMeans, sums: EvaluationSums) -> dict[str, Any]:
-            nothing = ClassMeans.create(self.data.num_classes, self._dim, decay=0.0)
-            test_means = nothing.towards(sums.features, sums.count)
+            nothing_seen = ClassMeans.create(num_classes, dim)
+            test_means = nothing_seen.towards(sums.features, sums.count)
             cosines = known_cosines(params, means, **options)
             test_cosines = known_cosines(params, test_means, **options)
             held_out = alignment_metrics(test_cosines)
@@ -219,15 +236,9 @@ class Program:
                 **{f"test_{name}": value for name, value in held_out.items()},
             }
 
-        self._init = layout.make(init)
-        self._order = layout.make(order)
-        self._train = layout.compile(train, num_args=5, donate=(0,))
         self._eval = layout.compile(evaluate, num_args=7)
         self._report = layout.make(report)
-        self.zero_totals = layout.make(lambda: Totals.create(self._metric_names()))()
-        self._zero_sums = layout.make(
-            lambda: EvaluationSums.create(self.data.num_classes, self._dim)
-        )()
+        self._zero_sums = layout.make(lambda: EvaluationSums.create(num_classes, dim))()
 
     def _metric_names(self) -> tuple[str, ...]:
         names = ["loss", "accuracy", "gradient_norm", "mean_cosine", "min_cosine"]
