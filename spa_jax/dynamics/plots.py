@@ -46,11 +46,13 @@ def plot_alignment_over_epochs(
     """
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(10, 3.2), layout="constrained")
-        for axes, (field, title) in zip(figure.subplots(1, 3), _PANELS, strict=True):
+        panels = figure.subplots(1, 3)
+        panels[1].sharey(panels[0])  # the two cosines are there to be compared
+        for axes, (field, title) in zip(panels, _PANELS, strict=True):
             for i, (name, runs) in enumerate(curves.items()):
                 _draw_curve(axes, runs, field, name, _STYLES[i % len(_STYLES)])
             axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
             axes.set_title(title, loc="left", fontsize=9)
         if len(curves) > 1:
             handles, labels = figure.axes[0].get_legend_handles_labels()
