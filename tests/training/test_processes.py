@@ -23,10 +23,10 @@ import jax
 from tests.training.small import small_config
 from spa_jax.training.loop import run
 
-number, port, workdir = sys.argv[1:]
+number, port, workdir, mode = sys.argv[1:]
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(number))
-config = small_config(spa__method="proj", parallel="shard_map", logging__every_steps=2)
+config = small_config(spa__method="proj", parallel=mode, logging__every_steps=2)
 run(config, Path(workdir))
 """
 
@@ -37,14 +37,14 @@ def free_port():
         return listener.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def two_hosts(tmp_path_factory):
+@pytest.fixture(scope="module", params=["jit", "shard_map"])
+def two_hosts(request, tmp_path_factory):
     """The workdir of a run on two hosts."""
     workdir = tmp_path_factory.mktemp("hosts")
     port = str(free_port())
     hosts = [
         subprocess.Popen(
-            [sys.executable, "-c", HOST, str(number), port, str(workdir)],
+            [sys.executable, "-c", HOST, str(number), port, str(workdir), request.param],
             env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
