@@ -240,6 +240,6 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None
     if differing:
         raise InputError(
             f"{workdir} was made by another config; these fields differ: {', '.join(differing)}. "
-            "Choose another folder with --workdir, or --out of spa_jax.compare, or run with the old "
-            "values to continue that run."
+            "Choose another folder with --workdir, or --out of spa_jax.compare, or run with the "
+            "old values to continue that run."
         )
