@@ -3,7 +3,7 @@
 The files: `apt-get install dataset-fashion-mnist` on Debian and Ubuntu, or config.data.folder.
 Paper: Wang, Gao and Xie, AAAI 2026; the paper has no Fashion-MNIST, this is a run for a CPU.
 Command: python train.py --config=configs/fashion_mnist_lt.py --workdir=runs/fashion
-Wall time: about 2 minutes on 2 CPU cores. Expected figure: the table in README.md.
+Wall time: about 1 minute on 2 CPU cores. Expected figure: the table in README.md.
 Status: run with three seeds a method; the record is in results/.
 """
 
