@@ -131,6 +131,17 @@ def flatten_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def differing_fields(
+    one: dict[str, Any], other: dict[str, Any], free: tuple[str, ...]
+) -> list[str]:
+    """Fields in which two flattened configurations differ, but for the groups in `free`."""
+    return [
+        field
+        for field in sorted(one.keys() | other.keys())
+        if field.split(".")[0] not in free and one.get(field) != other.get(field)
+    ]
+
+
 def check_workdir(workdir: Path, config: Config) -> None:
     """Raises InputError if the workdir holds a run that was made by another config.
 
@@ -234,8 +245,7 @@ def _check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
 def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None:
     differing = [
         f"{field} ({old.get(field)!r} there, {new.get(field)!r} now)"
-        for field in sorted(old.keys() | new.keys())
-        if field.split(".")[0] not in FREE_ON_RESUME and old.get(field) != new.get(field)
+        for field in differing_fields(old, new, FREE_ON_RESUME)
     ]
     if differing:
         raise InputError(

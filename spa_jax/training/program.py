@@ -17,7 +17,7 @@ from spa_jax.data.idx import load_fashion_mnist_lt
 from spa_jax.errors import InputError
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.small_resnet import SmallResNet
-from spa_jax.training.config import Config, check_config, flatten_config
+from spa_jax.training.config import Config, check_config, differing_fields, flatten_config
 from spa_jax.training.devices import Layout, TakePart
 from spa_jax.training.metrics import Totals, alignment_metrics, known_cosines
 from spa_jax.training.optimizer import build_optimizer, spa_options
@@ -83,13 +83,8 @@ class Program:
         """Raises InputError unless the config differs only in what the state carries."""
         own, other = (flatten_config(c.to_dict()) for c in (self.config, config))
         traced = {"seed", *HYPERPARAMETERS.values()}
-        differing = [
-            field
-            for field in own
-            if own[field] != other[field]
-            and field not in traced
-            and field.split(".")[0] not in ("checkpoint", "logging")
-        ]
+        fields = differing_fields(own, other, free=("checkpoint", "logging"))
+        differing = [field for field in fields if field not in traced]
         if differing:
             raise InputError(
                 f"The program was compiled for other values of {', '.join(differing)}: build "

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import PyTree
 
 from spa_jax.alignment import ClassMeans
-from spa_jax.training.config import Config
+from spa_jax.training.config import Config, field_value
 
 HYPERPARAMETERS = {
     "learning_rate": "optimizer.learning_rate",
@@ -54,9 +54,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 def hyperparams_from(config: Config) -> dict[str, np.ndarray]:
     """The traced scalars of a config, float32, on the host."""
-    values = config.to_dict()
-    hyperparams = {}
-    for name, field in HYPERPARAMETERS.items():
-        group, key = field.split(".")
-        hyperparams[name] = np.asarray(values[group][key], np.float32)
-    return hyperparams
+    return {
+        name: np.asarray(field_value(config, field), np.float32)
+        for name, field in HYPERPARAMETERS.items()
+    }
