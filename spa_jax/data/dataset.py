@@ -1,22 +1,83 @@
 """What every data source gives to the rest of the code: images, labels and class names."""
 
+import abc
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from spa_jax.errors import InputError
 
 
+class EncodedImages(abc.ABC):
+    """Images of any size that stay encoded (JPEG, PNG) until they are asked for.
+
+    It is pickled into the worker processes that decode, so it holds names or positions and opens
+    what it needs when an image is first read.
+    """
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abc.abstractmethod
+    def __getitem__(self, index: int) -> bytes:
+        """The encoded bytes of one image; InputError, naming the image, if it cannot be read."""
+
+    @abc.abstractmethod
+    def take(self, indices: np.ndarray) -> "EncodedImages":
+        """The images at the given positions, in that order; nothing is read."""
+
+
 @dataclasses.dataclass(frozen=True)
 class LabelledImages:
-    """Images `(N, H, W, channels)` uint8 with their labels `(N,)` int32."""
+    """Images with their labels.
 
-    images: np.ndarray
+    Attributes:
+      images: `(N, H, W, channels)` uint8, or `N` encoded images.
+      labels: `(N,)` int32.
+      names: `(N,)` strings, the file name or path of each image where there is one, for split
+        lists; None otherwise.
+    """
+
+    images: "np.ndarray | EncodedImages"
     labels: np.ndarray
+    names: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def take(self, indices: np.ndarray) -> "LabelledImages":
         """The examples at the given positions, in that order."""
-        return LabelledImages(self.images[indices], self.labels[indices])
+        images = self.images
+        chosen = images.take(indices) if isinstance(images, EncodedImages) else images[indices]
+        names = None if self.names is None else self.names[indices]
+        return LabelledImages(chosen, self.labels[indices], names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A labelled data set as it was published, before any long-tailed split.
+
+    Attributes:
+      name: of the data set.
+      train: the training examples.
+      test: the test examples.
+      class_names: one name a class.
+      order: "official" if the training examples stand in the order in which the data set was
+        published, which published splits refer to; otherwise "stored".
+    """
+
+    name: str
+    train: LabelledImages
+    test: LabelledImages
+    class_names: tuple[str, ...]
+    order: str
+
+    def __post_init__(self) -> None:
+        for part, examples in (("training", self.train), ("test", self.test)):
+            check_examples(f"{self.name} {part} set", examples, len(self.class_names))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,17 +91,21 @@ class LongTailedDataset:
       class_names: one name a class.
       split: how the training set was chosen, for the run's record: protocol, imbalance factor,
         seed, class counts and a checksum of the chosen indices.
+      validation: the part of the training set that was held out, None if nothing was.
     """
 
     name: str
     train: LabelledImages
     test: LabelledImages
     class_names: tuple[str, ...]
-    split: dict[str, object]
+    split: dict[str, Any]
+    validation: LabelledImages | None = None
 
     def __post_init__(self) -> None:
-        for part, examples in (("training", self.train), ("test", self.test)):
-            check_examples(f"{self.name} {part} set", examples, len(self.class_names))
+        parts = {"training": self.train, "test": self.test, "validation": self.validation}
+        for part, examples in parts.items():
+            if examples is not None:
+                check_examples(f"{self.name} {part} set", examples, len(self.class_names))
 
     @property
     def num_classes(self) -> int:
@@ -49,14 +114,14 @@ class LongTailedDataset:
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """Training images of each class."""
+        """Training images of each class, less those held out for validation."""
         return tuple(np.bincount(self.train.labels, minlength=self.num_classes).tolist())
 
 
 def check_examples(what: str, examples: LabelledImages, num_classes: int) -> None:
     """Raises InputError unless images are uint8 NHWC and there is one label in range for each."""
     images, labels = examples.images, examples.labels
-    if images.dtype != np.uint8 or images.ndim != 4:
+    if isinstance(images, np.ndarray) and (images.dtype != np.uint8 or images.ndim != 4):
         raise InputError(
             f"The images of the {what} must be uint8 of shape (N, H, W, channels), got "
             f"{images.dtype} of shape {images.shape}."
@@ -72,4 +137,16 @@ def check_examples(what: str, examples: LabelledImages, num_classes: int) -> Non
         raise InputError(
             f"The labels of the {what} must be in [0, {num_classes}), got values from "
             f"{labels.min()} to {labels.max()}."
+        )
+
+
+def check_every_class(what: str, labels: np.ndarray, class_names: Sequence[str]) -> None:
+    """Raises InputError that names the classes without an image."""
+    counts = np.bincount(labels, minlength=len(class_names))
+    empty = [f"{class_names[label]} ({label})" for label in np.where(counts == 0)[0]]
+    if empty:
+        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+        raise InputError(
+            f"{len(empty)} of the {len(class_names)} classes of the {what} have no image: "
+            f"{', '.join(empty[:3])}{more}. Complete the data, or leave those classes out."
         )
