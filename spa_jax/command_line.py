@@ -20,7 +20,7 @@ def parse_flags(argv: list[str]) -> list[str]:
                 check_field_name(override.partition("=")[0].removeprefix("config."))
             except InputError as unknown:
                 stop(str(unknown))
-        stop(_one_line(error))
+        stop(_one_line(_cause(error)))
     if len(rest) > 1:
         stop(f"Unknown arguments: {' '.join(rest[1:])}. Fields are set with --config.FIELD=VALUE.")
     logging.set_verbosity(logging.ERROR)  # orbax reports every file that it touches
@@ -37,11 +37,53 @@ def read_config() -> Any:
     return config
 
 
+def parse_argument(argument: str, defaults: dict[str, Any]) -> dict[str, Any]:
+    """Reads what follows the colon in `--config=configs/FILE.py:NAME=VALUE,NAME=VALUE`.
+
+    Args:
+      argument: the text, "" for none.
+      defaults: value of each name that the file knows; what is given gets its type.
+
+    Returns:
+      A value for each name.
+
+    Raises:
+      InputError: an unknown name, or a value of another type.
+
+    Example:
+      >>> parse_argument("imbalance_factor=200", {"imbalance_factor": 100.0, "model": "small"})
+      {'imbalance_factor': 200.0, 'model': 'small'}
+    """
+    values = dict(defaults)
+    for part in filter(None, argument.split(",")):
+        name, equals, text = part.partition("=")
+        if name not in defaults or not equals:
+            raise InputError(
+                f"This configuration takes {', '.join(f'{known}=VALUE' for known in defaults)} "
+                f"after the colon, separated by commas; got {part!r}."
+            )
+        try:
+            values[name] = type(defaults[name])(text)
+        except ValueError as error:
+            raise InputError(f"{name} must be like {defaults[name]!r}, got {text!r}.") from error
+    return values
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The library's own error that a flag library has wrapped, or the error itself."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, InputError):
+            return inner
+        inner = inner.__cause__ or inner.__context__
+    return error
+
+
 def stop(message: str) -> NoReturn:
     """Ends the command with status 2 and one paragraph on standard error."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())

@@ -27,10 +27,11 @@ from spa_jax.command_line import parse_flags, read_config, stop
 from spa_jax.dynamics.plots import plot_alignment_over_epochs
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
-from spa_jax.training.config import SPA_METHODS, Config, check_config, check_workdir
+from spa_jax.training.config import SPA_METHODS, Config, check_config
 from spa_jax.training.loop import run
 from spa_jax.training.program import Program
 from spa_jax.training.records import JsonLines
+from spa_jax.training.workdir import check_workdir
 
 # Column of the table -> where its number stands in `summary.json`.
 _COLUMNS = {

@@ -2,15 +2,16 @@
 
 import numpy as np
 
-from spa_jax.data.dataset import LabelledImages, LongTailedDataset
-from spa_jax.data.longtail import exponential_profile, indices_checksum
+from spa_jax.data.dataset import LabelledImages, LongTailedDataset, Source
+from spa_jax.data.selection import indices_checksum
+from spa_jax.data.splits import NATURAL, SplitOptions, dataset_of, split_sizes
 from spa_jax.errors import InputError
 
 TEST_PER_CLASS = 60
 CANDIDATES_PER_CLASS = 110
 
 
-def load_digits_lt(n_max: int, imbalance_factor: float, split_seed: int) -> LongTailedDataset:
+def load_digits_lt(options: SplitOptions) -> LongTailedDataset:
     """The 1,797 handwritten 8x8 digits, split into a long-tailed training set and a test set.
 
     Of each class a seeded permutation gives 60 test images, then 110 training candidates, of which
@@ -18,9 +19,8 @@ def load_digits_lt(n_max: int, imbalance_factor: float, split_seed: int) -> Long
     wrote what.
 
     Args:
-      n_max: images of the largest class, up to 110.
-      imbalance_factor: 1 or more.
-      split_seed: of the permutation, apart from the run's seed.
+      options: the profile, up to `n_max=110`; its seed is that of the permutation. There is no
+        published protocol and no split list for digits.
 
     Returns:
       The data set: images `(N, 8, 8, 1)` uint8 in [0, 16], 600 of them test images.
@@ -34,28 +34,34 @@ def load_digits_lt(n_max: int, imbalance_factor: float, split_seed: int) -> Long
     """
     from sklearn.datasets import load_digits  # takes a second to import
 
-    if n_max > CANDIDATES_PER_CLASS:
+    if options.n_max > CANDIDATES_PER_CLASS:
         raise InputError(
             f"Each class of digits has {CANDIDATES_PER_CLASS} training candidates, got n_max="
-            f"{n_max}: lower config.data.n_max."
+            f"{options.n_max}: lower config.data.n_max."
         )
+    if options.train_list or options.test_list:
+        raise InputError("The digits have no file names, so that no split list fits them.")
     images, labels = load_digits(return_X_y=True)
     digits = LabelledImages(images.reshape(-1, 8, 8, 1).astype(np.uint8), labels.astype(np.int32))
-    counts = exponential_profile(n_max, 10, imbalance_factor)
-    generator = np.random.default_rng(split_seed)
+    counts = split_sizes(np.full(10, CANDIDATES_PER_CLASS), options)
+    generator = np.random.default_rng(options.resolved_seed)
     train, test = [], []
     for label, count in enumerate(counts):
         positions = generator.permutation(np.where(digits.labels == label)[0])
         test.append(positions[:TEST_PER_CLASS])
         train.append(positions[TEST_PER_CLASS : TEST_PER_CLASS + count])
     train, test = np.concatenate(train), np.concatenate(test)
-    split = {
+    record = {
         "protocol": "digits",
-        "profile": "exponential",
-        "imbalance_factor": float(imbalance_factor),
-        "seed": split_seed,
-        "class_counts": list(counts),
-        "checksum": indices_checksum(train, test),
+        "profile": options.profile,
+        "imbalance_factor": max(counts) / min(counts)
+        if options.profile == NATURAL
+        else float(options.imbalance_factor),
+        "seed": options.resolved_seed,
+        "class_order": options.class_order,
+        "class_order_seed": options.class_order_seed,
+        "test_checksum": indices_checksum(test),
     }
     names = tuple(str(digit) for digit in range(10))
-    return LongTailedDataset("digits", digits.take(train), digits.take(test), names, split)
+    whole = Source("digits", digits, digits.take(test), names, order="official")
+    return dataset_of(whole, train, whole.test, record, options)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spa_jax.data.dataset import LabelledImages, LongTailedDataset
-from spa_jax.data.longtail import exponential_profile, indices_checksum, select_ldam
+from spa_jax.data.dataset import LabelledImages, Source
 from spa_jax.errors import InputError
 
 FASHION_MNIST_CLASSES = (
@@ -107,44 +106,37 @@ def read_images_and_labels(folder: Path, part: str, num_classes: int = 10) -> La
     return LabelledImages(images[..., None], labels.astype(np.int32))
 
 
-def load_fashion_mnist_lt(
-    folder: Path, n_max: int, imbalance_factor: float, split_seed: int
-) -> LongTailedDataset:
-    """Long-tailed Fashion-MNIST with the LDAM-DRW selection; the 10,000 test images untouched.
+def is_idx_folder(folder: Path) -> bool:
+    """Whether a folder holds an idx file of MNIST's names."""
+    return any(
+        (folder / f"{part}-images-idx3-ubyte{suffix}").is_file()
+        for part in ("train", "t10k")
+        for suffix in ("", ".gz")
+    )
+
+
+def read_idx_folder(name: str, folder: Path) -> Source:
+    """Reads MNIST, Fashion-MNIST or another data set of the same four files.
 
     Args:
+      name: the data set's; "fashion_mnist" has class names, others are numbered.
       folder: with the four idx files, gzipped or not.
-      n_max: images of the largest class, up to 6,000.
-      imbalance_factor: 1 or more.
-      split_seed: of the selection, apart from the run's seed.
 
     Returns:
-      The data set, images `(N, 28, 28, 1)`.
+      The data set in the files' order, images `(N, H, W, 1)`.
 
     Raises:
-      InputError: a missing folder or file, a broken file, a split that does not fit.
+      InputError: a missing or broken file.
 
     Reference:
       Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
       Learning Algorithms", 2017.
     """
-    if not folder.is_dir():
-        raise InputError(f"There is no folder {folder} with Fashion-MNIST. {FASHION_MNIST_HELP}.")
     train = read_images_and_labels(folder, "train")
     test = read_images_and_labels(folder, "t10k")
-    counts = exponential_profile(n_max, len(FASHION_MNIST_CLASSES), imbalance_factor)
-    chosen = select_ldam(train.labels, counts, split_seed)
-    split = {
-        "protocol": "ldam",
-        "profile": "exponential",
-        "imbalance_factor": float(imbalance_factor),
-        "seed": split_seed,
-        "class_counts": list(counts),
-        "checksum": indices_checksum(chosen),
-    }
-    return LongTailedDataset(
-        "fashion_mnist", train.take(chosen), test, FASHION_MNIST_CLASSES, split
-    )
+    numbered = tuple(str(label) for label in range(int(train.labels.max()) + 1))
+    names = FASHION_MNIST_CLASSES if name == "fashion_mnist" else numbered
+    return Source(name, train, test, names, order="official")
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -1,20 +1,21 @@
-"""Long-tailed class sizes, the published way to choose images, and many/medium/few-shot groups."""
+"""Long-tailed class sizes: how many training images each class gets."""
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from spa_jax.errors import InputError
 
+CLASS_ORDERS = ("label", "reversed", "permuted")
+
 
 def exponential_profile(n_max: int, num_classes: int, imbalance_factor: float) -> tuple[int, ...]:
-    r"""Class sizes that fall exponentially with the label.
+    r"""Class sizes that fall exponentially with the rank.
 
-    .. math:: n_c = \lfloor n_{\max} \, \text{IF}^{-c / (C - 1)} \rfloor
+    .. math:: n_r = \lfloor n_{\max} \, \text{IF}^{-r / (C - 1)} \rfloor
 
     Args:
-      n_max: images of class 0, 1 or more.
+      n_max: images of the largest class, 1 or more.
       num_classes: C, 2 or more.
       imbalance_factor: IF >= 1, the ratio of the largest to the smallest class before rounding.
 
@@ -31,100 +32,144 @@ def exponential_profile(n_max: int, num_classes: int, imbalance_factor: float) -
     Reference:
       Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019.
     """
+    _check_profile(n_max, num_classes, imbalance_factor)
+    shares = (imbalance_factor ** (r / (num_classes - 1.0)) for r in range(num_classes))
+    return _without_empty(tuple(int(n_max / share) for share in shares), imbalance_factor)
+
+
+def step_profile(n_max: int, num_classes: int, imbalance_factor: float) -> tuple[int, ...]:
+    r"""Half of the classes large, the others small.
+
+    .. math:: n_r = n_{\max} \text{ for } r < \lfloor C / 2 \rfloor, \quad
+              \lfloor n_{\max} / \text{IF} \rfloor \text{ for the rest}
+
+    Args:
+      n_max: images of each large class, 1 or more.
+      num_classes: C, 2 or more.
+      imbalance_factor: IF >= 1, the ratio of the sizes before rounding.
+
+    Returns:
+      C sizes, largest first.
+
+    Raises:
+      InputError: a number out of range, or an imbalance factor that leaves a class empty.
+
+    Example:
+      >>> step_profile(100, 5, 10)
+      (100, 100, 10, 10, 10)
+
+    Reference:
+      Buda, Maki and Mazurowski, "A Systematic Study of the Class Imbalance Problem in
+      Convolutional Neural Networks", Neural Networks 106, 2018.
+    """
+    _check_profile(n_max, num_classes, imbalance_factor)
+    large = num_classes // 2
+    sizes = (n_max,) * large + (int(n_max / imbalance_factor),) * (num_classes - large)
+    return _without_empty(sizes, imbalance_factor)
+
+
+def pareto_profile(
+    n_max: int, num_classes: int, imbalance_factor: float, alpha: float = 6.0
+) -> tuple[int, ...]:
+    r"""Class sizes that follow the tail of a Pareto distribution, as in ImageNet-LT.
+
+    .. math:: n_r = \lfloor n_{\max} \, x_r^{-\alpha} \rfloor, \quad
+              x_r = 1 + \frac{r}{C - 1} \left(\text{IF}^{1/\alpha} - 1\right)
+
+    :math:`x^{-\alpha}` is the distribution's tail :math:`P(X > x)`, taken at evenly spaced points
+    from where it is 1 to where it is 1 / IF. ImageNet-LT itself was drawn at random from such a
+    distribution; its own class sizes come with its list of images.
+
+    Args:
+      n_max: images of the largest class, 1 or more.
+      num_classes: C, 2 or more.
+      imbalance_factor: IF >= 1, the ratio of the largest to the smallest class before rounding.
+      alpha: shape of the distribution, 0.1 or more.
+
+    Returns:
+      C sizes, largest first.
+
+    Raises:
+      InputError: a number out of range, or an imbalance factor that leaves a class empty.
+
+    Example:
+      >>> pareto_profile(1280, 5, 256)
+      (1280, 185, 43, 13, 5)
+
+    Reference:
+      Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", CVPR 2019.
+    """
+    _check_profile(n_max, num_classes, imbalance_factor)
+    if not 0.1 <= alpha < np.inf:  # below that the points leave the floating-point numbers
+        raise InputError(f"alpha of the Pareto profile must be 0.1 or more, got {alpha}.")
+    farthest = imbalance_factor ** (1.0 / alpha)
+    points = 1.0 + np.arange(num_classes) / (num_classes - 1.0) * (farthest - 1.0)
+    sizes = n_max * points**-alpha
+    sizes[-1] = n_max / imbalance_factor  # its rounded power could miss a whole number
+    return _without_empty(tuple(int(size) for size in sizes), imbalance_factor)
+
+
+PROFILES: dict[str, Callable[[int, int, float], tuple[int, ...]]] = {
+    "exponential": exponential_profile,
+    "step": step_profile,
+    "pareto": pareto_profile,
+}
+
+
+def ranked_classes(num_classes: int, order: str, seed: int = 0) -> np.ndarray:
+    """The classes from the largest to the smallest.
+
+    Args:
+      num_classes: C.
+      order: "label": class 0 is the largest; "reversed": class C - 1 is; "permuted": a seeded
+        permutation.
+      seed: of the permutation.
+
+    Returns:
+      `(C,)` labels; the one at position r gets the size of rank r.
+
+    Raises:
+      InputError: an unknown order.
+
+    Example:
+      >>> ranked_classes(4, "reversed").tolist()
+      [3, 2, 1, 0]
+    """
+    if order not in CLASS_ORDERS:
+        raise InputError(
+            f"The class order must be one of {', '.join(CLASS_ORDERS)}; got {order!r}."
+        )
+    labels = np.arange(num_classes)
+    if order == "reversed":
+        return labels[::-1]
+    if order == "permuted":
+        return np.random.default_rng(seed).permutation(labels)
+    return labels
+
+
+def class_counts_of(sizes: Sequence[int], ranked: np.ndarray) -> tuple[int, ...]:
+    """Sizes by rank as counts by label: class `ranked[r]` gets `sizes[r]`."""
+    counts = np.zeros(len(sizes), np.int64)
+    counts[ranked] = sizes
+    return tuple(counts.tolist())
+
+
+def _check_profile(n_max: int, num_classes: int, imbalance_factor: float) -> None:
     if num_classes < 2 or n_max < 1:
         raise InputError(
             f"A long-tailed split needs at least 2 classes and 1 image, got num_classes="
             f"{num_classes}, n_max={n_max}."
         )
-    if not imbalance_factor >= 1:
-        raise InputError(f"imbalance_factor must be 1 or more, got {imbalance_factor}.")
-    shares = (imbalance_factor ** (c / (num_classes - 1.0)) for c in range(num_classes))
-    counts = tuple(int(n_max / share) for share in shares)
-    if counts[-1] == 0:
+    if not 1 <= imbalance_factor < np.inf:
+        raise InputError(f"imbalance_factor must be 1 or more and finite, got {imbalance_factor}.")
+
+
+def _without_empty(sizes: tuple[int, ...], imbalance_factor: float) -> tuple[int, ...]:
+    """The sizes back, after a check that every class has an image."""
+    if sizes[-1] == 0:
         raise InputError(
-            f"imbalance_factor={imbalance_factor} leaves class {counts.index(0)} of "
-            f"{num_classes} without an image: with n_max={n_max} the largest that works is {n_max}."
+            f"imbalance_factor={imbalance_factor:g} leaves class {sizes.index(0)} of {len(sizes)} "
+            f"without an image (classes by size, 0 the largest): with n_max={sizes[0]} the largest "
+            f"that works is {sizes[0]}."
         )
-    return counts
-
-
-def select_ldam(labels: np.ndarray, counts: Sequence[int], seed: int = 0) -> np.ndarray:
-    """Chooses images as the LDAM-DRW benchmark does: one generator shuffles each class in turn.
-
-    Args:
-      labels: `(N,)` integers of the whole training set, in the data set's original order.
-      counts: images to choose of each class.
-      seed: of NumPy's legacy generator; the published split has 0.
-
-    Returns:
-      Positions in `labels`, class by class.
-
-    Raises:
-      InputError: a class with fewer images than asked for.
-
-    Reference:
-      Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
-      NeurIPS 2019.
-    """
-    # NumPy's legacy generator, because the published split is defined by it.
-    generator = np.random.RandomState(seed)
-    chosen = []
-    for label, count in enumerate(counts):
-        positions = np.where(labels == label)[0]
-        if len(positions) < count:
-            raise InputError(
-                f"Class {label} has {len(positions)} images, but the split asks for {count}: lower "
-                "n_max."
-            )
-        generator.shuffle(positions)
-        chosen.append(positions[:count])
-    return np.concatenate(chosen)
-
-
-def indices_checksum(*indices: np.ndarray) -> str:
-    """SHA-256 of chosen positions (as little-endian int64), to tell one split from another."""
-    digest = hashlib.sha256()
-    for part in indices:
-        digest.update(np.asarray(part).astype("<i8").tobytes())
-        digest.update(b"|")
-    return digest.hexdigest()
-
-
-def shot_groups(counts: Sequence[int]) -> dict[str, list[int]]:
-    """Classes by how many training images they have: many, medium and few.
-
-    With 10 classes or fewer: the k largest, the rest, the k smallest, k = max(1, floor(0.3 C)),
-    ties by label. Otherwise more than 100, 20 to 100, fewer than 20 training images.
-
-    Args:
-      counts: training images of each class.
-
-    Returns:
-      `{"many": labels, "medium": labels, "few": labels}`; a group may be empty.
-
-    Example:
-      >>> shot_groups([50, 40, 30, 20])
-      {'many': [0], 'medium': [1, 2], 'few': [3]}
-    """
-    sizes = np.asarray(counts)
-    num_classes = len(sizes)
-    if num_classes <= 10:
-        k = max(1, int(0.3 * num_classes))
-        order = np.argsort(-sizes, kind="stable").tolist()
-        few_from = num_classes - k
-        groups = {"many": order[:k], "medium": order[k:few_from], "few": order[few_from:]}
-    else:
-        groups = {
-            "many": np.where(sizes > 100)[0].tolist(),
-            "medium": np.where((sizes >= 20) & (sizes <= 100))[0].tolist(),
-            "few": np.where(sizes < 20)[0].tolist(),
-        }
-    return {name: sorted(labels) for name, labels in groups.items()}
-
-
-def shot_group_rule(num_classes: int) -> str:
-    """The rule of :func:`shot_groups` in words, for the run's record."""
-    if num_classes <= 10:
-        k = max(1, int(0.3 * num_classes))
-        return f"the {k} largest classes / the rest / the {k} smallest, by training images"
-    return "more than 100 / 20 to 100 / fewer than 20 training images"
+    return sizes

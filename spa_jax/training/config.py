@@ -1,25 +1,29 @@
 """The fields of a run's configuration, their defaults, and the checks before anything starts."""
 
 import difflib
-import json
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from spa_jax.data.longtail import CLASS_ORDERS, PROFILES
+from spa_jax.data.pipeline import POLICIES
+from spa_jax.data.samplers import SAMPLERS
+from spa_jax.data.selection import PROTOCOLS
+from spa_jax.data.shot_groups import SHOT_GROUP_RULES
+from spa_jax.data.splits import NATURAL
 from spa_jax.errors import InputError
-from spa_jax.files import write_text_whole
+from spa_jax.models.imagenet_resnet import ARCHITECTURES
 
 Config = Any
 """An `ml_collections.ConfigDict` of these fields; its attributes have no static types."""
 
 SPA_METHODS = ("none", "reg", "slerp", "proj")
 PARALLEL_MODES = ("jit", "pmap", "shard_map")
-DATASETS = ("digits", "fashion_mnist")
 OPTIMIZERS = ("sgd", "adamw")
-
-# A run may be continued with other values of these: they do not change what is computed.
-FREE_ON_RESUME = ("parallel", "checkpoint", "logging")
+SCHEDULES = ("cosine", "steps")
+BACKBONES = ("small", "cifar_resnet", *ARCHITECTURES)
+FEEDS = ("auto", "device", "stream")
+MIXES = ("none", "mixup", "cutmix")
 
 
 def default_config() -> Config:
@@ -32,26 +36,59 @@ def default_config() -> Config:
             "eval_batch_size": 500,
             "parallel": "jit",  # jit | pmap | shard_map
             "data": {
-                "name": "digits",  # digits | fashion_mnist
-                "folder": "",  # where the files are; digits need none
-                "n_max": 110,  # training images of the largest class
+                "name": "digits",  # digits, fashion_mnist, cifar10, cifar100 or any name of TFDS
+                "folder": "",  # where the files are; "": where TFDS keeps what it prepared
+                "verify": True,  # check the official CIFAR files against published checksums
+                "profile": "exponential",  # exponential | step | pareto | natural
+                "protocol": "ldam",  # ldam | glmc: which images of a class are taken
+                "n_max": 0,  # training images of the largest class; 0: as many as there are
                 "imbalance_factor": 20.0,
-                "split_seed": 0,
+                "class_order": "label",  # label | reversed | permuted: which classes are large
+                "class_order_seed": 0,
+                "split_seed": -1,  # -1: the protocol's published one, ldam 0 and glmc 3407
+                "validation": False,  # hold a tenth of each class out of the training set
+                "train_list": "",  # a list of `path label` lines in place of profile and protocol
+                "test_list": "",
+                "shot_groups": "auto",  # see spa_jax.data.shot_groups.SHOT_GROUP_RULES
+                "sampler": "shuffle",  # shuffle | class_aware | square_root | reversed | power
+                "sampler_power": 1.0,  # k of the sampler `power`, which draws with weights n^-k
+                "feed": "auto",  # auto | device | stream: whole on the device, or in batches
             },
             "augment": {
                 "crop_padding": 0,  # pixels of zeros around the image before a random crop
                 "flip": False,
+                "policy": "none",  # none | randaugment | autoaugment_cifar
+                "randaugment_layers": 2,
+                "randaugment_magnitude": 9,
+                "cutout": 0,  # side of the square that is blanked
+                "mix": "none",  # none | mixup | cutmix
+                "mix_alpha": 1.0,  # the mixing coefficient is Beta(alpha, alpha)
+                "image_size": 224,  # streams only, as the rest of this group
+                "resize": 256,  # shorter side before the central crop of a test image
+                "min_area": 0.08,  # smallest share of an image that a random-resized crop takes
+                "color_jitter": 0.0,  # brightness, contrast and saturation
+                "grey": 0.0,  # probability
+                "blur": 0.0,  # probability
             },
             "model": {
-                "widths": (16, 32),
-                "blocks": 1,
-                "stem_stride": 1,
+                "name": "small",  # small | cifar_resnet | resnet18, 34, 50, 101 | resnext50_32x4d
+                "widths": (16, 32),  # small
+                "blocks": 1,  # small
+                "stem_stride": 1,  # small
+                "depth": 32,  # cifar_resnet: 20, 32, 44 or 56
+                "width_factor": 1,  # cifar_resnet
+                "dtype": "float32",  # of the computation: float32 | bfloat16
+                "batch_norm": "global",  # global | per_device, with pmap and shard_map
             },
             "optimizer": {
                 "name": "sgd",  # sgd | adamw
-                "learning_rate": 0.1,  # its peak: a linear warm-up, then a cosine to 0
+                "learning_rate": 0.1,  # its peak, after a linear warm-up
                 "warmup_epochs": 0.0,
+                "schedule": "cosine",  # cosine (to 0) | steps
+                "step_epochs": (160, 180),  # steps: epochs after which the rate falls
+                "step_factor": 0.01,  # steps: what it is multiplied by each time
                 "momentum": 0.9,  # of sgd
+                "nesterov": False,  # of sgd
                 "weight_decay": 5e-4,  # on every parameter
             },
             "spa": {
@@ -65,6 +102,9 @@ def default_config() -> Config:
                 "decay": 0.9,  # of the class means
                 "center": True,  # centre the class means by their average
                 "classifier": "head/kernel",
+            },
+            "loader": {
+                "workers": 2,  # processes that decode for a stream; 0: threads of this one
             },
             "checkpoint": {
                 "every_epochs": 1,  # 0: only at the end
@@ -82,12 +122,8 @@ def default_config() -> Config:
 def check_config(config: Config) -> None:
     """Raises InputError for an unknown field, a wrong type or a value out of range."""
     _check_fields(config.to_dict(), default_config().to_dict(), "config")
-    _check_choice("config.parallel", config.parallel, PARALLEL_MODES)
-    _check_choice("config.data.name", config.data.name, DATASETS)
-    _check_choice("config.optimizer.name", config.optimizer.name, OPTIMIZERS)
-    _check_choice("config.spa.method", config.spa.method, SPA_METHODS)
-    _check_choice("config.spa.radial", config.spa.radial, ("keep", "scale"))
-    _check_choice("config.spa.acts_on", config.spa.acts_on, ("gradients", "updates"))
+    for field, choices in _CHOICES:
+        _check_choice(f"config.{field}", field_value(config, field), choices)
     for field, low, high in _RANGES:
         value = field_value(config, field)
         if not low <= value <= high:  # NaN is not either
@@ -97,6 +133,11 @@ def check_config(config: Config) -> None:
             )
     if config.spa.decay >= 1:
         raise InputError("config.spa.decay must be below 1: with 1 the class means never move.")
+    steps = tuple(config.optimizer.step_epochs)
+    if not all(type(step) is int and step > 0 for step in steps) or sorted(set(steps)) != [*steps]:
+        raise InputError(
+            f"config.optimizer.step_epochs must be positive integers that ascend, got {steps}."
+        )
     widths = config.model.widths
     if not widths or not all(type(width) is int and width > 0 for width in widths):
         raise InputError(f"config.model.widths must be positive integers, got {tuple(widths)}.")
@@ -120,71 +161,58 @@ def check_field_name(field: str) -> None:
         known, where = known[key], f"{where}.{key}"
 
 
-def flatten_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one with dotted keys; tuples become lists, as in JSON."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten_config(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
-def differing_fields(
-    one: dict[str, Any], other: dict[str, Any], free: tuple[str, ...]
-) -> list[str]:
-    """Fields in which two flattened configurations differ, but for the groups in `free`."""
-    return [
-        field
-        for field in sorted(one.keys() | other.keys())
-        if field.split(".")[0] not in free and one.get(field) != other.get(field)
-    ]
-
-
-def check_workdir(workdir: Path, config: Config) -> None:
-    """Raises InputError if the workdir holds a run that was made by another config.
-
-    Every field counts but those in `FREE_ON_RESUME`; the message lists the fields that differ.
-    """
-    if workdir.exists() and not workdir.is_dir():
-        raise InputError(f"{workdir} is a file, and a run needs a folder: choose another.")
-    path = workdir / "config.json"
-    if path.exists():
-        try:
-            old = json.loads(path.read_text())
-            if not isinstance(old, dict):
-                raise ValueError("it holds no JSON object")
-        except ValueError as error:
-            raise InputError(f"{path} cannot be read ({error}): choose another workdir.") from error
-        _check_same(flatten_config(old), flatten_config(config.to_dict()), workdir)
-    elif any((workdir / name).exists() for name in ("metrics.jsonl", "checkpoints")):
-        raise InputError(
-            f"{workdir} holds files of a run but no config.json: choose another workdir."
-        )
-
-
-def write_config(workdir: Path, config: Config) -> None:
-    """Writes `config.json`, which from then on claims the workdir for this run."""
-    write_text_whole(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
-
-
 # Fields that take a tuple of values in place of one.
 _SEVERAL = ("config.spa.classifier",)
+
+_CHOICES = (
+    ("parallel", PARALLEL_MODES),
+    ("data.profile", (*PROFILES, NATURAL)),
+    ("data.protocol", tuple(PROTOCOLS)),
+    ("data.class_order", CLASS_ORDERS),
+    ("data.shot_groups", tuple(SHOT_GROUP_RULES)),
+    ("data.sampler", SAMPLERS),
+    ("data.feed", FEEDS),
+    ("augment.policy", POLICIES),
+    ("augment.mix", MIXES),
+    ("model.name", BACKBONES),
+    ("model.dtype", ("float32", "bfloat16")),
+    ("model.batch_norm", ("global", "per_device")),
+    ("optimizer.name", OPTIMIZERS),
+    ("optimizer.schedule", SCHEDULES),
+    ("spa.method", SPA_METHODS),
+    ("spa.radial", ("keep", "scale")),
+    ("spa.acts_on", ("gradients", "updates")),
+)
 
 _RANGES = (
     ("seed", 0, 2**31 - 1),
     ("epochs", 1, 1e6),
     ("batch_size", 1, 1e7),
     ("eval_batch_size", 1, 1e7),
-    ("data.n_max", 1, 1e9),
+    ("data.n_max", 0, 1e9),
     ("data.imbalance_factor", 1, 1e9),
-    ("data.split_seed", 0, 2**31 - 1),
+    ("data.class_order_seed", 0, 2**31 - 1),
+    ("data.split_seed", -1, 2**31 - 1),
+    ("data.sampler_power", -10, 10),
     ("augment.crop_padding", 0, 1e3),
+    ("augment.randaugment_layers", 1, 100),
+    ("augment.randaugment_magnitude", 0, 30),
+    ("augment.cutout", 0, 1e4),
+    ("augment.mix_alpha", 1e-3, 1e3),
+    ("augment.image_size", 1, 1e4),
+    ("augment.resize", 1, 1e4),
+    ("augment.min_area", 1e-3, 1),
+    ("augment.color_jitter", 0, 1e3),
+    ("augment.grey", 0, 1),
+    ("augment.blur", 0, 1),
+    ("model.depth", 1, 1e4),
+    ("model.width_factor", 1, 1e3),
+    ("loader.workers", 0, 1e3),
     ("model.blocks", 1, 1e3),
     ("model.stem_stride", 1, 1e3),
     ("optimizer.learning_rate", 0, 1e6),
     ("optimizer.warmup_epochs", 0, 1e6),
+    ("optimizer.step_factor", 0, 1),
     ("optimizer.momentum", 0, 1),
     ("optimizer.weight_decay", 0, 1e6),
     ("spa.gamma", 0, 1),
@@ -240,16 +268,3 @@ def _fits(value: Any, default: Any, several: bool) -> bool:
 def _check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InputError(f"{field} must be one of {', '.join(choices)}; got {value!r}.")
-
-
-def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None:
-    differing = [
-        f"{field} ({old.get(field)!r} there, {new.get(field)!r} now)"
-        for field in differing_fields(old, new, FREE_ON_RESUME)
-    ]
-    if differing:
-        raise InputError(
-            f"{workdir} was made by another config; these fields differ: {', '.join(differing)}. "
-            "Choose another folder with --workdir, or --out of spa_jax.compare, or run with the "
-            "old values to continue that run."
-        )

@@ -1,8 +1,9 @@
 """The three ways to spread a step over devices: `jit` over a mesh, `pmap`, `shard_map`.
 
-In all of them the state and the data are replicated, and each device works on its part of the
-global batch. What differs is who cuts the batch and who reduces: the compiler (`jit`) or the step
-itself, over the named axis (`pmap`, `shard_map`).
+In all of them the state is replicated, and each device works on its part of the global batch. Data
+that fit on a device are replicated too, and the batch is cut there; a streamed batch arrives cut.
+What differs is who cuts and who reduces: the compiler (`jit`) or the step itself, over the named
+axis (`pmap`, `shard_map`).
 """
 
 from collections.abc import Callable, Sequence
@@ -63,19 +64,61 @@ class Layout:
         """Puts a copy of every host array on every device, over all processes."""
         return jax.device_put(tree, self.replicated)
 
+    def local_rows(self, batch_size: int) -> np.ndarray:
+        """Positions in the global batch that this process has to provide, ascending."""
+        slices = self._split.addressable_devices_indices_map((batch_size,)).values()
+        return np.unique(np.concatenate([np.arange(batch_size)[cut] for cut in slices]))
+
+    def split(self, rows: np.ndarray, batch_size: int, tree: PyTree) -> PyTree:
+        """Puts a batch on the devices, each of which gets its part.
+
+        Args:
+          rows: what :meth:`local_rows` gave.
+          batch_size: of the global batch.
+          tree: host arrays that hold these rows, `(len(rows), ...)`.
+
+        Returns:
+          Arrays for the `split` arguments of :meth:`compile`.
+        """
+        return jax.tree.map(lambda local: self._split_one(rows, batch_size, local), tree)
+
+    def _split_one(self, rows: np.ndarray, batch_size: int, local: np.ndarray) -> Array:
+        if self.mode == "pmap":  # which maps over a leading axis of devices
+            parts = local.reshape(self.num_devices, -1, *local.shape[1:])
+            return jax.device_put(parts, self._split)
+        shape = (batch_size, *local.shape[1:])
+        places = self._split.addressable_devices_indices_map(shape)
+        parts = [
+            jax.device_put(local[np.searchsorted(rows, np.arange(batch_size)[index[0]])], device)
+            for device, index in places.items()
+            if index is not None
+        ]
+        return jax.make_array_from_single_device_arrays(shape, self._split, parts)
+
+    def gather(self, part: Array) -> Array:
+        """The global batch again, from the part that this view of the step has."""
+        if self.axis_name is None:
+            return part
+        return jax.lax.all_gather(part, self.axis_name, tiled=True)
+
     def make(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Compiles a function whose results are made on every device alike, without cutting."""
         return jax.jit(function, out_shardings=self.replicated)
 
     def compile(
-        self, function: Callable[..., Any], num_args: int, donate: tuple[int, ...] = ()
+        self,
+        function: Callable[..., Any],
+        num_args: int,
+        donate: tuple[int, ...] = (),
+        split: tuple[int, ...] = (),
     ) -> Callable[..., Any]:
-        """Compiles `function(take_part, *args)` into a function of replicated `args`.
+        """Compiles `function(take_part, *args)`; `args` are replicated, but for those of `split`.
 
         Args:
           function: the view's function; its results must be the same on every device.
           num_args: number of `args`.
           donate: positions among `args` whose buffers may be reused for results.
+          split: positions among `args` that come from :meth:`split`.
 
         Returns:
           A function of `args` that gives replicated results.
@@ -94,7 +137,7 @@ class Layout:
             mapped = jax.pmap(
                 part,
                 axis_name=AXIS,
-                in_axes=(0,) + (None,) * num_args,
+                in_axes=(0, *(0 if i in split else None for i in range(num_args))),
                 out_axes=None,
                 donate_argnums=tuple(position + 1 for position in donate),
                 devices=list(self.mesh.devices.flat),
@@ -109,7 +152,9 @@ class Layout:
         mapped = jax.shard_map(
             shard,
             mesh=self.mesh,
-            in_specs=PartitionSpec(),
+            in_specs=tuple(
+                PartitionSpec(AXIS) if i in split else PartitionSpec() for i in range(num_args)
+            ),
             out_specs=PartitionSpec(),
             check_vma=False,
         )

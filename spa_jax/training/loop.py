@@ -14,13 +14,14 @@ from spa_jax.dynamics.plots import plot_alignment_over_epochs, plot_cosine_by_cl
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.training.checkpoint import Checkpoints, serializable
-from spa_jax.training.config import Config, check_config, check_workdir, write_config
-from spa_jax.training.metrics import Totals, accuracy, check_finite, fetch, number
+from spa_jax.training.config import Config, check_config
+from spa_jax.training.metrics import Totals, accuracy, check_finite, fetch, number, validation_line
 from spa_jax.training.program import Program
 from spa_jax.training.records import JsonLines, ProgressBar
 from spa_jax.training.state import TrainState
 from spa_jax.training.summary import make_summary
 from spa_jax.training.tensorboard import EventWriter, NoEvents
+from spa_jax.training.workdir import check_workdir, write_config
 
 
 def run(
@@ -110,7 +111,7 @@ class _Loop:
         config, steps_per_epoch = self.config, self.program.steps_per_epoch
         data, layout = self.program.data, self.program.layout
         self.say(
-            f"{data.name}: {len(data.train.labels)} training images, {data.num_classes} classes; "
+            f"{data.name}: {len(data.train)} training images, {data.num_classes} classes; "
             f"SpA {config.spa.method}; {layout.mode} on {layout.num_devices} device(s); "
             f"{config.epochs} epochs of {steps_per_epoch} steps."
         )
@@ -127,6 +128,7 @@ class _Loop:
         report = None
         total_steps = config.epochs * steps_per_epoch
         with (
+            contextlib.closing(self.program.feed),
             contextlib.closing(self._open_events(start)) as self.events,
             ProgressBar(start, total_steps, show_progress) as bar,
             jax.transfer_guard("disallow"),
@@ -148,9 +150,9 @@ class _Loop:
         self, state: TrainState, epoch: int, bar: ProgressBar
     ) -> tuple[TrainState, Totals]:
         program, every = self.program, self.config.logging.every_steps
-        totals, order = program.zero_totals, program.epoch_order(state)
-        for i in range(program.steps_per_epoch):
-            state, totals = program.train_step(state, totals, order)
+        totals = program.zero_totals
+        for i, inputs in enumerate(program.batches(state, self.config.seed, epoch)):
+            state, totals = program.train_step(state, totals, inputs)
             step = epoch * program.steps_per_epoch + i + 1
             # The step before the newest: the device goes on with the newest meanwhile.
             if every and step % every == 0 and self.older is not None:
@@ -186,6 +188,7 @@ class _Loop:
             "train_accuracy": number(totals.accuracy / totals.steps),
             "test_loss": number(report["loss"]),
             "test_accuracy": accuracy(report["correct"], report["count"]),
+            **validation_line(report),
             "mean_cosine": number(report["mean_cosine"]),
             "min_cosine": number(report["min_cosine"]),
             "test_mean_cosine": number(report["test_mean_cosine"]),

@@ -116,6 +116,24 @@ def accuracy(correct: np.ndarray | np.floating, count: np.ndarray | np.floating)
     return float(np.sum(correct, dtype=np.float64)) / total if total else None
 
 
+def mean_class_accuracy(correct: np.ndarray, count: np.ndarray) -> float:
+    """Accuracy averaged over the classes that have examples, all classes alike."""
+    known = count > 0
+    return float(np.mean(correct[known] / count[known], dtype=np.float64))
+
+
+def validation_line(report: Mapping[str, Any]) -> dict[str, float]:
+    """What an epoch's line says of the validation part: nothing if there is none.
+
+    Its accuracy is the mean over the classes it has, because it is as long-tailed as the training
+    set and the test set is not.
+    """
+    if "validation_count" not in report:
+        return {}
+    correct, count = report["validation_correct"], report["validation_count"]
+    return {"validation_accuracy": mean_class_accuracy(correct, count)}
+
+
 def number(value: Any) -> float | None:
     """A fetched scalar as a Python float for JSON: null where there is no value."""
     value = float(value)

@@ -34,7 +34,11 @@ def build_optimizer(
     if config.optimizer.name == "sgd":
         links = [
             optax.add_decayed_weights(weight_decay),
-            optax.sgd(learning_rate, momentum=config.optimizer.momentum),
+            optax.sgd(
+                learning_rate,
+                momentum=config.optimizer.momentum,
+                nesterov=config.optimizer.nesterov,
+            ),
         ]
     else:
         links = [optax.adamw(learning_rate, weight_decay=weight_decay)]
@@ -50,8 +54,16 @@ def build_optimizer(
 
 
 def _learning_rate(config: Config, peak: Any, steps_per_epoch: int) -> optax.Schedule:
+    """Warm-up and schedule as multiples of the peak, which may be traced."""
+    optimizer = config.optimizer
     total = config.epochs * steps_per_epoch
-    warmup = min(round(config.optimizer.warmup_epochs * steps_per_epoch), total - 1)
+    warmup = min(round(optimizer.warmup_epochs * steps_per_epoch), total - 1)
+    if optimizer.schedule == "steps":
+        falls = {epoch * steps_per_epoch: optimizer.step_factor for epoch in optimizer.step_epochs}
+        after = optax.piecewise_constant_schedule(1.0, falls)
+        start = 1.0 / max(warmup, 1)
+        rise = optax.linear_schedule(start, 1.0, warmup) if warmup else optax.constant_schedule(1.0)
+        return lambda count: peak * rise(count) * after(count)
     if warmup > 0:
         shape = optax.warmup_cosine_decay_schedule(1.0 / warmup, 1.0, warmup, total)
     else:

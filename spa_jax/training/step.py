@@ -12,36 +12,26 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree, UInt8
+from jaxtyping import Array, Float, Int, PyTree
 
 from spa_jax.alignment import slerp_schedule, spa_reg, spa_slerp
 from spa_jax.alignment.class_means import class_sums
-from spa_jax.data.augment import random_crop, random_flip
 from spa_jax.models.classifier import Classifier
+from spa_jax.training.batch import Batch, Inputs, Normalize, prepare
 from spa_jax.training.config import Config
 from spa_jax.training.metrics import alignment_metrics, known_cosines, projection_metrics
 from spa_jax.training.optimizer import build_optimizer, spa_options
 from spa_jax.training.state import TrainState
 
-
-class Batch(flax.struct.PyTreeNode):
-    """Examples, and where each stands in the global batch (its randomness belongs to it).
-
-    Attributes:
-      images: `(B, H, W, channels)` uint8.
-      labels: `(B,)` int32.
-      positions: `(B,)` int32, place in the global batch.
-      mask: `(B,)` float32, 0 for padding; None: every example counts.
-    """
-
-    images: Any
-    labels: Any
-    positions: Any
-    mask: Any = None
-
-
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
-Normalize = Callable[[UInt8[Array, "B H W K"]], Float[Array, "B H W K"]]
+
+
+def _cross_entropy(logits: Float[Array, "B C"], labels: Int[Array, " B"]) -> Float[Array, " B"]:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def _is_correct(logits: Float[Array, "B C"], labels: Int[Array, " B"]) -> Float[Array, " B"]:
+    return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
 
 def make_train_step(
@@ -59,28 +49,30 @@ def make_train_step(
     """
     total_steps = config.epochs * steps_per_epoch
     options = spa_options(config)
+    per_device_statistics = config.model.batch_norm == "per_device"
 
-    def loss_fn(params: PyTree, state: TrainState, images: Array, batch: Batch) -> Any:
+    def loss_fn(params: PyTree, state: TrainState, inputs: Inputs) -> Any:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        outputs: Any = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        outputs: Any = model.apply(variables, inputs.images, train=True, mutable=["batch_stats"])
         (features, logits), mutated = outputs
         means = state.class_means.update(
-            jax.lax.stop_gradient(features), batch.labels, axis_name=axis_name
+            jax.lax.stop_gradient(features), inputs.targets(logits.shape[-1]), axis_name=axis_name
         )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-        loss = jnp.mean(losses)
+        loss = jnp.mean(inputs.over_labels(_cross_entropy, logits))
         if config.spa.method == "reg":
             loss = loss + state.hyperparams["weight"] * spa_reg(params, means, **options)
-        accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == batch.labels, dtype=jnp.float32)
+        accuracy = jnp.mean(inputs.over_labels(_is_correct, logits))
         return loss, (means, mutated["batch_stats"], accuracy)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        images = augment(state.rng, state.step, batch, config)
+        inputs = prepare(state.rng, state.step, batch, config, normalize)
         (loss, (means, batch_stats, accuracy)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, state, normalize(images), batch
+            state.params, state, inputs
         )
         if axis_name is not None:
             loss, accuracy, grads = jax.lax.pmean((loss, accuracy, grads), axis_name)
+            if per_device_statistics:
+                batch_stats = jax.lax.pmean(batch_stats, axis_name)
         tx = build_optimizer(config, state.hyperparams, steps_per_epoch)
         step_before = state.step
         state = state.replace(class_means=means, batch_stats=batch_stats)
@@ -100,23 +92,6 @@ def make_train_step(
         return state, metrics
 
     return train_step
-
-
-def augment(
-    rng: Key[Array, ""], step: Int[Array, ""], batch: Batch, config: Config
-) -> UInt8[Array, "B H W K"]:
-    """Crops and flips each example with the key of (seed, step, position in the global batch)."""
-    padding, flip = config.augment.crop_padding, config.augment.flip
-    if padding == 0 and not flip:
-        return batch.images
-    step_key = jax.random.fold_in(rng, step)
-
-    def one(position: Array, image: Array) -> Array:
-        crop_key, flip_key = jax.random.split(jax.random.fold_in(step_key, position))
-        image = random_crop(crop_key, image, padding)
-        return random_flip(flip_key, image) if flip else image
-
-    return jax.vmap(one)(batch.positions, batch.images)
 
 
 class EvaluationSums(flax.struct.PyTreeNode):

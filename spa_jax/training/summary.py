@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 import spa_jax
-from spa_jax.data.longtail import shot_group_rule, shot_groups
+from spa_jax.data.shot_groups import shot_group_rule, shot_groups
 from spa_jax.training.checkpoint import tree_checksum
 from spa_jax.training.config import Config
 from spa_jax.training.metrics import accuracy, number
@@ -43,16 +43,19 @@ def make_summary(
     correct, total = report["correct"], report["count"]
     per_class = [accuracy(c, n) for c, n in zip(correct, total, strict=True)]
     best = max(lines, key=lambda line: line["test_accuracy"])
-    groups = shot_groups(counts)
+    # Of the whole split: what is held out of a class does not move it to another group.
+    sizes, rule = program.data.split["class_counts"], config.data.shot_groups
+    groups = shot_groups(sizes, rule)
     return {
         "test_accuracy": {
             "last": accuracy(correct, total),
             "best": best["test_accuracy"],
             "best_epoch": best["epoch"],
         },
+        "validation_accuracy": _validation(lines),
         "shot_groups": {
             **{name: accuracy(correct[labels], total[labels]) for name, labels in groups.items()},
-            "rule": shot_group_rule(len(counts)),
+            "rule": shot_group_rule(len(counts), rule),
             "classes": groups,
         },
         "mean_cosine": number(report["mean_cosine"]),
@@ -80,6 +83,18 @@ def make_summary(
         },
         "hardware": hardware(program),
         "wall_time_seconds": sum(line["seconds"] for line in lines),
+    }
+
+
+def _validation(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Last and best accuracy on the held-out part; null if nothing was held out."""
+    if "validation_accuracy" not in lines[-1]:
+        return None
+    best = max(lines, key=lambda line: line["validation_accuracy"])
+    return {
+        "last": lines[-1]["validation_accuracy"],
+        "best": best["validation_accuracy"],
+        "best_epoch": best["epoch"],
     }
 
 

@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from spa_jax.data.digits import load_digits_lt
-from spa_jax.training.program import load_data
+from spa_jax.data.selection import indices_checksum
+from spa_jax.data.splits import SplitOptions
+from spa_jax.training.build import load_data
 from tests.refusals import refusal
 from tests.training.small import small_config
 
 
-def load(n_max=110, factor=20.0, split_seed=0):
-    return load_digits_lt(n_max, factor, split_seed)
+def load(n_max=110, factor=20.0, split_seed=0, **options):
+    return load_digits_lt(
+        SplitOptions(n_max=n_max, imbalance_factor=factor, seed=split_seed, **options)
+    )
 
 
 def contents(examples):
@@ -91,7 +95,99 @@ def test_more_images_than_there_are_candidates_are_refused(n_max):
     assert "lower config.data.n_max" in message
 
 
-def test_the_split_is_the_published_one():
+@pytest.mark.parametrize("settings", [{"n_max": -1}, {"factor": 111.0}, {"profile": "linear"}])
+def test_a_split_that_does_not_fit_is_refused(settings):
+    message = refusal(load, **settings)
+    parts = {"n_max": "n_max=-1", "factor": "largest that works is 110", "profile": "'linear'"}
+    for name in settings:
+        assert parts[name] in message
+
+
+@pytest.mark.parametrize("kind", ["train_list", "test_list"])
+def test_a_split_list_is_refused(kind):
+    message = refusal(load, **{kind: "list.txt"})
+    assert "digits have no file names" in message
+    assert "split list" in message
+
+
+@pytest.mark.parametrize(
+    ("profile", "counts"),
+    [
+        ("step", (110,) * 5 + (5,) * 5),
+        ("pareto", (110, 72, 49, 34, 24, 17, 12, 9, 7, 5)),
+    ],
+)
+def test_another_profile_has_other_sizes_and_the_same_test_set(profile, counts):
+    """Pareto: 110 (1 + r/9 (20^(1/6) - 1))^-6, rounded down."""
+    base, data = load(), load(profile=profile)
+    assert data.class_counts == counts
+    assert data.split["profile"] == profile
+    np.testing.assert_array_equal(base.test.images, data.test.images)
+
+
+def test_without_n_max_the_largest_class_has_every_candidate():
+    assert load(n_max=0).split == load(n_max=110).split
+
+
+@pytest.mark.parametrize(
+    ("order", "seed", "ranked"),
+    [
+        ("label", 1, range(10)),
+        ("reversed", 1, range(9, -1, -1)),
+        ("permuted", 0, (4, 6, 2, 7, 3, 5, 9, 0, 8, 1)),
+    ],
+)
+def test_the_class_order_says_which_digits_are_many(order, seed, ranked):
+    base, data = load(), load(class_order=order, class_order_seed=seed)
+    assert [data.class_counts[label] for label in ranked] == list(base.class_counts)
+    assert data.split["class_order"] == order
+    assert data.split["class_order_seed"] == seed
+    np.testing.assert_array_equal(base.test.images, data.test.images)
+    # Each class takes the head of the same permutation, however many it takes.
+    assert contents(data.train) < contents(load(factor=1.0).train)
+
+
+def test_validation_holds_a_tenth_of_each_class_out():
+    base, data = load(), load(validation=True)
+    held_out = (11, 7, 5, 4, 2, 2, 1, 1, 1, 1)
+    assert tuple(np.bincount(data.validation.labels)) == held_out
+    assert data.split["validation_counts"] == list(held_out)
+    assert data.class_counts == (99, 71, 51, 36, 27, 18, 13, 9, 6, 4)
+    assert not contents(data.train) & contents(data.validation)
+    assert contents(data.train) | contents(data.validation) == contents(base.train)
+    np.testing.assert_array_equal(base.test.images, data.test.images)
+    assert data.split["checksum"] != base.split["checksum"]
+    assert data.split["test_checksum"] == base.split["test_checksum"]
+
+
+def test_without_validation_nothing_is_held_out():
+    data = load()
+    assert data.validation is None
+    assert "validation_counts" not in data.split
+
+
+def test_the_split_is_that_of_the_definition():
+    """For each class one permutation: 60 test images, then those that train."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    generator = np.random.default_rng(3)
+    data = load(split_seed=3)
+    train, test = [], []
+    for label, count in enumerate(data.class_counts):
+        permuted = generator.permutation(np.where(labels == label)[0]).tolist()
+        test += permuted[:60]
+        train += permuted[60 : 60 + count]
+    for examples, places in ((data.train, train), (data.test, test)):
+        np.testing.assert_array_equal(examples.images.reshape(-1, 64), images[places])
+        np.testing.assert_array_equal(examples.labels, labels[places])
+    assert data.split["checksum"] == indices_checksum(np.array(train))
+    assert data.split["test_checksum"] == indices_checksum(np.array(test))
+
+
+def test_the_split_never_changes():
     """Pinned: another permutation is another data set, and its numbers are not comparable."""
-    split = load_digits_lt(110, 20.0, 0).split
-    assert split["checksum"] == "61c09d4138af468cc4d89acd20d30e6f34fead81a7fba9ad2cd90cc075c7e8fd"
+    split = load().split
+    train = "8f656dd180b83133a650b6837ae1c0722983373c8416baad44c0018ad0cd5400"
+    test = "e963a10c4494347ad620db92c8ed36246910193360fceef079b29b91d20ca716"
+    assert (split["checksum"], split["test_checksum"]) == (train, test)

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spa_jax.data.idx import load_fashion_mnist_lt, read_idx, read_images_and_labels
+from spa_jax.data.idx import read_idx, read_images_and_labels
+from spa_jax.data.sources import open_source
+from spa_jax.data.splits import SplitOptions, make_split
 from tests.refusals import refusal
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -109,13 +111,14 @@ def test_a_gzip_file_with_a_flipped_bit_is_named_with_what_to_do(tmp_path):
 
 
 def load(folder, n_max=4, factor=4.0, split_seed=0):
-    return load_fashion_mnist_lt(folder, n_max, factor, split_seed)
+    options = SplitOptions(n_max=n_max, imbalance_factor=factor, seed=split_seed)
+    return make_split(open_source("fashion_mnist", str(folder)), options)
 
 
 def test_a_missing_folder_is_named_with_how_to_get_the_files(tmp_path):
     message = refusal(load, tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in message
-    assert "apt-get install dataset-fashion-mnist" in message
+    assert "spa_jax.data.prepare fashion_mnist" in message
     assert "config.data.folder" in message
 
 
@@ -190,8 +193,8 @@ def test_the_split_checksum_tells_seeds_and_factors_apart_and_nothing_else(folde
 
 def test_more_images_than_a_class_has_are_refused_with_both_numbers(folder):
     message = refusal(load, folder, n_max=5)
-    assert "4 images" in message
-    assert "5" in message
+    assert "fewer images than the split asks for" in message
+    assert "class 0 has 4 of 5" in message
     assert SAYS_WHAT_TO_DO.search(message), message
 
 

@@ -8,14 +8,8 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from spa_jax.training.config import (
-    check_config,
-    check_field_name,
-    check_workdir,
-    default_config,
-    flatten_config,
-    write_config,
-)
+from spa_jax.training.config import check_config, check_field_name, default_config
+from spa_jax.training.workdir import check_workdir, flatten_config, write_config
 from tests.refusals import refusal
 
 FIELDS = flatten_config(default_config().to_dict())  # tuples are lists here
@@ -129,7 +123,16 @@ def test_a_missing_group_and_a_group_that_is_a_value_are_refused():
 
 CHOICES = {
     "parallel": ("jit", "pmap", "shard_map"),
-    "data.name": ("digits", "fashion_mnist"),
+    "data.profile": ("exponential", "step", "pareto", "natural"),
+    "data.protocol": ("ldam", "glmc"),
+    "data.class_order": ("label", "reversed", "permuted"),
+    "data.sampler": ("shuffle", "class_aware", "square_root", "reversed", "power"),
+    "data.feed": ("auto", "device", "stream"),
+    "augment.policy": ("none", "randaugment", "autoaugment_cifar"),
+    "augment.mix": ("none", "mixup", "cutmix"),
+    "model.dtype": ("float32", "bfloat16"),
+    "model.batch_norm": ("global", "per_device"),
+    "optimizer.schedule": ("cosine", "steps"),
     "optimizer.name": ("sgd", "adamw"),
     "spa.method": ("none", "reg", "slerp", "proj"),
     "spa.radial": ("keep", "scale"),
@@ -164,14 +167,30 @@ RANGES = {
     "epochs": ((0,), (1,)),
     "batch_size": ((0,), (1,)),
     "eval_batch_size": ((0,), (1,)),
-    "data.n_max": ((0,), (1,)),
+    "data.n_max": ((-1,), (0,)),
     "data.imbalance_factor": ((0.99,), (1, 1.0)),
-    "data.split_seed": ((-1, 2**31), (0, 2**31 - 1)),
+    "data.class_order_seed": ((-1, 2**31), (0, 2**31 - 1)),
+    "data.split_seed": ((-2, 2**31), (-1, 2**31 - 1)),
+    "data.sampler_power": ((-10.1, 10.1), (-10, 10)),
     "augment.crop_padding": ((-1,), (0,)),
+    "augment.randaugment_layers": ((0, 101), (1, 100)),
+    "augment.randaugment_magnitude": ((-1, 31), (0, 30)),
+    "augment.cutout": ((-1,), (0,)),
+    "augment.mix_alpha": ((0.0, 1001.0), (0.001, 1000.0)),
+    "augment.image_size": ((0,), (1,)),
+    "augment.resize": ((0,), (1,)),
+    "augment.min_area": ((0.0, 1.01), (0.001, 1)),
+    "augment.color_jitter": ((-0.1,), (0,)),
+    "augment.grey": ((-0.1, 1.1), (0, 1)),
+    "augment.blur": ((-0.1, 1.1), (0, 1)),
     "model.blocks": ((0,), (1,)),
+    "model.depth": ((0,), (1,)),
+    "model.width_factor": ((0,), (1,)),
+    "loader.workers": ((-1,), (0,)),
     "model.stem_stride": ((0,), (1,)),
     "optimizer.learning_rate": ((-1e-6,), (0,)),
     "optimizer.warmup_epochs": ((-0.1,), (0,)),
+    "optimizer.step_factor": ((-0.01, 1.01), (0, 1)),
     "optimizer.momentum": ((-0.01, 1.01), (0, 1)),
     "optimizer.weight_decay": ((-1e-6,), (0,)),
     "spa.gamma": ((-1e-6, 1.000001), (0, 1)),
@@ -233,7 +252,11 @@ def differing_fields(workdir, config):
     return re.findall(r"(?<![\w.])([\w.]+) \(", refusal(check_workdir, workdir, config))
 
 
-FREE = [field for field in FIELDS if field.split(".")[0] in ("parallel", "checkpoint", "logging")]
+FREE = [
+    field
+    for field in FIELDS
+    if field.split(".")[0] in ("parallel", "checkpoint", "loader", "logging")
+]
 
 
 @pytest.mark.parametrize("field", [field for field in FIELDS if field not in FREE])

@@ -158,10 +158,10 @@ def test_nothing_compiles_after_the_first_epoch_and_buffers_are_donated(mode, ca
     for epoch in range(2):
         caplog.clear()
         with jax.log_compiles(), caplog.at_level(logging.WARNING):
-            order, totals = fresh.epoch_order(state), fresh.zero_totals
-            for step in range(fresh.steps_per_epoch):
+            totals = fresh.zero_totals
+            for step, inputs in enumerate(fresh.batches(state, config.seed, epoch)):
                 old = state
-                state, totals = fresh.train_step(state, totals, order)
+                state, totals = fresh.train_step(state, totals, inputs)
                 assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old.params))
                 if (epoch, step) == (0, 0):
                     caplog.clear()
@@ -175,8 +175,9 @@ def test_nothing_compiles_after_the_first_epoch_and_buffers_are_donated(mode, ca
 def test_the_loop_forbids_transfers_that_are_not_asked_for(program, tmp_path, monkeypatch):
     dispatch = program.train_step
 
-    def with_a_host_array(state, totals, order):
-        return dispatch(state, totals, order + np.zeros(order.shape, np.int32))
+    def with_a_host_array(state, totals, inputs):
+        *arrays, order = inputs
+        return dispatch(state, totals, (*arrays, order + np.zeros(order.shape, np.int32)))
 
     monkeypatch.setattr(program, "train_step", with_a_host_array)
     with pytest.raises(Exception, match=r"[Dd]isallowed host-to-device transfer"):
@@ -200,9 +201,9 @@ def test_an_epoch_is_seen_finite_then_written_down_then_saved(program, tmp_path,
 def test_an_epoch_whose_last_step_is_not_finite_is_not_saved(program, tmp_path, monkeypatch):
     dispatch = program.train_step
 
-    def poisoned(state, totals, order):
+    def poisoned(state, totals, inputs):
         step = int(state.step) + 1
-        state, totals = dispatch(state, totals, order)
+        state, totals = dispatch(state, totals, inputs)
         bad = totals.replace(bad_step=jax.device_put(np.int32(10), program.layout.replicated))
         return state, bad if step == 10 else totals
 

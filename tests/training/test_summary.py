@@ -29,7 +29,8 @@ def two_class_program(train_counts):
     labels = np.repeat(np.arange(2, dtype=np.int32), train_counts)
     images = np.arange(len(labels) * 16, dtype=np.uint8).reshape(-1, 4, 4, 1)
     examples = LabelledImages(images, labels)
-    data = LongTailedDataset("two", examples, examples, ("a", "b"), {"checksum": "c"})
+    split = {"checksum": "c", "class_counts": list(train_counts)}
+    data = LongTailedDataset("two", examples, examples, ("a", "b"), split)
     return Program(small_config(batch_size=4), data, jax.devices()[:1])
 
 

@@ -1,0 +1,238 @@
+"""How fast photographs are decoded, cropped and augmented: images for each second of a core.
+
+python benchmarks/input_rate.py [--images=256] [--rounds=5] [--record=FILE]
+
+Prints a table for photographs of ImageNet's typical size (500x375) and of iNaturalist's (800x600),
+which are cut out of scikit-learn's two sample photos and written to a temporary folder. The rates
+are images a second of processor time, of this process and its workers together, because a shared
+machine's clock tells little; the clock's rates are printed beside them. Every row is measured once
+a round, and its median taken. Linux only.
+"""
+
+import contextlib
+import functools
+import io
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from absl import app, flags
+from PIL import Image, features
+from rich.console import Console
+from rich.table import Table
+from sklearn.datasets import load_sample_images
+
+from spa_jax.data.dataset import LabelledImages
+from spa_jax.data.decode import decode_rgb
+from spa_jax.data.host_augment import StreamOptions, random_resized_crop_box
+from spa_jax.data.image_folder import ImageFiles
+from spa_jax.data.stream import EpochOrder, HostBatch, train_stream
+
+_IMAGES = flags.DEFINE_integer("images", 256, "Photographs of each size; two batches or more.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Times that everything is measured.")
+_RECORD = flags.DEFINE_string("record", None, "A file for the numbers.")
+
+_SIZES = {"500x375": (375, 500), "800x600": (600, 800)}
+_QUALITY = 95
+_BATCH = 64
+_CROP_AND_FLIP = StreamOptions()
+_ALL = StreamOptions(color_jitter=0.4, grey=0.2, blur=0.5)
+_STREAMS = {
+    "stream, 0 workers": (_CROP_AND_FLIP, 0),
+    "stream, 1 worker": (_CROP_AND_FLIP, 1),
+    "stream, 2 workers": (_CROP_AND_FLIP, 2),
+    "stream with jitter, grey, blur, 1 worker": (_ALL, 1),
+}
+
+
+class Rate(NamedTuple):
+    """Images a second."""
+
+    processor: float
+    clock: float
+
+
+def write_photos(folder: Path, height: int, width: int, count: int) -> LabelledImages:
+    """JPEG files cut out of two photographs, which are enlarged just so far that there is room."""
+    generator = np.random.default_rng(0)
+    names = np.array([f"{number:04}.jpg" for number in range(count)])
+    photos = []
+    for pixels in load_sample_images().images:
+        photo = Image.fromarray(pixels)
+        enlarged = max(1.0, 1.15 * height / photo.height, 1.15 * width / photo.width)
+        size = (round(enlarged * photo.width), round(enlarged * photo.height))
+        photos.append(photo.resize(size, Image.Resampling.BICUBIC))
+    for number, name in enumerate(names.tolist()):
+        photo = photos[number % len(photos)]
+        left = int(generator.integers(0, photo.width - width + 1))
+        top = int(generator.integers(0, photo.height - height + 1))
+        part = photo.crop((left, top, left + width, top + height))
+        part.save(folder / name, "JPEG", quality=_QUALITY)
+    return LabelledImages(ImageFiles(folder, names), np.zeros(count, np.int32), names)
+
+
+def processor_seconds() -> float:
+    """Processor time so far of this process, its threads and its children that live."""
+    ticks = 0
+    for pid in [os.getpid(), *(child.pid for child in multiprocessing.active_children())]:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])  # in user mode, in the system
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def wait_until_idle() -> None:
+    """Until the workers have filled their buffers."""
+    before = -1.0
+    while before != (now := processor_seconds()):
+        before = now
+        time.sleep(0.5)
+
+
+def time_calls(function: Callable[[bytes], Any], files: list[bytes]) -> Rate:
+    """Calls a function on every file in this thread."""
+    began, processor = time.perf_counter(), time.process_time()
+    for content in files:
+        function(content)
+    processor, clock = time.process_time() - processor, time.perf_counter() - began
+    return Rate(len(files) / processor, len(files) / clock)
+
+
+def time_stream(stream: Generator[HostBatch, None, None], workers: int, batches: int) -> Rate:
+    """Takes batches out of a running stream.
+
+    All the work of as many batches as are taken lies between two times at which the workers'
+    buffers are full. The clock starts when the buffers have been emptied.
+    """
+    buffered = 4 * max(1, workers)
+    wait_until_idle()
+    processor = processor_seconds()
+    for _ in range(buffered):
+        next(stream)
+    began = time.perf_counter()
+    for _ in range(batches):
+        next(stream)
+    clock = time.perf_counter() - began
+    wait_until_idle()
+    processor = processor_seconds() - processor
+    return Rate((buffered + batches) * _BATCH / processor, batches * _BATCH / clock)
+
+
+def pillow(content: bytes) -> Image.Image:
+    """Decodes to RGB at full size."""
+    return Image.open(io.BytesIO(content)).convert("RGB")
+
+
+def pillow_to_array(content: bytes) -> np.ndarray:
+    """Decodes to RGB at full size, into NumPy's memory."""
+    return np.asarray(pillow(content))
+
+
+def crop_and_resize(generator: np.random.Generator, content: bytes) -> np.ndarray:
+    """Decodes, crops at random and resizes to 224 pixels."""
+    choose_box = functools.partial(random_resized_crop_box, generator)
+    return decode_rgb(content, "a photo", choose_box, 224)
+
+
+def measure(examples: LabelledImages) -> dict[str, list[Rate]]:
+    """The rates of all rows in all rounds."""
+    files = [examples.images[i] for i in range(len(examples))]
+    generator = np.random.default_rng(0)
+    calls: dict[str, Callable[[bytes], Any]] = {
+        "bare decode": pillow,
+        "bare decode to an array": pillow_to_array,
+        "bare decode, crop, resize": functools.partial(crop_and_resize, generator),
+    }
+    order = EpochOrder(0, len(examples), _BATCH)
+    rates: dict[str, list[Rate]] = {name: [] for name in [*calls, *_STREAMS]}
+    with contextlib.ExitStack() as stack:
+        streams = {}
+        for name, (options, workers) in _STREAMS.items():
+            stream = train_stream(examples, order, np.arange(_BATCH), options, 0, 0, 10**9, workers)
+            streams[name] = stack.enter_context(contextlib.closing(stream))
+            next(stream)  # starts the workers
+        for _ in range(_ROUNDS.value):
+            for name, function in calls.items():
+                wait_until_idle()
+                rates[name].append(time_calls(function, files))
+            for name, (_, workers) in _STREAMS.items():
+                batches = len(files) // _BATCH
+                rates[name].append(time_stream(streams[name], workers, batches))
+    return rates
+
+
+def summarize(rates: dict[str, list[Rate]]) -> dict[str, dict[str, float]]:
+    """Medians, and the share of the bare decode's rate in the same round."""
+    bare = [rate.processor for rate in rates["bare decode"]]
+    work = [rate.processor for rate in rates["bare decode, crop, resize"]]
+
+    def share(name: str, of: list[float]) -> float:
+        pairs = zip(rates[name], of, strict=True)
+        return statistics.median(rate.processor / other for rate, other in pairs)
+
+    return {
+        name: {
+            "images_per_processor_second": statistics.median(rate.processor for rate in found),
+            "images_per_second": statistics.median(rate.clock for rate in found),
+            "share_of_bare_decode": share(name, bare),
+            "share_of_decode_crop_resize": share(name, work),
+        }
+        for name, found in rates.items()
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "load_average": os.getloadavg(),
+        "pillow": features.version("pil"),
+        "libjpeg_turbo": features.version("libjpeg_turbo"),
+        "numpy": np.__version__,
+        "grain": grain.__version__ if hasattr(grain, "__version__") else None,
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Prints a table for each size."""
+    del argv
+    console = Console(width=100)
+    record: dict[str, Any] = {"machine": machine(), "quality": _QUALITY, "sizes": {}}
+    console.print(f"{record['machine']['cpu']}, {record['machine']['cpu_count']} cores")
+    for size, (height, width) in _SIZES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            examples = write_photos(Path(folder), height, width, _IMAGES.value)
+            kilobytes = sum(map(len, (examples.images[i] for i in range(len(examples))))) / 1000
+            kilobytes /= len(examples)
+            rows = summarize(measure(examples))
+        table = Table(
+            "", "images / CPU s", "of bare", "of decode, crop", "images / s",
+            title=f"{size}, {kilobytes:.0f} kB on average",
+        )  # fmt: skip
+        for name, row in rows.items():
+            table.add_row(
+                name,
+                f"{row['images_per_processor_second']:,.0f}",
+                f"{row['share_of_bare_decode']:.0%}",
+                f"{row['share_of_decode_crop_resize']:.0%}",
+                f"{row['images_per_second']:,.0f}",
+            )
+        console.print(table)
+        record["sizes"][size] = {"kilobytes": kilobytes, "rows": rows}
+    if _RECORD.value:
+        Path(_RECORD.value).write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,120 @@
+"""Records what PyTorch's networks compute, for the tests of the backbones to compare with.
+
+python -m benchmarks.peers.record_backbones        (from the repository's root; needs .[peers])
+
+Weights, running statistics and images are made from names by tests/models/peer_weights.py, in the
+tests as here, so that a record holds outputs alone: a few KB a network. PyTorch computes in
+float64. The ImageNet networks are torchvision's; those for CIFAR are written below from the paper.
+"""
+
+import numpy as np
+import torch
+import torchvision
+from torch import nn
+
+from tests.models.peer_weights import CHANNELS, RECORDED, images, peer_tensor, recorded_columns
+
+BATCH = 4
+
+
+class CifarBlock(nn.Module):
+    """Two 3x3 convolutions and the shortcut of option A."""
+
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inner, outer, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outer)
+        self.conv2 = nn.Conv2d(outer, outer, 3, 1, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outer)
+        self.new, self.stride = outer - inner, stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Images `(B, inner, H, W)` to `(B, outer, H / stride, W / stride)`."""
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        x = x[:, :, :: self.stride, :: self.stride]
+        zeros = x.new_zeros(x.shape[0], self.new // 2, *x.shape[2:])
+        return torch.relu(y + torch.cat([zeros, x, zeros], dim=1))
+
+
+class CifarResNet(nn.Module):
+    """Images to features: a stem, three stages, global average pooling."""
+
+    def __init__(self, depth: int, width_factor: int) -> None:
+        super().__init__()
+        widths = [16 * width_factor, 32 * width_factor, 64 * width_factor]
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.layer1 = self._stage(widths[0], widths[0], blocks, 1)
+        self.layer2 = self._stage(widths[0], widths[1], blocks, 2)
+        self.layer3 = self._stage(widths[1], widths[2], blocks, 2)
+
+    def _stage(self, inner: int, outer: int, blocks: int, stride: int) -> nn.Sequential:
+        rest = [CifarBlock(outer, outer, 1) for _ in range(blocks - 1)]
+        return nn.Sequential(CifarBlock(inner, outer, stride), *rest)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Images `(B, 3, H, W)` to features `(B, D)`."""
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return self.layer3(self.layer2(self.layer1(x))).mean(dim=(2, 3))
+
+
+def without_head(name: str) -> nn.Module:
+    """A torchvision network that returns its features."""
+    network = torchvision.models.get_model(name, weights=None)
+    network.fc = nn.Identity()
+    return network
+
+
+def record(name: str, network: nn.Module, side: int) -> None:
+    """Writes features in both modes, and the statistics that training mode leaves."""
+    state = network.state_dict()
+    for key, value in state.items():
+        if not key.endswith("num_batches_tracked"):
+            value.copy_(torch.from_numpy(peer_tensor(key, tuple(value.shape))))
+    network.double()
+    inputs = torch.from_numpy(images(name, BATCH, side)).permute(0, 3, 1, 2).double()
+    norms = {
+        key: module for key, module in network.named_modules() if hasattr(module, "running_var")
+    }
+    counts = {}
+    for key, module in norms.items():
+        module.register_forward_pre_hook(
+            lambda _, args, key=key: counts.update({key: args[0].numel() // args[0].shape[1]})
+        )
+    with torch.no_grad():
+        evaluated = network.eval()(inputs)
+        trained = network.train()(inputs)
+    file = RECORDED / f"{name}.npz"
+    np.savez_compressed(
+        file,
+        batch=BATCH,
+        side=side,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        evaluated=recorded_columns(evaluated).astype(np.float32),
+        trained=recorded_columns(trained).astype(np.float32),
+        norms=list(norms),
+        counts=[counts[key] for key in norms],
+        running_mean=first_channels([module.running_mean for module in norms.values()]),
+        running_var=first_channels([module.running_var for module in norms.values()]),
+    )
+    print(f"{file.name}: {file.stat().st_size} bytes, features to {evaluated.max():.2f}")
+
+
+def first_channels(statistics: list[torch.Tensor]) -> np.ndarray:
+    """A few channels of each layer, `(layers, CHANNELS)`."""
+    return np.stack([statistic[:CHANNELS].float().numpy() for statistic in statistics])
+
+
+def main() -> None:
+    """Records every network that the tests compare."""
+    RECORDED.mkdir(exist_ok=True)
+    for depth, width_factor in ((20, 1), (32, 1), (32, 2), (32, 4)):
+        name = f"cifar_resnet{depth}_{width_factor}x"
+        record(name, CifarResNet(depth, width_factor), side=32)
+    for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d"):
+        record(name, without_head(name), side=64)
+
+
+if __name__ == "__main__":
+    main()

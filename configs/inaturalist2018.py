@@ -1,0 +1,30 @@
+"""iNaturalist 2018 (437,513 training images of 8,142 species, as they are): ResNet-50, 90 epochs.
+
+Data: `python -m spa_jax.data.prepare i_naturalist2018`; its validation images are the test set.
+Paper: Wang, Gao and Xie, AAAI 2026, has none of it; data of Van Horn et al., CVPR 2018; the recipe
+is ImageNet-LT's with a batch of 512 and its learning rate scaled by it.
+Command: python train.py --config=configs/inaturalist2018.py --workdir=runs/inaturalist2018
+Wall time: for accelerators; not measured yet. Expected figure: none at hand.
+Status: not run yet.
+"""
+
+from spa_jax.training.config import Config, default_config
+
+
+def get_config() -> Config:
+    """ResNet-50, batch 512, cosine from 0.2."""
+    config = default_config()
+    config.epochs = 90
+    config.batch_size = 512
+    config.eval_batch_size = 512
+    config.data.name = "i_naturalist2018"
+    config.data.profile = "natural"
+    config.data.feed = "stream"
+    config.augment.flip = True
+    config.model.name = "resnet50"
+    config.model.dtype = "bfloat16"
+    config.optimizer.learning_rate = 0.2
+    config.optimizer.warmup_epochs = 5.0
+    config.optimizer.weight_decay = 2e-4
+    config.loader.workers = 16
+    return config

@@ -1,0 +1,151 @@
+"""JPEG and PNG bytes to RGB pixels, cropped and resized, at a reduced scale where that suffices."""
+
+import contextlib
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from spa_jax.errors import InputError
+
+_FORMATS = ("JPEG", "PNG")
+# What Pillow is known to raise on broken files; a refusal to read a huge one included.
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+# Non-JPEG images are averaged by whole factors first, so far that bilinear resizing by at least
+# this factor remains.
+_REDUCING_GAP = 3.0
+
+
+class Box(NamedTuple):
+    """A rectangle within an image, in pixels of the whole image."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+def decode_crop(
+    data: bytes,
+    name: str,
+    choose_box: Callable[[int, int], Box] | None = None,
+    size: int | None = None,
+) -> Image.Image:
+    r"""Decodes one image and resizes a box of it to a square.
+
+    The box is chosen from the size in the header, before anything is decoded. A JPEG is then
+    decoded at 1/2, 1/4 or 1/8 of its scale, which skips the finest frequencies of its cosine
+    transform, if the box still has at least the output's size:
+
+    .. math:: r = \max \{r \in \{1, 2, 4, 8\} : \min(h, w) / r \ge size\}
+
+    Args:
+      data: a JPEG or PNG file: RGB, grey, CMYK or palette, 8 or 16 bit. Transparency is dropped,
+        and an orientation in the EXIF data is not applied, as usual for ImageNet.
+      name: of the image, for the error.
+      choose_box: `(height, width) -> box`; None takes the whole image.
+      size: pixels on each side of the output; None keeps the box's own size, rounded.
+
+    Returns:
+      An RGB image, resized bilinearly (with antialiasing).
+
+    Raises:
+      InputError: broken data, or another format; the message names the image.
+    """
+    with _broken_image(name):
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    box = Box(0, 0, image.height, image.width)
+    if choose_box is not None:
+        box = choose_box(image.height, image.width)
+    own = (max(1, round(box.width)), max(1, round(box.height)))
+    output = own if size is None else (size, size)
+    with _broken_image(name):
+        reduction = _decode(image, box, output)
+        image = _to_rgb(image)
+    top, left, height, width = (side / reduction for side in box)
+    right, bottom = min(left + width, image.width), min(top + height, image.height)
+    return image.resize(
+        output, Image.Resampling.BILINEAR, (left, top, right, bottom), _REDUCING_GAP
+    )
+
+
+def decode_rgb(
+    data: bytes,
+    name: str,
+    choose_box: Callable[[int, int], Box] | None = None,
+    size: int | None = None,
+) -> np.ndarray:
+    """:func:`decode_crop` as an array.
+
+    Args:
+      data: a JPEG or PNG file.
+      name: of the image, for the error.
+      choose_box: `(height, width) -> box`; None takes the whole image.
+      size: pixels on each side of the output; None keeps the box's own size, rounded.
+
+    Returns:
+      `(H, W, 3)` uint8.
+
+    Raises:
+      InputError: broken data, or another format; the message names the image.
+
+    Example:
+      >>> file = io.BytesIO()
+      >>> Image.new("L", (40, 30), 7).save(file, "PNG")
+      >>> decode_rgb(file.getvalue(), "seven", size=8)[0, 0].tolist()
+      [7, 7, 7]
+    """
+    return np.asarray(decode_crop(data, name, choose_box, size))
+
+
+def _decode(image: Image.Image, box: Box, output: tuple[int, int]) -> int:
+    """Decodes in place; returns by how much the scale was reduced."""
+    spare = min(box.width / output[0], box.height / output[1])
+    reduction = max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor <= spare)
+    full = image.size
+    if reduction > 1:
+        image.draft(None, (full[0] // reduction, full[1] // reduction))
+    image.load()
+    # Other formats ignore the draft.
+    return 1 if image.size == full else reduction
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns of the direct way
+    return image.convert("RGB")
+
+
+@contextlib.contextmanager
+def _broken_image(name: str) -> Iterator[None]:
+    """Turns what Pillow raises on a broken file into an InputError."""
+    try:
+        yield
+    except Image.UnidentifiedImageError as error:
+        raise InputError(
+            f"{name} is not a JPEG or PNG file, or its header is broken: fetch it again, convert "
+            "it, or take it out of the data set."
+        ) from error
+    except _PILLOW_ERRORS as error:
+        raise InputError(
+            f"{name} cannot be decoded ({' '.join(str(error).split())}): fetch it again, or take "
+            "it out of the data set."
+        ) from error

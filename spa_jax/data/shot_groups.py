@@ -1,0 +1,103 @@
+"""Many-, medium- and few-shot classes, by the rules that published tables use."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from spa_jax.errors import InputError
+
+SHOT_GROUP_RULES = {
+    "auto": "thirds for 10 classes or fewer, otherwise above_100_below_20",
+    "thirds": "the k largest classes / the rest / the k smallest, k = max(1, floor(0.3 C))",
+    "above_100_below_20": "more than 100 / 20 to 100 / fewer than 20 training images",
+    "oltr": "100 or more / 21 to 99 / 20 or fewer training images",
+    "glmc": "more than 100 / 21 to 100 / 20 or fewer training images",
+    "mislas": "by rank: 3 / 4 / 3 of 10 classes, 36 / 35 / 29 of 100, 390 / 445 / 165 of 1000",
+}
+"""Names of the rules, and what they say. `above_100_below_20` is that of the decoupling and RIDE
+code, `oltr` of ImageNet-LT's authors, `glmc` of GLMC and SpA, `mislas` of MiSLAS, ETF and ARB."""
+
+_MISLAS_RANKS = {10: (3, 7), 100: (36, 71), 1000: (390, 835)}
+
+
+def shot_groups(counts: Sequence[int], rule: str = "auto") -> dict[str, list[int]]:
+    """Classes by how many training images they have: many, medium and few.
+
+    Args:
+      counts: training images of each class.
+      rule: a key of :data:`SHOT_GROUP_RULES`. Rules by rank break ties by label.
+
+    Returns:
+      `{"many": labels, "medium": labels, "few": labels}`; a group may be empty.
+
+    Raises:
+      InputError: an unknown rule, or one that does not know this number of classes.
+
+    Example:
+      >>> shot_groups([50, 40, 30, 20])
+      {'many': [0], 'medium': [1, 2], 'few': [3]}
+    """
+    sizes = np.asarray(counts)
+    num_classes = len(sizes)
+    check_shot_group_rule(rule, num_classes)
+    rule = _resolve(rule, num_classes)
+    if rule in ("thirds", "mislas"):
+        order = np.argsort(-sizes, kind="stable")
+        many_to, few_from = _ranks(rule, num_classes)
+        groups = (order[:many_to], order[many_to:few_from], order[few_from:])
+    else:
+        many, few = _THRESHOLDS[rule]
+        is_many, is_few = many(sizes), few(sizes)
+        groups = (np.where(part)[0] for part in (is_many, ~is_many & ~is_few, is_few))
+    return {
+        name: sorted(labels.tolist())
+        for name, labels in zip(("many", "medium", "few"), groups, strict=True)
+    }
+
+
+def shot_group_rule(num_classes: int, rule: str = "auto") -> str:
+    """The rule of :func:`shot_groups` in words, for the run's record."""
+    check_shot_group_rule(rule, num_classes)
+    rule = _resolve(rule, num_classes)
+    if rule == "thirds":
+        k = _ranks(rule, num_classes)[0]
+        return f"the {k} largest classes / the rest / the {k} smallest, by training images"
+    if rule == "mislas":
+        many_to, few_from = _ranks(rule, num_classes)
+        bounds = f"0-{many_to} / {many_to}-{few_from} / {few_from}-{num_classes}"
+        return f"by training images, ranks {bounds}"
+    return SHOT_GROUP_RULES[rule]
+
+
+def check_shot_group_rule(rule: str, num_classes: int) -> None:
+    """Raises InputError for an unknown rule, or one that does not fit the number of classes."""
+    if rule not in SHOT_GROUP_RULES:
+        raise InputError(
+            f"The rule of the shot groups must be one of {', '.join(SHOT_GROUP_RULES)}; "
+            f"got {rule!r}."
+        )
+    if rule == "mislas" and num_classes not in _MISLAS_RANKS:
+        raise InputError(
+            f"The shot groups of MiSLAS are defined for 10, 100 and 1000 classes, not for "
+            f"{num_classes}: choose another rule."
+        )
+
+
+_THRESHOLDS = {
+    "above_100_below_20": (lambda n: n > 100, lambda n: n < 20),
+    "oltr": (lambda n: n >= 100, lambda n: n <= 20),
+    "glmc": (lambda n: n > 100, lambda n: n <= 20),
+}
+
+
+def _resolve(rule: str, num_classes: int) -> str:
+    if rule == "auto":
+        return "thirds" if num_classes <= 10 else "above_100_below_20"
+    return rule
+
+
+def _ranks(rule: str, num_classes: int) -> tuple[int, int]:
+    if rule == "mislas":
+        return _MISLAS_RANKS[num_classes]
+    k = max(1, int(0.3 * num_classes))
+    return k, num_classes - k

@@ -1,0 +1,299 @@
+"""Losses on logits for long-tailed classes, one number per example.
+
+Targets are integer labels `(B,)`, or soft targets `(B, C)` whose rows need not sum to 1: losses are
+linear in them, so that mixed targets give the mixed loss. The caller takes the mean. A label
+outside [0, C) is refused when its value is known; traced, its example has loss 0.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int, Num, Shaped
+
+from spa_jax.alignment.class_means import check_labels
+from spa_jax.alignment.geometry import widen
+from spa_jax.errors import InputError
+
+Logits = Float[Array | np.ndarray, "B C"]
+Labels = Int[Array | np.ndarray, " B"]
+Targets = Labels | Float[Array | np.ndarray, "B C"]
+Counts = Num[Array | np.ndarray, " C"]
+Scalar = Num[Array | np.ndarray, ""] | float
+
+LOG_ABSENT = -1e9
+"""Stands for the logarithm of the count 0: its exponential is 0, and sums of it stay finite."""
+
+
+def cross_entropy(logits: Logits, targets: Targets) -> Float[Array, " B"]:
+    r"""Softmax cross-entropy.
+
+    .. math:: L = -\sum_c t_c \log \frac{e^{z_c}}{\sum_j e^{z_j}}
+
+    Args:
+      logits: `(B, C)` floating; minus infinity takes a class out.
+      targets: `(B,)` integer labels, or `(B, C)` soft targets >= 0 with any sum.
+
+    Returns:
+      `(B,)` float32.
+
+    Raises:
+      InputError: shapes or dtypes that do not fit, or a known label outside [0, C).
+
+    Example:
+      >>> jnp.exp(-cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3]))).tolist()
+      [0.25, 0.25]
+    """
+    check_matrix(logits, "logits")
+    return optax.safe_softmax_cross_entropy(widen(logits), target_weights(targets, logits.shape))
+
+
+def log_prior(counts: Counts) -> Float[Array, " C"]:
+    r"""Logarithm of the share of each class.
+
+    .. math:: \log \pi_c = \log (n_c / \sum_j n_j)
+
+    Args:
+      counts: `(C,)` training examples of each class, above 0. Traced counts are not checked.
+
+    Returns:
+      `(C,)` float32.
+
+    Raises:
+      InputError: a known count that is not above 0.
+
+    Example:
+      >>> jnp.exp(log_prior(jnp.array([30, 10]))).tolist()
+      [0.75, 0.25]
+    """
+    check_counts(counts, "the logarithm of its share")
+    sizes = jnp.asarray(counts, jnp.float32)
+    return jnp.log(sizes / jnp.sum(sizes))
+
+
+def logit_adjusted(
+    logits: Logits, targets: Targets, log_prior: Float[Array | np.ndarray, " C"], tau: Scalar = 1.0
+) -> Float[Array, " B"]:
+    r"""Logit-adjusted loss; with `tau` 1 it is balanced softmax.
+
+    .. math:: L = \operatorname{CE}(z + \tau \log \pi, t)
+
+    Balanced softmax has the counts in the place of the shares: they differ by a constant shift,
+    which cross-entropy does not see. Predict with the plain logits.
+
+    Args:
+      logits: `(B, C)` floating.
+      targets: `(B,)` integer labels or `(B, C)` soft targets.
+      log_prior: `(C,)`, from :func:`log_prior`; a constant shift of it does not matter.
+      tau: strength, 0 is cross-entropy.
+
+    Returns:
+      `(B,)` float32.
+
+    Raises:
+      InputError: as :func:`cross_entropy`.
+
+    Example:
+      >>> prior = jnp.log(jnp.array([0.75, 0.25]))
+      >>> jnp.exp(-logit_adjusted(jnp.zeros((1, 2)), jnp.array([1]), prior)).tolist()
+      [0.25]
+
+    Reference:
+      Menon et al., "Long-tail learning via logit adjustment", ICLR 2021; Ren et al., "Balanced
+      Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020.
+    """
+    check_matrix(logits, "logits")
+    prior = class_row(log_prior, logits.shape[1], "log_prior")
+    return cross_entropy(widen(logits) + tau * prior, targets)
+
+
+def adjust_logits(
+    logits: Logits, log_prior: Float[Array | np.ndarray, " C"], tau: Scalar = 1.0
+) -> Float[Array, "B C"]:
+    r"""Post-hoc logit adjustment of a classifier trained with plain cross-entropy.
+
+    .. math:: z - \tau \log \pi
+
+    Args:
+      logits: `(B, C)` floating.
+      log_prior: `(C,)`, from :func:`log_prior`.
+      tau: strength, 0 leaves the logits as they are.
+
+    Returns:
+      `(B, C)` float32, to take the largest of.
+
+    Raises:
+      InputError: shapes or dtypes that do not fit.
+
+    Example:
+      >>> prior = jnp.log(jnp.array([0.75, 0.25]))
+      >>> jnp.argmax(adjust_logits(jnp.array([[0.5, 0.0]]), prior)).item()
+      1
+
+    Reference:
+      Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
+    """
+    check_matrix(logits, "logits")
+    return widen(logits) - tau * class_row(log_prior, logits.shape[1], "log_prior")
+
+
+def arb(
+    logits: Logits, targets: Targets, counts: Counts, limit: float = 30.0
+) -> Float[Array, " B"]:
+    r"""Attraction-repulsion-balanced (ARB) loss.
+
+    .. math:: L = -\sum_c t_c \log \frac{e^{z_c}}{\sum_j (n_j / n_c) e^{z_j}}
+
+    with logits clamped to [-`limit`, `limit`]; the gradient is 0 beyond. With the counts of the
+    whole training set it is balanced softmax on clamped logits.
+
+    Args:
+      logits: `(B, C)` floating.
+      targets: `(B,)` integer labels or `(B, C)` soft targets.
+      counts: `(C,)`, >= 0, examples of each class in the whole batch, before mixing
+        (:func:`batch_counts`), or in the training set. A class of count 0 drops out of the sum; for
+        an example that has it as a target, its count is 1, so that the loss stays finite.
+      limit: largest absolute logit.
+
+    Returns:
+      `(B,)` float32.
+
+    Raises:
+      InputError: as :func:`cross_entropy`; known counts that are below 0 or all 0.
+
+    Example:
+      >>> loss = arb(jnp.zeros((1, 3)), jnp.array([1]), jnp.array([3, 1, 0]))
+      >>> jnp.exp(-loss).tolist()
+      [0.25]
+
+    Reference:
+      Xie et al., "Neural collapse inspired attraction-repulsion-balanced loss for imbalanced
+      learning", Neurocomputing 527, 2023.
+    """
+    check_matrix(logits, "logits")
+    sizes = class_row(counts, logits.shape[1], "counts")
+    if is_known(counts) and not (np.min(counts) >= 0 and np.max(counts) > 0):
+        raise InputError(
+            f"ARB needs class counts >= 0, not all 0, got {np.asarray(counts)[:3].tolist()}...: "
+            "pass batch_counts(labels, num_classes) or the class counts of the training set."
+        )
+    weights = target_weights(targets, logits.shape)
+    sizes = jnp.where((sizes == 0) & (weights > 0), 1.0, sizes)
+    log_sizes = jnp.where(sizes > 0, jnp.log(sizes), LOG_ABSENT)
+    wide = widen(logits)
+    # Not jnp.clip: at the limit itself its gradient is one half.
+    clamped = jnp.where(jnp.abs(wide) <= limit, wide, jnp.sign(wide) * limit)
+    return cross_entropy(clamped + log_sizes, weights)
+
+
+def batch_counts(
+    labels: Labels, num_classes: int, axis_name: str | None = None
+) -> Float[Array, " C"]:
+    """Examples of each class in the whole batch.
+
+    Args:
+      labels: `(B,)` integers in [0, C), before mixing; this device's part under `axis_name`.
+      num_classes: C.
+      axis_name: mapped axis of `jax.pmap` or `jax.shard_map`, over which counts are added.
+
+    Returns:
+      `(C,)` float32.
+
+    Raises:
+      InputError: a known label outside [0, C).
+
+    Example:
+      >>> batch_counts(jnp.array([0, 2, 2]), 3).tolist()
+      [1.0, 0.0, 2.0]
+    """
+    counts = jnp.sum(target_weights(labels, (labels.shape[0], num_classes)), axis=0)
+    return counts if axis_name is None else jax.lax.psum(counts, axis_name)
+
+
+def mix_targets(
+    labels_a: Labels,
+    labels_b: Labels,
+    lam: Scalar | Float[Array | np.ndarray, " B"],
+    num_classes: int,
+) -> Float[Array, "B C"]:
+    r"""Soft targets of mixup and cutmix.
+
+    .. math:: t = \lambda e_a + (1 - \lambda) e_b
+
+    Args:
+      labels_a: `(B,)` integers in [0, C).
+      labels_b: `(B,)` integers in [0, C), the partners.
+      lam: share of the first, in [0, 1]: one number or `(B,)`. An array is used as given.
+      num_classes: C.
+
+    Returns:
+      `(B, C)` float32.
+
+    Raises:
+      InputError: a number `lam` outside [0, 1], or a known label outside [0, C).
+
+    Example:
+      >>> mix_targets(jnp.array([0, 1]), jnp.array([2, 1]), 0.75, 3).tolist()
+      [[0.75, 0.0, 0.25], [0.0, 1.0, 0.0]]
+
+    Reference:
+      Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
+    """
+    if isinstance(lam, float | int) and not 0 <= lam <= 1:
+        raise InputError(f"lam must be in [0, 1], got {lam}: it is the share of the first label.")
+    shape = (labels_a.shape[0], num_classes)
+    share = jnp.broadcast_to(jnp.asarray(lam, jnp.float32), shape[:1])[:, None]
+    return share * target_weights(labels_a, shape) + (1.0 - share) * target_weights(labels_b, shape)
+
+
+def target_weights(targets: Targets, shape: tuple[int, ...]) -> Float[Array, "B C"]:
+    """Targets as `(B, C)` weights in float32 at least: one-hot rows of labels, or soft targets."""
+    if shape[0] == 0:
+        raise InputError("The batch holds no example: skip the loss of an empty batch.")
+    try:
+        check_labels(targets, shape[0], shape[1])
+    except ValueError as error:
+        raise InputError(f"The targets do not fit: {error}") from error
+    # A gather by label would give the last class, the rarest, to the label -1.
+    return jax.nn.one_hot(targets, shape[1]) if targets.ndim == 1 else widen(targets)
+
+
+def class_row(
+    values: Num[Array | np.ndarray, " C"], num_classes: int, name: str
+) -> Float[Array, "1 C"]:
+    """One number for each class, as a row in float32 at least; another shape is an InputError."""
+    if values.shape != (num_classes,):
+        raise InputError(
+            f"{name} must have shape ({num_classes},), one number a class, got {values.shape}."
+        )
+    row = jnp.asarray(values)[None]
+    return row.astype(jnp.promote_types(row.dtype, jnp.float32))
+
+
+def check_matrix(values: Shaped[Array | np.ndarray, "..."], name: str) -> None:
+    """Raises InputError unless the values are a floating matrix, one row for each example."""
+    if values.ndim != 2 or not jnp.issubdtype(values.dtype, jnp.floating):
+        raise InputError(
+            f"{name} must be a floating matrix, one row an example, got shape {values.shape} and "
+            f"dtype {values.dtype}."
+        )
+
+
+def is_known(values: Shaped[Array | np.ndarray, "..."]) -> bool:
+    """Whether this process can read the values: not traced, and not spread over processes."""
+    return not isinstance(values, Tracer) and getattr(values, "is_fully_addressable", True)
+
+
+def check_counts(counts: Counts, quantity: str) -> None:
+    """Raises InputError if a known class count is not above 0, as the quantity needs it."""
+    if not is_known(counts):
+        return
+    sizes = np.asarray(counts)
+    (wrong,) = np.nonzero(~((sizes > 0) & (sizes < np.inf)))
+    if len(wrong):
+        named = ", ".join(f"class {c}: {sizes[c]}" for c in wrong[:3])
+        raise InputError(
+            f"{len(wrong)} of {len(sizes)} class counts are not above 0 ({named}), as {quantity} "
+            "needs: pass the counts of a training set that has every class."
+        )

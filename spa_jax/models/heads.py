@@ -1,0 +1,212 @@
+"""Heads: features `(B, D)` to logits `(B, C)`, in float32. All are called as `head(f, train)`."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Key
+
+from spa_jax.alignment import simplex_etf, unit_rows
+from spa_jax.errors import InputError
+
+# PyTorch's `kaiming_normal_`: of the fan-in, and not truncated.
+_KAIMING_NORMAL = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class LinearHead(nn.Module):
+    r"""A linear classifier, :math:`f W + b`, with the parameters and start of `flax.linen.Dense`.
+
+    Attributes:
+      num_classes: C.
+      use_bias: whether there is a b; it starts at zero.
+    """
+
+    num_classes: int
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "B D"], train: bool) -> Float[Array, "B num_classes"]:
+        """Features `(B, D)` to logits `(B, C)`; `kernel` is `(D, C)`, `bias` `(C,)`."""
+        del train
+        shape = (features.shape[-1], self.num_classes)
+        logits = features @ self.param("kernel", nn.initializers.lecun_normal(), shape)
+        if not self.use_bias:
+            return logits
+        bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
+        return logits + bias[None]
+
+
+class CosineHead(nn.Module):
+    r"""The cosine of feature and class weight, times a scale: lengths and a bias play no part.
+
+    .. math:: z_c = s \, \langle \hat f, \hat w_c \rangle
+
+    The columns of the kernel start as unit vectors in uniformly random directions. A zero feature
+    or column has the logit 0 and the gradient 0.
+
+    Attributes:
+      num_classes: C.
+      scale: s, > 0. The LDAM loss multiplies by its own, and wants 1 here.
+      learnable_scale: s is a parameter, `scale`, that starts there.
+
+    Raises:
+      InputError: `scale` is not positive.
+    """
+
+    num_classes: int
+    scale: float = 30.0
+    learnable_scale: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise InputError(
+                f"The scale of a cosine head multiplies its logits and is positive, got "
+                f"scale={self.scale}; 30 is usual."
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "B D"], train: bool) -> Float[Array, "B num_classes"]:
+        """Features `(B, D)` to logits `(B, C)` in [-s, s]; `kernel` is `(D, C)`."""
+        del train
+        shape = (features.shape[-1], self.num_classes)
+        kernel = self.param("kernel", _unit_columns, shape)
+        scale = jnp.float32(self.scale)
+        if self.learnable_scale:
+            scale = self.param("scale", nn.initializers.constant(self.scale), ())
+        return scale * _cosines(unit_rows(features), unit_rows(kernel.T).T)
+
+
+class EtfHead(nn.Module):
+    r"""Class weights fixed as a simplex equiangular tight frame; only the features are trained.
+
+    .. math:: z_c = \langle \hat h, m_c \rangle, \quad h = \operatorname{BatchNorm}(f), \quad
+       M = \sqrt{C / (C - 1)} \, P (I - \tfrac{1}{C} 1 1^\top), \quad P^\top P = I
+
+    The `(D, C)` kernel M, its orientation drawn from the key of `init`, is no parameter: it is
+    `kernel` in the variable collection `constants`, which `init` returns next to `params`. Keep it
+    in the checkpoint and pass it to `apply`: the key would not give the same frame again under
+    another version of JAX. Normalised features :math:`\hat h`, which live where the frame does, are
+    sown as `features` in the collection `intermediates`.
+
+    Attributes:
+      num_classes: C, 2 or more.
+      batch_norm: h is f with batch normalisation, as published for CIFAR; False: h = f.
+      axis_name: as in the backbones.
+
+    Raises:
+      InputError: fewer than two classes, or features too narrow for the frame: D < C - 1.
+
+    Reference:
+      Yang, Chen, Li, Xie, Lin and Tao, "Inducing neural collapse in imbalanced learning: do we
+      really need a learnable classifier at the end of deep neural network?", NeurIPS 2022.
+    """
+
+    num_classes: int
+    batch_norm: bool = True
+    axis_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise InputError(
+                f"A simplex ETF holds 2 classes or more, got num_classes={self.num_classes}; use "
+                f"another head."
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "B D"], train: bool) -> Float[Array, "B num_classes"]:
+        """Features `(B, D)` to logits `(B, C)`, the cosines with the frame, in [-1, 1]."""
+        dim = features.shape[-1]
+        if dim < self.num_classes - 1:
+            raise InputError(
+                f"A simplex ETF of {self.num_classes} classes needs features of width "
+                f"{self.num_classes - 1} or more, got {dim}; use a wider backbone "
+                f"(model.width_factor) or another head."
+            )
+        kernel = self.variable("constants", "kernel", self._frame, dim).value
+        if self.batch_norm:
+            features = nn.BatchNorm(
+                use_running_average=not train,
+                momentum=0.9,
+                epsilon=1e-5,
+                axis_name=self.axis_name,
+                name="bn",
+            )(features)
+        directions = unit_rows(features)
+        self.sow("intermediates", "features", directions)
+        return _cosines(directions, kernel)
+
+    def _frame(self, dim: int) -> Float[Array, "dim num_classes"]:
+        return simplex_etf(self.num_classes, dim, self.make_rng("params")).T
+
+
+class GlmcOutputs(NamedTuple):
+    """What the GLMC loss needs of one view of a batch.
+
+    Attributes:
+      logits: `(B, C)` of the plain classifier, `fc`.
+      logits_cb: `(B, C)` of the class-balanced one, `fc_cb`, by which a GLMC network classifies.
+      projected: `(B, projection_dim)`, z.
+      predicted: `(B, projection_dim)`, p, computed from z.
+    """
+
+    logits: Float[Array, "B C"]
+    logits_cb: Float[Array, "B C"]
+    projected: Float[Array, "B P"]
+    predicted: Float[Array, "B P"]
+
+
+class GlmcHeads(nn.Module):
+    r"""GLMC's two linear classifiers, and the projector and predictor of its consistency loss.
+
+    .. math:: o = f W + b, \quad o_{cb} = f W_{cb} + b_{cb}, \quad z = f A + a, \quad p = z Q + q
+
+    There is no activation or normalisation between z and p. Kernels start He-normal of the fan-in,
+    biases uniform within :math:`1 / \sqrt{D}`, as in PyTorch. The layers are `fc`, `fc_cb`,
+    `projector` and `predictor`.
+
+    Attributes:
+      num_classes: C.
+      projection_dim: width of z and p. GLMC has 128 on CIFAR and 256 elsewhere.
+
+    Reference:
+      Du, Yang, Jia, Nan, Chen and Yang, "Global and local mixture consistency cumulative learning
+      for long-tailed visual recognitions", CVPR 2023.
+    """
+
+    num_classes: int
+    projection_dim: int = 128
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "B D"], train: bool) -> GlmcOutputs:
+        """Features `(B, D)` to two logits `(B, C)`, z and p."""
+        del train
+        projected = _linear(self.projection_dim, features, "projector")
+        return GlmcOutputs(
+            logits=_linear(self.num_classes, features, "fc"),
+            logits_cb=_linear(self.num_classes, features, "fc_cb"),
+            projected=projected,
+            predicted=_linear(self.projection_dim, projected, "predictor"),
+        )
+
+
+def _linear(width: int, inputs: Float[Array, "B D"], name: str) -> Float[Array, "B width"]:
+    bound = inputs.shape[-1] ** -0.5
+
+    def bias_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return nn.Dense(width, kernel_init=_KAIMING_NORMAL, bias_init=bias_init, name=name)(inputs)
+
+
+def _unit_columns(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "D C"]:
+    return unit_rows(jax.random.normal(key, shape[::-1])).T
+
+
+def _cosines(unit_features: Float[Array, "B D"], unit_kernel: Float[Array, "D C"]) -> Array:
+    # A product of shorter floats would err by several thousandths, which a scale or a loss of
+    # 1 - cosine near collapse makes large.
+    return jnp.matmul(unit_features, unit_kernel, precision=jax.lax.Precision.HIGHEST)

@@ -1,0 +1,123 @@
+"""A training batch, and what the network is given of it: augmented, mixed, normalised."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from spa_jax.data.mixing import box_share, cutmix, cutmix_box, mix_coefficient, mixup
+from spa_jax.data.pipeline import AugmentOptions, augment_one
+from spa_jax.training.config import Config
+
+Normalize = Callable[[UInt8[Array, "B H W K"]], Float[Array, "B H W K"]]
+
+# Streams of a step's key that positions in a batch, which count up from 0, never reach.
+PARTNER_STREAM = 2**32 - 1
+_MIX_STREAM = 2**32 - 2
+
+
+class Batch(flax.struct.PyTreeNode):
+    """Examples, and where each stands in the global batch (its randomness belongs to it).
+
+    Attributes:
+      images: `(B, H, W, channels)` uint8.
+      labels: `(B,)` int32.
+      positions: `(B,)` int32, place in the global batch.
+      mask: `(B,)` float32, 0 for padding; None: every example counts.
+      partner: the examples that these are mixed with; None without mixing.
+    """
+
+    images: Any
+    labels: Any
+    positions: Any
+    mask: Any = None
+    partner: "Batch | None" = None
+
+
+class Inputs(flax.struct.PyTreeNode):
+    """What the network sees of a batch, and the labels that it stands for.
+
+    Attributes:
+      images: `(B, H, W, channels)` float32, normalised.
+      labels: `(B,)` int32.
+      partner_labels: `(B,)` int32, of the examples mixed in; None without mixing.
+      share: f32 scalar, the share of `labels` in a mixed image; None without mixing.
+    """
+
+    images: Any
+    labels: Any
+    partner_labels: Any = None
+    share: Any = None
+
+    def over_labels(
+        self, function: Callable[[Array, Array], Array], logits: Float[Array, "B C"]
+    ) -> Float[Array, " B"]:
+        """`function(logits, labels)`, averaged over both labels of a mixed image by share."""
+        own = function(logits, self.labels)
+        if self.partner_labels is None:
+            return own
+        return self.share * own + (1.0 - self.share) * function(logits, self.partner_labels)
+
+    def targets(self, num_classes: int) -> Int[Array, " B"] | Float[Array, "B C"]:
+        """Labels `(B,)`, or `(B, C)` shares where images are mixed."""
+        if self.partner_labels is None:
+            return self.labels
+        own, partner = (
+            jax.nn.one_hot(labels, num_classes) for labels in (self.labels, self.partner_labels)
+        )
+        return self.share * own + (1.0 - self.share) * partner
+
+
+def partner_order(rng: Key[Array, ""], step: Int[Array, ""], batch_size: int) -> Array:
+    """A permutation of the global batch: which example each one is mixed with."""
+    key = jax.random.fold_in(jax.random.fold_in(rng, step), PARTNER_STREAM)
+    return jax.random.permutation(key, batch_size)
+
+
+def prepare(
+    rng: Key[Array, ""], step: Int[Array, ""], batch: Batch, config: Config, normalize: Normalize
+) -> Inputs:
+    """Augments each example with the key of (seed, step, position), and mixes it with its partner.
+
+    One coefficient, and for CutMix one box, serves the whole batch; both belong to (seed, step).
+    """
+    step_key = jax.random.fold_in(rng, step)
+    options = augment_options(config)
+
+    def seen(part: Batch) -> Float[Array, "B H W K"]:
+        def one(position: Array, image: Array) -> Array:
+            return augment_one(jax.random.fold_in(step_key, position), image, options)
+
+        if options == AugmentOptions():
+            return normalize(part.images)
+        return normalize(jax.vmap(one)(part.positions, part.images))
+
+    images = seen(batch)
+    if batch.partner is None:
+        return Inputs(images, batch.labels)
+    other = seen(batch.partner)
+    share_key, box_key = jax.random.split(jax.random.fold_in(step_key, _MIX_STREAM))
+    share = mix_coefficient(share_key, config.augment.mix_alpha)
+    if config.augment.mix == "mixup":
+        mixed = mixup(images, other, share)
+    else:
+        height, width = images.shape[1:3]
+        box = cutmix_box(box_key, height, width, share)
+        mixed = jax.vmap(lambda image, partner: cutmix(image, partner, box))(images, other)
+        share = box_share(box, height, width)
+    return Inputs(mixed, batch.labels, batch.partner.labels, share)
+
+
+def augment_options(config: Config) -> AugmentOptions:
+    """What happens to a single image on the device."""
+    augment = config.augment
+    return AugmentOptions(
+        crop_padding=augment.crop_padding,
+        flip=augment.flip,
+        policy=augment.policy,
+        randaugment_layers=augment.randaugment_layers,
+        randaugment_magnitude=augment.randaugment_magnitude,
+        cutout=augment.cutout,
+    )

@@ -1,0 +1,88 @@
+"""What a configuration names: its data set, the feed that brings it, and the network."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from spa_jax.data.dataset import LongTailedDataset
+from spa_jax.data.digits import load_digits_lt
+from spa_jax.data.shot_groups import check_shot_group_rule
+from spa_jax.data.sources import open_source
+from spa_jax.data.splits import SplitOptions, make_split
+from spa_jax.models.cifar_resnet import CifarResNet
+from spa_jax.models.classifier import Classifier
+from spa_jax.models.imagenet_resnet import ImageNetResNet
+from spa_jax.models.small_resnet import SmallResNet
+from spa_jax.training.config import Config
+from spa_jax.training.devices import Layout
+from spa_jax.training.feeds import DEVICE_BYTES, Feed, ResidentFeed
+from spa_jax.training.stream_feed import StreamFeed
+
+
+def load_data(config: Config) -> LongTailedDataset:
+    """Loads the data set that `config.data` describes; InputError if it is missing or broken."""
+    options = split_options(config)
+    if config.data.name == "digits":
+        data = load_digits_lt(options)
+    else:
+        data = make_split(
+            open_source(config.data.name, config.data.folder, config.data.verify), options
+        )
+    check_shot_group_rule(config.data.shot_groups, data.num_classes)
+    return data
+
+
+def split_options(config: Config) -> SplitOptions:
+    """The fields of `config.data` that say which images train."""
+    data = config.data
+    return SplitOptions(
+        profile=data.profile,
+        protocol=data.protocol,
+        imbalance_factor=data.imbalance_factor,
+        n_max=data.n_max,
+        class_order=data.class_order,
+        class_order_seed=data.class_order_seed,
+        seed=None if data.split_seed == -1 else data.split_seed,
+        validation=data.validation,
+        train_list=data.train_list,
+        test_list=data.test_list,
+    )
+
+
+def build_feed(layout: Layout, config: Config, data: LongTailedDataset) -> Feed:
+    """The devices' memory if the images fit there, otherwise a stream of batches."""
+    feed = config.data.feed
+    if feed == "auto":
+        feed = "device" if _fits_on_device(data) else "stream"
+    if feed == "device":
+        return ResidentFeed(layout, config, data)
+    return StreamFeed(layout, config, data)
+
+
+def build_model(config: Config, num_classes: int, axis_name: str | None) -> Classifier:
+    """The network that `config.model` describes."""
+    model = config.model
+    norm_axis = axis_name if model.batch_norm == "global" else None
+    dtype = jnp.dtype(model.dtype)
+    backbone: Any
+    if model.name == "small":
+        backbone = SmallResNet(
+            widths=tuple(model.widths),
+            blocks=model.blocks,
+            stem_stride=model.stem_stride,
+            axis_name=norm_axis,
+        )
+    elif model.name == "cifar_resnet":
+        backbone = CifarResNet(model.depth, model.width_factor, axis_name=norm_axis, dtype=dtype)
+    else:
+        backbone = ImageNetResNet(model.name, axis_name=norm_axis, dtype=dtype)
+    return Classifier(backbone, num_classes)
+
+
+def _fits_on_device(data: LongTailedDataset) -> bool:
+    parts = [part for part in (data.train, data.test, data.validation) if part is not None]
+    images = [part.images for part in parts]
+    return all(isinstance(array, np.ndarray) for array in images) and (
+        sum(array.nbytes for array in images if isinstance(array, np.ndarray)) <= DEVICE_BYTES
+    )

@@ -1,0 +1,74 @@
+"""Whose folder a run's folder is: the configuration that made it, and which fields may change."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from spa_jax.errors import InputError
+from spa_jax.files import write_text_whole
+from spa_jax.training.config import Config
+
+# A run may be continued with other values of these: they do not change what is computed.
+FREE_ON_RESUME = ("parallel", "checkpoint", "loader", "logging")
+
+
+def flatten_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with dotted keys; tuples become lists, as in JSON."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten_config(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def differing_fields(
+    one: dict[str, Any], other: dict[str, Any], free: tuple[str, ...]
+) -> list[str]:
+    """Fields in which two flattened configurations differ, but for the groups in `free`."""
+    return [
+        field
+        for field in sorted(one.keys() | other.keys())
+        if field.split(".")[0] not in free and one.get(field) != other.get(field)
+    ]
+
+
+def check_workdir(workdir: Path, config: Config) -> None:
+    """Raises InputError if the workdir holds a run that was made by another config.
+
+    Every field counts but those in `FREE_ON_RESUME`; the message lists the fields that differ.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"{workdir} is a file, and a run needs a folder: choose another.")
+    path = workdir / "config.json"
+    if path.exists():
+        try:
+            old = json.loads(path.read_text())
+            if not isinstance(old, dict):
+                raise ValueError("it holds no JSON object")
+        except ValueError as error:
+            raise InputError(f"{path} cannot be read ({error}): choose another workdir.") from error
+        _check_same(flatten_config(old), flatten_config(config.to_dict()), workdir)
+    elif any((workdir / name).exists() for name in ("metrics.jsonl", "checkpoints")):
+        raise InputError(
+            f"{workdir} holds files of a run but no config.json: choose another workdir."
+        )
+
+
+def write_config(workdir: Path, config: Config) -> None:
+    """Writes `config.json`, which from then on claims the workdir for this run."""
+    write_text_whole(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None:
+    differing = [
+        f"{field} ({old.get(field)!r} there, {new.get(field)!r} now)"
+        for field in differing_fields(old, new, FREE_ON_RESUME)
+    ]
+    if differing:
+        raise InputError(
+            f"{workdir} was made by another config; these fields differ: {', '.join(differing)}. "
+            "Choose another folder with --workdir, or --out of spa_jax.compare, or run with the "
+            "old values to continue that run."
+        )

@@ -1,0 +1,203 @@
+"""Training from a stream of JPEG files: the same whatever decodes it, on however many devices."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from spa_jax.data.dataset import LongTailedDataset
+from spa_jax.training.build import load_data
+from spa_jax.training.loop import run
+from spa_jax.training.program import Program
+from tests.data.tiny_jpeg import smooth_image
+from tests.refusals import refusal
+from tests.training.small import small_config
+from tests.training.test_parallel import assert_close
+from tests.training.test_processes import REPOSITORY, free_port
+
+HOST = """
+import sys
+from pathlib import Path
+import jax
+from tests.training.test_stream_training import stream_config
+from spa_jax.training.loop import run
+
+if __name__ == "__main__":
+    number, port, workdir, folder = sys.argv[1:]
+    jax.config.update("jax_num_cpu_devices", 2)
+    jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(number))
+    run(stream_config(folder), Path(workdir))
+"""
+
+
+def stream_config(folder, **changes):
+    """Three epochs of two steps on images of 12 pixels."""
+    settings = {
+        "data__name": "photographs",
+        "data__folder": str(folder),
+        "data__profile": "natural",
+        "epochs": 3,
+        "batch_size": 16,
+        "eval_batch_size": 8,
+        "augment__image_size": 12,
+        "augment__resize": 14,
+        "augment__crop_padding": 0,
+        "augment__color_jitter": 0.2,
+        "augment__mix": "cutmix",
+        "optimizer__learning_rate": 0.02,
+        "spa__method": "proj",
+        "loader__workers": 0,
+    }
+    return small_config(**(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """`train` and `val` folders of three classes, long-tailed."""
+    root = tmp_path_factory.mktemp("photographs")
+    for part, sizes in (("train", (20, 10, 7)), ("val", (4, 4, 4))):
+        for label, size in enumerate(sizes):
+            place = root / part / f"class_{label}"
+            place.mkdir(parents=True)
+            for number in range(size):
+                pixels = smooth_image(100 * label + number, 20 + number, 30 - number)
+                Image.fromarray(pixels).save(place / f"{part}_{number}.jpg", quality=90)
+    return root
+
+
+def states_of(program, config, steps):
+    """The host copy of the state after some steps from the start, and of the evaluation."""
+    state, totals = program.init_state(config), program.zero_totals
+    done = 0
+    while done < steps:
+        for inputs in program.batches(state, config.seed, done // program.steps_per_epoch):
+            state, totals = program.train_step(state, totals, inputs)
+            done += 1
+    report = program.evaluate(state)
+    program.feed.close()
+    return jax.device_get((state.replace(rng=jax.random.key_data(state.rng)), totals, report))
+
+
+@pytest.fixture(scope="module")
+def one_device(folder):
+    config = stream_config(folder)
+    return states_of(Program(config, devices=jax.devices()[:1]), config, 4)
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap", "shard_map"])
+def test_eight_devices_train_on_the_stream_that_one_trains_on(mode, folder, one_device):
+    config = stream_config(folder, parallel=mode)
+    eight = states_of(Program(config), config, 4)
+    assert np.asarray(one_device[2]["count"]).tolist() == [4, 4, 4]
+    assert_close(one_device, eight, 1e-5)
+
+
+def test_a_resumed_stream_goes_on_where_the_run_was_stopped(folder, tmp_path, monkeypatch):
+    config = stream_config(folder)
+    whole = run(config, tmp_path / "whole", say=lambda line: None)
+    program = Program(config)
+    evaluate, calls = program.evaluate, []
+
+    def stop_in_the_second_epoch(state):
+        calls.append(state)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(state)
+
+    monkeypatch.setattr(program, "evaluate", stop_in_the_second_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "cut", program, say=lambda line: None)
+    resumed = run(config, tmp_path / "cut", say=lambda line: None)
+    assert resumed["params_checksum"] == whole["params_checksum"]
+
+
+def test_two_hosts_that_decode_their_own_rows_train_as_one_does(folder, tmp_path):
+    port = str(free_port())
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOST, str(number), port, str(tmp_path / "two"), str(folder)],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for host in hosts:
+        output, _ = host.communicate(timeout=300)
+        assert host.returncode == 0, output
+    config = stream_config(folder)
+    alone = run(config, tmp_path / "one", Program(config, devices=jax.devices()[:4]), print)
+    together = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert together["hardware"]["processes"] == 2
+    assert together["split_checksum"] == alone["split_checksum"]
+    for field in ("per_class_cosine", "per_class_test_cosine"):
+        np.testing.assert_allclose(together[field], alone[field], atol=1e-3)
+
+
+def test_a_broken_file_stops_the_run_with_its_name(folder, tmp_path):
+    config = stream_config(folder)
+    data = load_data(config)
+    broken = tmp_path / "train" / "class_0"
+    broken.mkdir(parents=True)
+    victim = data.train.names[3]
+    copy_with_one_cut_file(folder, tmp_path / "copy", victim)
+    message = refusal(run, stream_config(tmp_path / "copy"), tmp_path / "run", say=print)
+    assert Path(victim).name in message
+
+
+def copy_with_one_cut_file(folder, target, victim):
+    for path in folder.rglob("*.jpg"):
+        content = path.read_bytes()
+        place = target / path.relative_to(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        cut = str(path.relative_to(folder)) == victim
+        place.write_bytes(content[: len(content) // 2] if cut else content)
+
+
+def test_the_device_memory_is_refused_for_files(folder):
+    message = refusal(Program, stream_config(folder, data__feed="device"))
+    assert "config.data.feed=stream" in message
+
+
+def test_decoded_images_stream_at_their_own_size():
+    config = small_config(data__feed="stream", loader__workers=0, augment__crop_padding=0)
+    program = Program(config, devices=jax.devices()[:1])
+    assert program.feed.image_shape == (8, 8, 3)
+    state = program.init_state(config)
+    images, labels, positions = next(iter(program.batches(state, 0, 0)))
+    program.feed.close()
+    known = {image.tobytes(): label for image, label in pairs(program.data)}
+    grey = np.asarray(images)[..., :1]
+    np.testing.assert_array_equal(images, np.broadcast_to(grey, images.shape))
+    assert [known[image.tobytes()] for image in grey] == labels.tolist()
+    assert positions.tolist() == list(range(64))
+
+
+def pairs(data: LongTailedDataset):
+    return zip(data.train.images, data.train.labels.tolist(), strict=True)
+
+
+def test_a_held_out_part_is_evaluated_too_with_all_its_classes_alike(tmp_path):
+    config = small_config(data__validation=True)
+    summary = run(config, tmp_path, say=lambda line: None)
+    data = load_data(config)
+    assert data.validation is not None
+    assert len(data.train) + len(data.validation) == 369
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    accuracies = [line["validation_accuracy"] for line in lines]
+    assert summary["validation_accuracy"]["last"] == accuracies[-1]
+    assert summary["validation_accuracy"]["best"] == max(accuracies)
+    program = Program(config, dataclasses.replace(data, test=data.validation))
+    report = jax.device_get(program.evaluate(program.init_state(config)))
+    np.testing.assert_array_equal(report["correct"], report["validation_correct"])
+    np.testing.assert_array_equal(
+        report["count"], np.bincount(data.validation.labels, minlength=10)
+    )
