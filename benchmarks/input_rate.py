@@ -11,6 +11,7 @@ a round, and its median taken. Linux only.
 
 import contextlib
 import functools
+import importlib.metadata
 import io
 import json
 import multiprocessing
@@ -20,10 +21,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Generator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 from absl import app, flags
 from PIL import Image, features
@@ -50,7 +51,7 @@ _STREAMS = {
     "stream, 0 workers": (_CROP_AND_FLIP, 0),
     "stream, 1 worker": (_CROP_AND_FLIP, 1),
     "stream, 2 workers": (_CROP_AND_FLIP, 2),
-    "stream with jitter, grey, blur, 1 worker": (_ALL, 1),
+    "all changes, 1 worker": (_ALL, 1),
 }
 
 
@@ -200,7 +201,7 @@ def machine() -> dict[str, Any]:
         "pillow": features.version("pil"),
         "libjpeg_turbo": features.version("libjpeg_turbo"),
         "numpy": np.__version__,
-        "grain": grain.__version__ if hasattr(grain, "__version__") else None,
+        "grain": importlib.metadata.version("grain"),
     }
 
 
@@ -208,7 +209,13 @@ def main(argv: list[str]) -> None:
     """Prints a table for each size."""
     del argv
     console = Console(width=100)
-    record: dict[str, Any] = {"machine": machine(), "quality": _QUALITY, "sizes": {}}
+    record: dict[str, Any] = {
+        "benchmark": "input_rate",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "quality": _QUALITY,
+        "sizes": {},
+    }
     console.print(f"{record['machine']['cpu']}, {record['machine']['cpu_count']} cores")
     for size, (height, width) in _SIZES.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -94,7 +94,7 @@ def main(argv: list[str]) -> None:
         data, machine = program.data, hardware(program)
         step, alone = time_step(program)
         rows.append({"augmentation": name, "step_ms": step, "input_ms": alone})
-        table.add_row(name, f"{step:.1f}", f"{alone:.2f}", f"{100 * alone / step:.0f} %")
+        table.add_row(name, f"{step:.1f}", f"{alone:.2f}", f"{100 * alone / step:.1f} %")
     console = Console(width=100)
     console.print(
         f"{jax.devices()[0].device_kind}, {machine['cpu_count']} CPU cores, batch "
@@ -103,6 +103,7 @@ def main(argv: list[str]) -> None:
     console.print(table)
     if _RECORD.value:
         record = {
+            "benchmark": "input_share",
             "date": datetime.now(UTC).date().isoformat(),
             "hardware": machine,
             "jax": jax.__version__,

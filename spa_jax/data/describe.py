@@ -45,9 +45,9 @@ def describe(name: str, folder: str, options: SplitOptions, rule: str) -> str:
     if name == "digits":
         return _in_words(name, load_digits_lt(options).split, rule)
     try:
-        source = open_source(name, folder)
+        source = open_source(name, folder, True, options.train_list, options.test_list)
     except InputError as missing:
-        if folder or options.train_list or name not in PUBLISHED_CLASS_SIZES:
+        if folder or options.train_list or options.test_list or name not in PUBLISHED_CLASS_SIZES:
             raise
         return _in_words(name, {"class_counts": _published(name, options)}, rule, str(missing))
     return _in_words(name, make_split(source, options).split, rule)
@@ -122,6 +122,7 @@ def _options(values: argparse.Namespace) -> SplitOptions:
         class_order_seed=values.class_order_seed,
         seed=values.split_seed,
         train_list=values.train_list,
+        test_list=values.test_list,
     )
 
 
@@ -139,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--class-order-seed", type=int, default=0)
     parser.add_argument("--split-seed", type=int, help="the protocol's published one otherwise")
     parser.add_argument("--train-list", default="", help="file of `path label` lines")
+    parser.add_argument("--test-list", default="", help="the same for the test images")
     parser.add_argument("--shot-groups", choices=list(SHOT_GROUP_RULES), default="auto")
     return parser
 

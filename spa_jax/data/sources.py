@@ -7,11 +7,14 @@ from spa_jax.data.dataset import Source
 from spa_jax.data.idx import FASHION_MNIST_HELP, is_idx_folder, read_idx_folder
 from spa_jax.data.image_folder import is_image_folder, read_image_folder
 from spa_jax.data.npz import is_npz_folder, read_npz
+from spa_jax.data.split_lists import read_listed_folder
 from spa_jax.data.tfds_source import is_tfds_dir, read_tfds
 from spa_jax.errors import InputError
 
 
-def open_source(name: str, folder: str, verify: bool = True) -> Source:
+def open_source(
+    name: str, folder: str, verify: bool = True, train_list: str = "", test_list: str = ""
+) -> Source:
     """Reads a data set from where it is.
 
     What the folder holds is told from its content: the official CIFAR files (binary or pickled),
@@ -22,6 +25,9 @@ def open_source(name: str, folder: str, verify: bool = True) -> Source:
       name: the data set's name; for TFDS any of its names.
       folder: where the files are; "" is the place where TFDS keeps what it has prepared.
       verify: check the official CIFAR files against their published checksums.
+      train_list: a split list that is going to be joined to the data; "" for none. With both lists
+        an image folder may have any subfolders.
+      test_list: the same for the test images.
 
     Returns:
       The whole data set.
@@ -46,10 +52,13 @@ def open_source(name: str, folder: str, verify: bool = True) -> Source:
         return read_idx_folder(name, path)
     if is_npz_folder(path):
         return read_npz(name, path)
+    if train_list and test_list:
+        return read_listed_folder(name, path, Path(train_list), Path(test_list))
     if is_image_folder(path):
         return read_image_folder(name, path)
     raise InputError(
         f"{path} holds nothing that can be read as {name}: expected a data set prepared by TFDS "
         f"(`python -m spa_jax.data.prepare {name} --data_dir={path}`), the official CIFAR files, "
-        "idx files, train.npz and test.npz, or train/CLASS/*.jpg beside a val or test folder."
+        "idx files, train.npz and test.npz, train/CLASS/*.jpg beside a val or test folder, or any "
+        "folder of images with config.data.train_list and config.data.test_list."
     )

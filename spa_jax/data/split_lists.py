@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spa_jax.data.dataset import LabelledImages
+from spa_jax.data.dataset import LabelledImages, Source
+from spa_jax.data.image_folder import read_listed_files
 from spa_jax.errors import InputError
 
 
@@ -41,6 +42,45 @@ def read_split_list(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _is_label(text: str) -> bool:
     return text.isdecimal() and int(text) < 2**31
+
+
+def read_listed_folder(name: str, folder: Path, train_list: Path, test_list: Path) -> Source:
+    """A data set that two lists make of a folder of images, in whatever subfolders they lie.
+
+    ImageNet-LT and iNaturalist are published so. A class is named after the folder that all its
+    training images lie in, or numbered if they lie in several.
+
+    Args:
+      name: the data set's.
+      folder: what the lists' paths start from.
+      train_list: of the training images.
+      test_list: of the test images.
+
+    Returns:
+      The data set, in the lists' order; nothing is decoded.
+
+    Raises:
+      InputError: a broken list, files that are not there, or a label of the test list that the
+        training list does not have.
+    """
+    parts = []
+    for path in (train_list, test_list):
+        names, labels = read_split_list(path)
+        parts.append(LabelledImages(read_listed_files(folder, names), labels, names))
+    train, test = parts
+    return Source(name, train, test, _class_names(train), "official")
+
+
+def _class_names(train: LabelledImages) -> tuple[str, ...]:
+    assert train.names is not None
+    parents: dict[int, set[str]] = {}
+    for path, label in zip(train.names.tolist(), train.labels.tolist(), strict=True):
+        parents.setdefault(label, set()).add(path.rpartition("/")[0].rpartition("/")[2])
+    found = [parents.get(label, set()) for label in range(max(parents) + 1)]
+    alone = [next(iter(names)) if len(names) == 1 else "" for names in found]
+    if "" in alone or len(set(alone)) < len(alone):
+        return tuple(str(label) for label in range(len(found)))
+    return tuple(alone)
 
 
 def positions_of(path: Path, examples: LabelledImages, what: str) -> np.ndarray:

@@ -27,7 +27,14 @@ def load_data(config: Config) -> LongTailedDataset:
         data = load_digits_lt(options)
     else:
         data = make_split(
-            open_source(config.data.name, config.data.folder, config.data.verify), options
+            open_source(
+                config.data.name,
+                config.data.folder,
+                config.data.verify,
+                config.data.train_list,
+                config.data.test_list,
+            ),
+            options,
         )
     check_shot_group_rule(config.data.shot_groups, data.num_classes)
     return data

@@ -200,3 +200,40 @@ def test_half_a_set_is_refused_by_the_name_of_what_is_missing(tmp_path):
             (place.parent / "test.npz").unlink()
         message = refusal(open_source, name, str(tmp_path / str(number)))
         assert missing in message
+
+
+def test_two_lists_make_a_data_set_of_any_folder_of_images(tmp_path):
+    for name in (
+        "all/Aves/17/a.jpg",
+        "all/Aves/17/b.jpg",
+        "all/Fungi/3/c.jpg",
+        "all/Fungi/3/d.jpg",
+    ):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\xff\xd8\xff" + name.encode())
+    lists = {
+        "train": ["all/Fungi/3/c.jpg 1", "all/Aves/17/b.jpg 0"],
+        "test": ["all/Fungi/3/d.jpg 1"],
+    }
+    for part, lines in lists.items():
+        (tmp_path / f"{part}.txt").write_text("\n".join(lines))
+    paths = [str(tmp_path / f"{part}.txt") for part in lists]
+    source = open_source("photographs", str(tmp_path / "images"), True, *paths)
+    assert source.class_names == ("17", "3")
+    data = make_split(source, SplitOptions(train_list=paths[0], test_list=paths[1]))
+    assert data.train.names.tolist() == ["all/Fungi/3/c.jpg", "all/Aves/17/b.jpg"]
+    assert data.train.labels.tolist() == [1, 0]
+    assert data.test.images[0].endswith(b"Fungi/3/d.jpg")
+    assert data.split["protocol"] == "list"
+
+
+def test_a_list_of_files_that_are_not_there_is_refused_with_how_many(tmp_path):
+    (tmp_path / "images").mkdir()
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"train/{number}.jpg 0\n" for number in range(7)))
+    message = refusal(
+        open_source, "photographs", str(tmp_path / "images"), True, str(listed), str(listed)
+    )
+    assert "7 of the 7 images" in message
+    assert "train/0.jpg, train/1.jpg, train/2.jpg" in message

@@ -1,0 +1,47 @@
+"""Records of benchmarks as Markdown tables for the README, with where they come from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def input_share_table(record: dict[str, Any]) -> str:
+    """What input costs of a step, from a record of `benchmarks/input_share.py`."""
+    rows = [["augmentation", "step, ms", "input alone, ms", "share"]]
+    for row in record["rows"]:
+        step, alone = row["step_ms"], row["input_ms"]
+        share = f"{100 * alone / step:.1f} %"
+        rows.append([row["augmentation"], f"{step:.1f}", f"{alone:.2f}", share])
+    machine, config = record["hardware"], record["config"]
+    origin = (
+        f"{config['data']['name']}, batch {config['batch_size']}; jax {record['jax']}, "
+        f"{machine['cpu_count']} CPU cores, {machine['platform']}; {record['date']}."
+    )
+    return f"{_markdown(rows)}\n\n{origin}\n"
+
+
+def input_rate_table(record: dict[str, Any]) -> str:
+    """How fast photographs are read, from a record of `benchmarks/input_rate.py`."""
+    rows = [["photographs", "work", "images per CPU second", "of bare decode", "of the same work"]]
+    for size, measured in record["sizes"].items():
+        for name, row in measured["rows"].items():
+            rows.append(
+                [
+                    size,
+                    name,
+                    f"{row['images_per_processor_second']:,.0f}",
+                    f"{row['share_of_bare_decode']:.0%}",
+                    f"{row['share_of_decode_crop_resize']:.0%}",
+                ]
+            )
+    machine = record["machine"]
+    origin = (
+        f"JPEG quality {record['quality']}; Pillow {machine['pillow']}, libjpeg-turbo "
+        f"{machine['libjpeg_turbo']}, {machine['cpu_count']} CPU cores; {record['date']}."
+    )
+    return f"{_markdown(rows)}\n\n{origin}\n"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    header, *body = rows
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
