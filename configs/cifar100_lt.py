@@ -2,6 +2,7 @@
 
 Argument: imbalance_factor=10, 20, 50, 100, 200, 500 ...
 Data: `python -m spa_jax.data.prepare cifar100`, or the official files with config.data.folder.
+The warm-up rises step by step, where that code rises epoch by epoch.
 Paper: Wang, Gao and Xie, AAAI 2026; recipe of Cao et al., NeurIPS 2019.
 Command: python train.py --config=configs/cifar100_lt.py:imbalance_factor=200 --workdir=runs/c100
 Wall time: ResNet-32 is for a GPU; not measured yet.

@@ -3,6 +3,7 @@
 Argument: imbalance_factor=10, 20, 50, 100, 200, 500 ...; model=cifar_resnet, or model=small for a
 network and a schedule of ten epochs that suit a CPU.
 Data: `python -m spa_jax.data.prepare cifar10`, or the official files with config.data.folder.
+The warm-up rises step by step, where that code rises epoch by epoch.
 Paper: Wang, Gao and Xie, AAAI 2026; recipe of Cao et al., NeurIPS 2019.
 Command: python train.py --config=configs/cifar10_lt.py:imbalance_factor=100 --workdir=runs/cifar10
 Wall time: model=small takes about 1 minute on 2 CPU cores; ResNet-32 is for a GPU.

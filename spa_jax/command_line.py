@@ -71,12 +71,14 @@ def parse_argument(argument: str, defaults: dict[str, Any]) -> dict[str, Any]:
 
 def _cause(error: BaseException) -> BaseException:
     """The library's own error that a flag library has wrapped, or the error itself."""
-    inner: BaseException | None = error
+    found, inner = error, error.__cause__ or error.__context__
     while inner is not None:
         if isinstance(inner, InputError):
-            return inner
+            found = inner  # the innermost: outer ones repeat it with a traceback in their text
+        elif "takes 0 positional arguments" in str(inner):
+            found = InputError("This configuration file takes no argument after a colon.")
         inner = inner.__cause__ or inner.__context__
-    return error
+    return found
 
 
 def stop(message: str) -> NoReturn:

@@ -13,11 +13,11 @@ RECORDS = re.findall(r"<!-- table: (\S+) -->", README)
 
 
 def test_every_table_is_the_one_of_its_record():
-    assert len(RECORDS) == 2
+    assert len(RECORDS) == 5
     assert with_tables(README) == README
 
 
-@pytest.mark.parametrize("record", RECORDS)
+@pytest.mark.parametrize("record", [name for name in RECORDS if "input" not in name])
 def test_every_record_has_three_seeds_of_every_method_and_one_split(record):
     comparison = json.loads((REPOSITORY / record).read_text())
     runs = comparison["runs"]

@@ -235,8 +235,8 @@ def _check_sum(path: Path, what: str, kind: str, sums: dict[str, str], content: 
     if found != expected:
         raise InputError(
             f"{path} is not the official file: the {kind} sum of its {what} should be {expected}, "
-            f"got {found}. Fetch it again from {CIFAR_PAGE}, or set config.data.verify=False to "
-            "use it as it is."
+            f"got {found}. Fetch it again from {CIFAR_PAGE}, or use it as it is with "
+            "config.data.verify=False (describe: --no-verify)."
         )
 
 

@@ -78,6 +78,15 @@ class Source:
     def __post_init__(self) -> None:
         for part, examples in (("training", self.train), ("test", self.test)):
             check_examples(f"{self.name} {part} set", examples, len(self.class_names))
+        shapes = [
+            part.images.shape[1:] if isinstance(part.images, np.ndarray) else None
+            for part in (self.train, self.test)
+        ]
+        if shapes[0] != shapes[1] and None not in shapes:
+            raise InputError(
+                f"The training images of {self.name} have shape {shapes[0]}, its test images "
+                f"{shapes[1]}: they must agree, so one of them is of another data set."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

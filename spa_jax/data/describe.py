@@ -13,6 +13,7 @@ from spa_jax.data.selection import PROTOCOLS
 from spa_jax.data.shot_groups import SHOT_GROUP_RULES, shot_group_rule, shot_groups
 from spa_jax.data.sources import open_source
 from spa_jax.data.splits import NATURAL, SplitOptions, make_split, split_sizes
+from spa_jax.data.tfds_source import prepare_command, prepared_folder
 from spa_jax.errors import InputError
 
 PUBLISHED_CLASS_SIZES = {
@@ -26,7 +27,9 @@ _BAR_WIDTH = 40
 _MOST_BARS = 20
 
 
-def describe(name: str, folder: str, options: SplitOptions, rule: str) -> str:
+def describe(
+    name: str, folder: str, options: SplitOptions, rule: str = "auto", verify: bool = True
+) -> str:
     """A split in words and bars.
 
     Args:
@@ -34,6 +37,7 @@ def describe(name: str, folder: str, options: SplitOptions, rule: str) -> str:
       folder: where it is; "" for the place where TFDS keeps what it has prepared.
       options: the split's.
       rule: of the shot groups.
+      verify: check the official CIFAR files against their published checksums.
 
     Returns:
       Class counts, total, shot groups, a bar chart and, if the data are at hand, the checksum.
@@ -44,12 +48,12 @@ def describe(name: str, folder: str, options: SplitOptions, rule: str) -> str:
     """
     if name == "digits":
         return _in_words(name, load_digits_lt(options).split, rule)
-    try:
-        source = open_source(name, folder, True, options.train_list, options.test_list)
-    except InputError as missing:
-        if folder or options.train_list or options.test_list or name not in PUBLISHED_CLASS_SIZES:
-            raise
-        return _in_words(name, {"class_counts": _published(name, options)}, rule, str(missing))
+    lists = options.train_list, options.test_list
+    published = name in PUBLISHED_CLASS_SIZES and not folder and not any(lists)
+    if published and prepared_folder(name, "") is None:
+        how = f"They are not at hand; prepare them once: {prepare_command(name, '')}"
+        return _in_words(name, {"class_counts": _published(name, options)}, rule, how)
+    source = open_source(name, folder, verify, *lists)
     return _in_words(name, make_split(source, options).split, rule)
 
 
@@ -105,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = _parser().parse_args(argv)
     try:
         options = _options(values)
-        print(describe(values.name, values.source, options, values.shot_groups))
+        print(describe(values.name, values.source, options, values.shot_groups, values.verify))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -141,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split-seed", type=int, help="the protocol's published one otherwise")
     parser.add_argument("--train-list", default="", help="file of `path label` lines")
     parser.add_argument("--test-list", default="", help="the same for the test images")
+    parser.add_argument("--no-verify", dest="verify", action="store_false", help="CIFAR files")
     parser.add_argument("--shot-groups", choices=list(SHOT_GROUP_RULES), default="auto")
     return parser
 

@@ -253,4 +253,4 @@ def _resized(pixels: np.ndarray, size: int) -> Image.Image:
 
 def _check(holds: bool, field: str, value: float, expected: str) -> None:
     if not holds:
-        raise InputError(f"StreamOptions.{field} must be {expected}, got {value}.")
+        raise InputError(f"config.augment.{field} must be {expected}, got {value}.")

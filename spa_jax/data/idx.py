@@ -132,8 +132,11 @@ def read_idx_folder(name: str, folder: Path) -> Source:
       Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
       Learning Algorithms", 2017.
     """
-    train = read_images_and_labels(folder, "train")
-    test = read_images_and_labels(folder, "t10k")
+    num_classes = 10 if name in ("mnist", "fashion_mnist") else 256
+    train = read_images_and_labels(folder, "train", num_classes)
+    test = read_images_and_labels(folder, "t10k", num_classes)
+    if not len(train):
+        raise InputError(f"The training files in {folder} hold no image: fetch them again.")
     numbered = tuple(str(label) for label in range(int(train.labels.max()) + 1))
     names = FASHION_MNIST_CLASSES if name == "fashion_mnist" else numbered
     return Source(name, train, test, names, order="official")

@@ -164,12 +164,21 @@ def _check_profile(n_max: int, num_classes: int, imbalance_factor: float) -> Non
         raise InputError(f"imbalance_factor must be 1 or more and finite, got {imbalance_factor}.")
 
 
+class EmptyClassError(InputError):
+    """An imbalance factor leaves classes without an image; `rank` is that of the first of them."""
+
+    def __init__(self, message: str, rank: int) -> None:
+        super().__init__(message)
+        self.rank = rank
+
+
 def _without_empty(sizes: tuple[int, ...], imbalance_factor: float) -> tuple[int, ...]:
     """The sizes back, after a check that every class has an image."""
     if sizes[-1] == 0:
-        raise InputError(
+        raise EmptyClassError(
             f"imbalance_factor={imbalance_factor:g} leaves class {sizes.index(0)} of {len(sizes)} "
             f"without an image (classes by size, 0 the largest): with n_max={sizes[0]} the largest "
-            f"that works is {sizes[0]}."
+            f"that works is {sizes[0]}.",
+            sizes.index(0),
         )
     return sizes

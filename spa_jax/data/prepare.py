@@ -11,6 +11,8 @@ import importlib
 import os
 import shlex
 import sys
+import tarfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -136,7 +138,11 @@ def _download_and_prepare(builder: Any, name: str, tensorflow_error: type[Except
         AssertionError,
         ValueError,
         OSError,
+        EOFError,
+        ImportError,
         ExtractError,
+        tarfile.TarError,
+        zipfile.BadZipFile,
         tfds.download.DownloadError,
         tensorflow_error,
     ) as error:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from spa_jax.data.dataset import LabelledImages
 from spa_jax.errors import InputError
 
 _HELD_OUT_STREAM = 0x48454C44  # apart from the generators of the protocols
@@ -107,6 +108,17 @@ def indices_checksum(*indices: np.ndarray) -> str:
     digest = hashlib.sha256()
     for part in indices:
         digest.update(np.asarray(part).astype("<i8").tobytes())
+        digest.update(b"|")
+    return digest.hexdigest()
+
+
+def examples_checksum(*parts: LabelledImages) -> str:
+    """SHA-256 of labels and file names, for sets that no protocol chose by position."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(np.asarray(part.labels).astype("<i8").tobytes())
+        if part.names is not None:
+            digest.update("\0".join(part.names.tolist()).encode())
         digest.update(b"|")
     return digest.hexdigest()
 

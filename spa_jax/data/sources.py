@@ -26,7 +26,7 @@ def open_source(
       folder: where the files are; "" is the place where TFDS keeps what it has prepared.
       verify: check the official CIFAR files against their published checksums.
       train_list: a split list that is going to be joined to the data; "" for none. With both lists
-        an image folder may have any subfolders.
+        a folder of images may have any subfolders.
       test_list: the same for the test images.
 
     Returns:
@@ -52,10 +52,10 @@ def open_source(
         return read_idx_folder(name, path)
     if is_npz_folder(path):
         return read_npz(name, path)
-    if train_list and test_list:
-        return read_listed_folder(name, path, Path(train_list), Path(test_list))
     if is_image_folder(path):
         return read_image_folder(name, path)
+    if train_list and test_list:
+        return read_listed_folder(name, path, Path(train_list), Path(test_list))
     raise InputError(
         f"{path} holds nothing that can be read as {name}: expected a data set prepared by TFDS "
         f"(`python -m spa_jax.data.prepare {name} --data_dir={path}`), the official CIFAR files, "

@@ -60,27 +60,52 @@ def read_listed_folder(name: str, folder: Path, train_list: Path, test_list: Pat
       The data set, in the lists' order; nothing is decoded.
 
     Raises:
-      InputError: a broken list, files that are not there, or a label of the test list that the
-        training list does not have.
+      InputError: a broken list, files that are not there, a label of the test list that the
+        training list does not have, or another one than its images' folder has in training.
     """
     parts = []
     for path in (train_list, test_list):
         names, labels = read_split_list(path)
         parts.append(LabelledImages(read_listed_files(folder, names), labels, names))
     train, test = parts
-    return Source(name, train, test, _class_names(train), "official")
+    if train.labels.max() >= len(train):
+        raise InputError(
+            f"{train_list} has the label {train.labels.max()} and {len(train)} images, so that "
+            "classes are without one: labels count up from 0."
+        )
+    class_names = _class_names(train)
+    label_of = {class_name: label for label, class_name in enumerate(class_names)}
+    wrong = [
+        listed
+        for listed, label in zip(_names(test), test.labels.tolist(), strict=True)
+        if label_of.get(_parent(listed), label) != label
+    ]
+    if wrong:
+        raise InputError(
+            f"{test_list} gives {len(wrong)} images another label than {train_list} gives their "
+            f"folder; the first: {', '.join(wrong[:3])}. Check that the lists belong together."
+        )
+    return Source(name, train, test, class_names, "official")
 
 
 def _class_names(train: LabelledImages) -> tuple[str, ...]:
-    assert train.names is not None
+    """The one folder of each class, if each has one of its own; numbers otherwise."""
     parents: dict[int, set[str]] = {}
-    for path, label in zip(train.names.tolist(), train.labels.tolist(), strict=True):
-        parents.setdefault(label, set()).add(path.rpartition("/")[0].rpartition("/")[2])
+    for path, label in zip(_names(train), train.labels.tolist(), strict=True):
+        parents.setdefault(label, set()).add(_parent(path))
     found = [parents.get(label, set()) for label in range(max(parents) + 1)]
     alone = [next(iter(names)) if len(names) == 1 else "" for names in found]
     if "" in alone or len(set(alone)) < len(alone):
         return tuple(str(label) for label in range(len(found)))
     return tuple(alone)
+
+
+def _names(examples: LabelledImages) -> list[str]:
+    return [] if examples.names is None else examples.names.tolist()
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0].rpartition("/")[2]
 
 
 def positions_of(path: Path, examples: LabelledImages, what: str) -> np.ndarray:

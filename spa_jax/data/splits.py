@@ -12,12 +12,21 @@ from spa_jax.data.dataset import (
     Source,
     check_every_class,
 )
-from spa_jax.data.longtail import PROFILES, class_counts_of, ranked_classes
-from spa_jax.data.selection import PROTOCOLS, PUBLISHED_SEEDS, hold_out, indices_checksum
+from spa_jax.data.longtail import PROFILES, EmptyClassError, class_counts_of, ranked_classes
+from spa_jax.data.selection import (
+    PROTOCOLS,
+    PUBLISHED_SEEDS,
+    examples_checksum,
+    hold_out,
+    indices_checksum,
+)
 from spa_jax.data.split_lists import positions_of
 from spa_jax.errors import InputError
 
 NATURAL = "natural"
+
+_LIST, _ALL = "list", "all"
+_UNCHOSEN = (_LIST, _ALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +100,14 @@ def split_sizes(sizes: np.ndarray, options: SplitOptions) -> tuple[int, ...]:
             f"got {options.profile!r}."
         )
     n_max = options.n_max or int(np.min(sizes))
-    by_rank = PROFILES[options.profile](n_max, len(sizes), options.imbalance_factor)
     ranked = ranked_classes(len(sizes), options.class_order, options.class_order_seed)
+    try:
+        by_rank = PROFILES[options.profile](n_max, len(sizes), options.imbalance_factor)
+    except EmptyClassError as error:
+        label = int(ranked[error.rank])
+        raise InputError(
+            f"{error} In class order {options.class_order!r} that is the class of label {label}."
+        ) from error
     return class_counts_of(by_rank, ranked)
 
 
@@ -104,8 +119,9 @@ def make_split(source: Source, options: SplitOptions) -> LongTailedDataset:
       options: see :class:`SplitOptions`.
 
     Returns:
-      The data set; its `split` holds the choice in words and numbers, and the checksum of the
-      chosen positions (of what trains, then of what is held out).
+      The data set; its `split` holds the choice in words and numbers, and a checksum of what
+      trains, then of what is held out: of the chosen positions, or of labels and file names where
+      no protocol chose (a list, or everything).
 
     Raises:
       InputError: options that do not fit the source, or a broken split list.
@@ -115,7 +131,7 @@ def make_split(source: Source, options: SplitOptions) -> LongTailedDataset:
     if options.test_list:
         listed = positions_of(Path(options.test_list), test, f"{source.name} test set")
         test = test.take(listed)
-        record["test_checksum"] = indices_checksum(listed)
+        record["test_checksum"] = examples_checksum(test)
     return dataset_of(source, chosen, test, record, options)
 
 
@@ -142,12 +158,14 @@ def dataset_of(
     labels = source.train.labels[chosen]
     check_every_class(f"long-tailed {source.name} training set", labels, source.class_names)
     record = record | {
+        "name": source.name,
         "class_counts": np.bincount(labels, minlength=num_classes).tolist(),
         "order": source.order,
     }
+    by_position = record["protocol"] not in _UNCHOSEN
     if not options.validation:
-        record["checksum"] = indices_checksum(chosen)
         train = source.train.take(chosen)
+        record["checksum"] = indices_checksum(chosen) if by_position else examples_checksum(train)
         return LongTailedDataset(source.name, train, test, source.class_names, record)
     kept, held_out = hold_out(labels, options.resolved_seed)
     if not len(held_out):
@@ -157,8 +175,12 @@ def dataset_of(
         )
     record["validation_seed"] = options.resolved_seed
     record["validation_counts"] = np.bincount(labels[held_out], minlength=num_classes).tolist()
-    record["checksum"] = indices_checksum(chosen[kept], chosen[held_out])
     train, validation = (source.train.take(chosen[part]) for part in (kept, held_out))
+    record["checksum"] = (
+        indices_checksum(chosen[kept], chosen[held_out])
+        if by_position
+        else examples_checksum(train, validation)
+    )
     return LongTailedDataset(source.name, train, test, source.class_names, record, validation)
 
 
@@ -168,10 +190,10 @@ def _choose(source: Source, options: SplitOptions) -> tuple[np.ndarray, dict[str
     if options.train_list:
         path = Path(options.train_list)
         chosen = positions_of(path, source.train, f"{source.name} training set")
-        return chosen, {"protocol": "list", "profile": path.name} | _measured(labels[chosen])
+        return chosen, {"protocol": _LIST, "profile": path.name} | _measured(labels[chosen])
     if options.profile == NATURAL:
         everything = np.arange(len(labels))
-        return everything, {"protocol": "all", "profile": NATURAL} | _measured(labels)
+        return everything, {"protocol": _ALL, "profile": NATURAL} | _measured(labels)
     check_every_class(f"{source.name} training set", labels, source.class_names)
     sizes = np.bincount(labels, minlength=len(source.class_names))
     counts = split_sizes(sizes, options)

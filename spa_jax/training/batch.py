@@ -14,7 +14,7 @@ from spa_jax.training.config import Config
 Normalize = Callable[[UInt8[Array, "B H W K"]], Float[Array, "B H W K"]]
 
 # Streams of a step's key that positions in a batch, which count up from 0, never reach.
-PARTNER_STREAM = 2**32 - 1
+_PARTNER_STREAM = 2**32 - 1
 _MIX_STREAM = 2**32 - 2
 
 
@@ -72,7 +72,7 @@ class Inputs(flax.struct.PyTreeNode):
 
 def partner_order(rng: Key[Array, ""], step: Int[Array, ""], batch_size: int) -> Array:
     """A permutation of the global batch: which example each one is mixed with."""
-    key = jax.random.fold_in(jax.random.fold_in(rng, step), PARTNER_STREAM)
+    key = jax.random.fold_in(jax.random.fold_in(rng, step), _PARTNER_STREAM)
     return jax.random.permutation(key, batch_size)
 
 

@@ -10,14 +10,18 @@ from spa_jax.data.digits import load_digits_lt
 from spa_jax.data.shot_groups import check_shot_group_rule
 from spa_jax.data.sources import open_source
 from spa_jax.data.splits import SplitOptions, make_split
+from spa_jax.errors import InputError
 from spa_jax.models.cifar_resnet import CifarResNet
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.imagenet_resnet import ImageNetResNet
 from spa_jax.models.small_resnet import SmallResNet
-from spa_jax.training.config import Config
+from spa_jax.training.config import Config, default_config
 from spa_jax.training.devices import Layout
 from spa_jax.training.feeds import DEVICE_BYTES, Feed, ResidentFeed
 from spa_jax.training.stream_feed import StreamFeed
+from spa_jax.training.workdir import flatten_config
+
+_STREAMS_ONLY = ("image_size", "resize", "min_area", "color_jitter", "grey", "blur")
 
 
 def load_data(config: Config) -> LongTailedDataset:
@@ -85,6 +89,32 @@ def build_model(config: Config, num_classes: int, axis_name: str | None) -> Clas
     else:
         backbone = ImageNetResNet(model.name, axis_name=norm_axis, dtype=dtype)
     return Classifier(backbone, num_classes)
+
+
+def check_is_used(config: Config, feed: Feed) -> None:
+    """Raises InputError for a field that was set and would do nothing in this run."""
+    given, unused = flatten_config(config.to_dict()), []
+    if isinstance(feed, ResidentFeed):
+        unused = [f"augment.{field}" for field in _STREAMS_ONLY]
+    elif not feed.encoded:
+        unused = [f"augment.{field}" for field in ("image_size", "resize", "min_area")]
+    known = flatten_config(default_config().to_dict())
+    for field in unused:
+        if given[field] != known[field]:
+            raise InputError(
+                f"config.{field} is for images that are decoded from files of any size, and these "
+                f"live in memory at one size: leave it at {known[field]!r}."
+            )
+    if config.model.name == "small" and config.model.dtype != "float32":
+        raise InputError(
+            "The small network computes in float32: choose another config.model.name for "
+            f"config.model.dtype={config.model.dtype}."
+        )
+    if config.model.batch_norm == "per_device" and config.parallel == "jit":
+        raise InputError(
+            "config.model.batch_norm=per_device needs config.parallel=pmap or shard_map: under jit "
+            "a batch is one batch, however many devices work on it."
+        )
 
 
 def _fits_on_device(data: LongTailedDataset) -> bool:

@@ -34,6 +34,7 @@ class Feed(Protocol):
       num_inputs: arrays that :meth:`batches` yields for each step.
       num_evaluation_inputs: arrays that :meth:`evaluation` yields for each batch.
       split: whether these arrays are cut over the devices already.
+      encoded: whether it decodes files.
     """
 
     steps_per_epoch: int
@@ -42,6 +43,7 @@ class Feed(Protocol):
     num_inputs: int
     num_evaluation_inputs: int
     split: bool
+    encoded: bool
 
     def batches(self, state: TrainState, seed: int, epoch: int) -> Iterator[tuple[Array, ...]]:
         """The inputs of each step of an epoch, on the devices."""
@@ -70,6 +72,7 @@ class ResidentFeed:
     num_inputs = 3
     num_evaluation_inputs = 4
     split = False
+    encoded = False
 
     def __init__(self, layout: Layout, config: Config, data: LongTailedDataset) -> None:
         """Places the data; InputError if the images are encoded."""

@@ -12,7 +12,7 @@ from spa_jax.alignment import ClassMeans
 from spa_jax.alignment.classifier import find_kernels
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.errors import InputError
-from spa_jax.training.build import build_feed, build_model, load_data
+from spa_jax.training.build import build_feed, build_model, check_is_used, load_data
 from spa_jax.training.config import Config, check_config
 from spa_jax.training.devices import Layout, TakePart
 from spa_jax.training.metrics import Totals, alignment_metrics, known_cosines
@@ -60,6 +60,7 @@ class Program:
                 f"{len(self.data.train)} images: lower it."
             )
         self.feed = build_feed(self.layout, config, self.data)
+        check_is_used(config, self.feed)
         self.steps_per_epoch = self.feed.steps_per_epoch
         self._model = build_model(config, self.data.num_classes, self.layout.axis_name)
         self._dim = self._model.backbone.dim

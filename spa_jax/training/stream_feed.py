@@ -13,6 +13,7 @@ from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.data.host_augment import StreamOptions
 from spa_jax.data.samplers import example_weights
 from spa_jax.data.stream import EpochOrder, HostBatch, test_stream, train_stream
+from spa_jax.errors import InputError
 from spa_jax.training.batch import Batch, partner_order
 from spa_jax.training.config import Config
 from spa_jax.training.devices import Layout, TakePart
@@ -52,6 +53,7 @@ class StreamFeed:
         size = self._options.image_size
         self.image_shape: tuple[int, int, int] = (size, size, 3)  # a stream makes grey images RGB
         images, statistics = data.train.images, (IMAGENET_MEAN, IMAGENET_DEVIATION)
+        self.encoded = not isinstance(images, np.ndarray)
         if isinstance(images, np.ndarray):
             statistics = channel_statistics(images)
         self.normalize = normalizer(*statistics)
@@ -59,13 +61,14 @@ class StreamFeed:
     def batches(self, state: TrainState, seed: int, epoch: int) -> Iterator[tuple[Array, ...]]:
         """Images, labels and positions of each step, cut over the devices."""
         del state
-        if self._next != (seed, epoch):
+        stream = self._stream
+        if stream is None or self._next != (seed, epoch):
             self.close()
-            self._stream = self._open(seed, epoch)
+            stream = self._stream = self._open(seed, epoch)
+        self._next = None  # until the epoch has been read to its end
+        mine = itertools.islice(stream, self.steps_per_epoch)
+        yield from _ahead(self._put(batch, self._rows, self._config.batch_size) for batch in mine)
         self._next = (seed, epoch + 1)
-        assert self._stream is not None
-        mine = itertools.islice(self._stream, self.steps_per_epoch)
-        return _ahead(self._put(batch, self._rows, self._config.batch_size) for batch in mine)
 
     def batch(self, take_part: TakePart, state: TrainState, *inputs: Array) -> Batch:
         """Traced: the batch as it came, with its partners where images are mixed."""
@@ -123,6 +126,11 @@ def stream_options(config: Config, examples: LabelledImages) -> StreamOptions:
     augment = config.augment
     images = examples.images
     decoded = isinstance(images, np.ndarray)
+    if decoded and images.shape[1] != images.shape[2]:
+        raise InputError(
+            f"A stream makes square images, and these are {images.shape[1]} by {images.shape[2]} "
+            "pixels: make them square, or keep them on the device with config.data.feed=device."
+        )
     return StreamOptions(
         image_size=images.shape[1] if decoded else augment.image_size,
         resize=images.shape[1] if decoded else augment.resize,

@@ -16,7 +16,7 @@ from spa_jax.training.config import Config
 from spa_jax.training.metrics import accuracy, number
 from spa_jax.training.program import Program
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
 
 def make_summary(

@@ -62,9 +62,12 @@ def write_config(workdir: Path, config: Config) -> None:
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None:
+    free = FREE_ON_RESUME
+    if "per_device" in (old.get("model.batch_norm"), new.get("model.batch_norm")):
+        free = tuple(group for group in free if group != "parallel")  # which then decides the maths
     differing = [
         f"{field} ({old.get(field)!r} there, {new.get(field)!r} now)"
-        for field in differing_fields(old, new, FREE_ON_RESUME)
+        for field in differing_fields(old, new, free)
     ]
     if differing:
         raise InputError(

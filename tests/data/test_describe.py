@@ -14,6 +14,7 @@ from spa_jax.data.shot_groups import shot_groups
 from spa_jax.data.sources import open_source
 from spa_jax.data.splits import SplitOptions, make_split
 from tests.data.test_idx import tiny_part, write_part
+from tests.data.tiny_tfds import tiny_cifar10
 
 # Of 60 images a class, by imbalance factor 10: 60 * 10^(-r/3), rounded down.
 COUNTS = [60, 27, 12, 6]
@@ -173,8 +174,21 @@ def test_without_the_data_published_sizes_are_used_and_the_checksum_says_what_it
 def test_a_prepared_folder_of_ones_own_may_be_named_by_the_environment(
     capsys, no_data, tmp_path, monkeypatch
 ):
+    tiny_cifar10(tmp_path / "elsewhere")
+    assert "needs the images" in output_of(capsys, "cifar10")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "elsewhere"))
-    assert str(tmp_path / "elsewhere") in output_of(capsys, "cifar10")
+    assert "official order" in output_of(capsys, "cifar10", "--imbalance-factor=5")
+
+
+def test_a_damaged_set_is_refused_and_not_taken_for_one_that_is_not_there(
+    capsys, no_data, tmp_path, monkeypatch
+):
+    tiny_cifar10(tmp_path / "elsewhere")
+    for shard in (tmp_path / "elsewhere").rglob("*train*array_record*"):
+        shard.write_bytes(shard.read_bytes()[:100])
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "elsewhere"))
+    assert main(["cifar10"]) == 2
+    assert "needs the images" not in capsys.readouterr().out
 
 
 def test_options_count_without_the_data_too(capsys, no_data):

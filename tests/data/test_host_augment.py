@@ -332,7 +332,7 @@ def test_a_broken_image_is_named():
 )
 def test_an_option_out_of_range_is_named(field, wrong, expected):
     message = refusal(StreamOptions, **{field: wrong})
-    assert f"StreamOptions.{field} must be {expected}, got {wrong}" in message
+    assert f"config.augment.{field} must be {expected}, got {wrong}" in message
 
 
 def test_options_travel_to_workers():

@@ -237,3 +237,24 @@ def test_a_list_of_files_that_are_not_there_is_refused_with_how_many(tmp_path):
     )
     assert "7 of the 7 images" in message
     assert "train/0.jpg, train/1.jpg, train/2.jpg" in message
+
+
+def test_test_images_of_another_shape_are_refused(tmp_path):
+    for part, side in (("train", 8), ("test", 9)):
+        arrays = {"image": np.zeros((4, side, side, 3), np.uint8), "label": np.arange(4) % 2}
+        np.savez(tmp_path / f"{part}.npz", **arrays)
+    message = refusal(open_source, "squares", str(tmp_path))
+    assert "8, 8, 3" in message
+    assert "9, 9, 3" in message
+
+
+def test_lists_that_label_a_folder_differently_are_refused(tmp_path):
+    for name in ("one/a.jpg", "two/b.jpg"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True)
+        (tmp_path / "images" / name).write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "train.txt").write_text("one/a.jpg 0\ntwo/b.jpg 1\n")
+    (tmp_path / "test.txt").write_text("one/a.jpg 0\ntwo/b.jpg 0\n")
+    paths = [str(tmp_path / f"{part}.txt") for part in ("train", "test")]
+    message = refusal(open_source, "photographs", str(tmp_path / "images"), True, *paths)
+    assert "1 images another label" in message
+    assert "two/b.jpg" in message

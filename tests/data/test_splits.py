@@ -65,6 +65,16 @@ def checksum_of(*parts):
     return hashlib.sha256(content).hexdigest()
 
 
+def checksum_of_content(*parts):
+    """Of what trains where no protocol chose: labels, and file names if there are any."""
+    content = b""
+    for part in parts:
+        content += struct.pack(f"<{len(part)}q", *part.labels.tolist())
+        content += b"" if part.names is None else "\0".join(part.names).encode()
+        content += b"|"
+    return hashlib.sha256(content).hexdigest()
+
+
 def write_list(path, examples, places):
     lines = [f"some/folder/{examples.names[i]} {examples.labels[i]}" for i in places]
     path.write_text("\n".join(lines))
@@ -135,6 +145,7 @@ def test_a_split_has_the_images_of_the_protocol_and_the_whole_test_set(protocol,
         "class_order": order,
         "class_order_seed": 0,
         "class_counts": counts,
+        "name": "tiny",
         "order": "official",
         "checksum": checksum_of(expected),
     }
@@ -188,7 +199,7 @@ def test_the_natural_split_is_every_image_in_its_place():
     assert data.split["profile"] == "natural"
     assert data.split["imbalance_factor"] == 4.0
     assert data.split["seed"] is None
-    assert data.split["checksum"] == checksum_of(range(22))
+    assert data.split["checksum"] == checksum_of_content(data.train)
 
 
 def test_a_list_takes_the_place_of_profile_and_protocol(tmp_path):
@@ -205,8 +216,9 @@ def test_a_list_takes_the_place_of_profile_and_protocol(tmp_path):
         "imbalance_factor": 4.0,
         "seed": None,
         "class_counts": [8, 4, 2],
+        "name": "tiny",
         "order": "official",
-        "checksum": checksum_of(chosen),
+        "checksum": checksum_of_content(source.train.take(np.array(chosen))),
     }
 
 
@@ -216,7 +228,7 @@ def test_a_list_of_test_images_chooses_them_and_leaves_the_training_set(tmp_path
     options = SplitOptions(imbalance_factor=5)
     data = make_split(source, dataclasses.replace(options, test_list=path))
     assert places_of(data.test) == [60_003, 60_000]
-    assert data.split["test_checksum"] == checksum_of([3, 0])
+    assert data.split["test_checksum"] == checksum_of_content(data.test)
     plain = make_split(source, options)
     assert data.split["checksum"] == plain.split["checksum"]
     assert "test_checksum" not in plain.split
@@ -245,7 +257,9 @@ def test_validation_is_a_tenth_of_each_class_of_what_was_chosen(profile):
     changed = {
         "validation_seed": 2,
         "validation_counts": [4, 1, 1, 0],
-        "checksum": checksum_of(places_of(data.train), held_out),
+        "checksum": checksum_of(places_of(data.train), held_out)
+        if profile == "exponential"
+        else checksum_of_content(data.train, data.validation),
     }
     assert data.split == whole.split | changed
     assert data.split["class_counts"] == [40, 18, 8, 4]

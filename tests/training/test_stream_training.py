@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spa_jax.data.dataset import LongTailedDataset
+from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.training.build import load_data
 from spa_jax.training.loop import run
 from spa_jax.training.program import Program
@@ -48,7 +48,9 @@ def stream_config(folder, **changes):
         "eval_batch_size": 8,
         "augment__image_size": 12,
         "augment__resize": 14,
-        "augment__crop_padding": 0,
+        "augment__crop_padding": 2,
+        "augment__flip": True,
+        "augment__cutout": 3,
         "augment__color_jitter": 0.2,
         "augment__mix": "cutmix",
         "optimizer__learning_rate": 0.02,
@@ -145,8 +147,6 @@ def test_two_hosts_that_decode_their_own_rows_train_as_one_does(folder, tmp_path
 def test_a_broken_file_stops_the_run_with_its_name(folder, tmp_path):
     config = stream_config(folder)
     data = load_data(config)
-    broken = tmp_path / "train" / "class_0"
-    broken.mkdir(parents=True)
     victim = data.train.names[3]
     copy_with_one_cut_file(folder, tmp_path / "copy", victim)
     message = refusal(run, stream_config(tmp_path / "copy"), tmp_path / "run", say=print)
@@ -201,3 +201,51 @@ def test_a_held_out_part_is_evaluated_too_with_all_its_classes_alike(tmp_path):
     np.testing.assert_array_equal(
         report["count"], np.bincount(data.validation.labels, minlength=10)
     )
+
+
+def test_a_streams_sampler_shows_rare_classes_as_often_as_it_says(folder):
+    config = stream_config(folder, data__sampler="class_aware", augment__mix="none", epochs=40)
+    program = Program(config, devices=jax.devices()[:1])
+    state = program.init_state(config)
+    labels = [
+        np.asarray(inputs[1]) for epoch in range(40) for inputs in program.batches(state, 0, epoch)
+    ]
+    program.feed.close()
+    share = np.bincount(np.concatenate(labels), minlength=3) / (40 * 2 * 16)
+    np.testing.assert_allclose(share, np.full(3, 1 / 3), atol=4.5 * np.sqrt(2 / 9 / 1280))
+
+
+def test_an_epoch_that_was_left_early_does_not_shift_the_next(folder):
+    config = stream_config(folder, augment__mix="none")
+    program = Program(config, devices=jax.devices()[:1])
+    state = program.init_state(config)
+    left = iter(program.batches(state, 0, 0))
+    next(left)
+    after, _ = program.batches(state, 0, 1)
+    program.feed.close()
+    fresh, _ = program.batches(state, 0, 1)
+    program.feed.close()
+    np.testing.assert_array_equal(after[0], fresh[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"augment__blur": 0.5}, "config.augment.blur"),
+        ({"augment__image_size": 8}, "config.augment.image_size"),
+        ({"data__feed": "stream", "augment__min_area": 0.5}, "config.augment.min_area"),
+        ({"model__dtype": "bfloat16"}, "config.model.dtype"),
+        ({"model__batch_norm": "per_device"}, "config.model.batch_norm"),
+    ],
+)
+def test_a_field_that_would_do_nothing_is_refused(changes, field):
+    message = refusal(Program, small_config(**changes), None, jax.devices()[:1])
+    assert field in message
+
+
+def test_images_that_are_not_square_are_refused_by_a_stream():
+    wide = LabelledImages(np.zeros((64, 8, 16, 3), np.uint8), np.arange(64, dtype=np.int32) % 2)
+    data = LongTailedDataset("wide", wide, wide, ("a", "b"), {"checksum": "c"})
+    message = refusal(Program, small_config(data__feed="stream"), data, jax.devices()[:1])
+    assert "8 by 16" in message
+    assert "config.data.feed=device" in message
