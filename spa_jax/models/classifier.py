@@ -1,4 +1,4 @@
-"""A backbone and a linear head, which returns the features next to the logits."""
+"""A backbone and a head, which returns the features next to the logits."""
 
 from typing import Any
 
@@ -11,16 +11,15 @@ class Classifier(nn.Module):
 
     Attributes:
       backbone: images `(B, H, W, channels)` -> features `(B, D)`; its `dim` is D.
-      num_classes: C.
+      head: features `(B, D)` -> logits `(B, C)`.
     """
 
     backbone: Any
-    num_classes: int
+    head: Any
 
-    @nn.compact
     def __call__(
         self, images: Float[Array, "B _ _ _"], train: bool
-    ) -> tuple[Float[Array, "B D"], Float[Array, "B num_classes"]]:
+    ) -> tuple[Float[Array, "B D"], Float[Array, "B C"]]:
         """Images `(B, H, W, channels)` to features `(B, D)` and logits `(B, C)`."""
         features = self.backbone(images, train)
-        return features, nn.Dense(self.num_classes, name="head")(features)
+        return features, self.head(features, train)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from spa_jax.data.mixing import box_share, cutmix, cutmix_box, mix_coefficient, mixup
 from spa_jax.data.pipeline import AugmentOptions, augment_one
+from spa_jax.longtail.losses import mix_targets
 from spa_jax.training.config import Config
 
 Normalize = Callable[[UInt8[Array, "B H W K"]], Float[Array, "B H W K"]]
@@ -64,10 +65,7 @@ class Inputs(flax.struct.PyTreeNode):
         """Labels `(B,)`, or `(B, C)` shares where images are mixed."""
         if self.partner_labels is None:
             return self.labels
-        own, partner = (
-            jax.nn.one_hot(labels, num_classes) for labels in (self.labels, self.partner_labels)
-        )
-        return self.share * own + (1.0 - self.share) * partner
+        return mix_targets(self.labels, self.partner_labels, self.share, num_classes)
 
 
 def partner_order(rng: Key[Array, ""], step: Int[Array, ""], batch_size: int) -> Array:

@@ -11,8 +11,11 @@ from spa_jax.data.shot_groups import check_shot_group_rule
 from spa_jax.data.sources import open_source
 from spa_jax.data.splits import SplitOptions, make_split
 from spa_jax.errors import InputError
+from spa_jax.longtail.method import Method
+from spa_jax.longtail.registry import METHODS
 from spa_jax.models.cifar_resnet import CifarResNet
 from spa_jax.models.classifier import Classifier
+from spa_jax.models.heads import CosineHead, LinearHead
 from spa_jax.models.imagenet_resnet import ImageNetResNet
 from spa_jax.models.small_resnet import SmallResNet
 from spa_jax.training.config import Config, default_config
@@ -71,11 +74,21 @@ def build_feed(layout: Layout, config: Config, data: LongTailedDataset) -> Feed:
     return StreamFeed(layout, config, data)
 
 
-def build_model(config: Config, num_classes: int, axis_name: str | None) -> Classifier:
-    """The network that `config.model` describes."""
+def build_method(config: Config) -> Method:
+    """The long-tailed method that `config.method` describes."""
+    return METHODS[config.method.name].make(config.method)
+
+
+def build_model(
+    config: Config, method: Method, num_classes: int, axis_name: str | None
+) -> Classifier:
+    """The network that `config.model` describes, with the method's head."""
     model = config.model
     norm_axis = axis_name if model.batch_norm == "global" else None
     dtype = jnp.dtype(model.dtype)
+    head = (
+        CosineHead(num_classes, scale=1.0) if method.head == "cosine" else LinearHead(num_classes)
+    )
     backbone: Any
     if model.name == "small":
         backbone = SmallResNet(
@@ -88,7 +101,7 @@ def build_model(config: Config, num_classes: int, axis_name: str | None) -> Clas
         backbone = CifarResNet(model.depth, model.width_factor, axis_name=norm_axis, dtype=dtype)
     else:
         backbone = ImageNetResNet(model.name, axis_name=norm_axis, dtype=dtype)
-    return Classifier(backbone, num_classes)
+    return Classifier(backbone, head)
 
 
 def check_is_used(config: Config, feed: Feed) -> None:
@@ -104,6 +117,13 @@ def check_is_used(config: Config, feed: Feed) -> None:
             raise InputError(
                 f"config.{field} is for images that are decoded from files of any size, and these "
                 f"live in memory at one size: leave it at {known[field]!r}."
+            )
+    reads = METHODS[config.method.name].options
+    for option, value in default_config().method.to_dict().items():
+        if option not in ("name", *reads) and config.method[option] != value:
+            raise InputError(
+                f"config.method.{option} is no option of {config.method.name}, which has "
+                f"{', '.join(reads) or 'none'}: leave it at {value!r}."
             )
     if config.model.name == "small" and config.model.dtype != "float32":
         raise InputError(

@@ -12,6 +12,7 @@ from spa_jax.data.selection import PROTOCOLS
 from spa_jax.data.shot_groups import SHOT_GROUP_RULES
 from spa_jax.data.splits import NATURAL
 from spa_jax.errors import InputError
+from spa_jax.longtail.registry import METHODS
 from spa_jax.models.imagenet_resnet import ARCHITECTURES
 
 Config = Any
@@ -80,6 +81,15 @@ def default_config() -> Config:
                 "dtype": "float32",  # of the computation: float32 | bfloat16
                 "batch_norm": "global",  # global | per_device, with pmap and shard_map
             },
+            "method": {
+                "name": "cross_entropy",  # see spa_jax.longtail.registry.METHODS
+                "tau": 1.0,  # logit_adjustment, post_hoc_logit_adjustment: their strength
+                "arb_counts": "batch",  # arb: class counts of the batch, or global
+                "ldam_margin": 0.5,  # ldam_drw: margin of the rarest class
+                "ldam_scale": 30.0,  # ldam_drw: what cosines are multiplied by
+                "drw_beta": 0.9999,  # ldam_drw: of the effective number of examples
+                "drw_epoch": 160,  # ldam_drw: the first epoch (from 0) with class weights
+            },
             "optimizer": {
                 "name": "sgd",  # sgd | adamw
                 "learning_rate": 0.1,  # its peak, after a linear warm-up
@@ -131,6 +141,8 @@ def check_config(config: Config) -> None:
                 f"config.{field} must be in [{low}, {high}], got {value!r}: pass "
                 f"--config.{field}=VALUE with a value in that range."
             )
+    if config.method.drw_beta >= 1:
+        raise InputError("config.method.drw_beta must be below 1: with 1 all weights are 0 / 0.")
     if config.spa.decay >= 1:
         raise InputError("config.spa.decay must be below 1: with 1 the class means never move.")
     steps = tuple(config.optimizer.step_epochs)
@@ -177,6 +189,8 @@ _CHOICES = (
     ("model.name", BACKBONES),
     ("model.dtype", ("float32", "bfloat16")),
     ("model.batch_norm", ("global", "per_device")),
+    ("method.name", tuple(METHODS)),
+    ("method.arb_counts", ("batch", "global")),
     ("optimizer.name", OPTIMIZERS),
     ("optimizer.schedule", SCHEDULES),
     ("spa.method", SPA_METHODS),
@@ -210,6 +224,11 @@ _RANGES = (
     ("loader.workers", 0, 1e3),
     ("model.blocks", 1, 1e3),
     ("model.stem_stride", 1, 1e3),
+    ("method.tau", 0, 1e3),
+    ("method.ldam_margin", 0, 1e3),
+    ("method.ldam_scale", 1e-3, 1e6),
+    ("method.drw_beta", 0, 1),
+    ("method.drw_epoch", 0, 1e6),
     ("optimizer.learning_rate", 0, 1e6),
     ("optimizer.warmup_epochs", 0, 1e6),
     ("optimizer.step_factor", 0, 1),

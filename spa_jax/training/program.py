@@ -12,7 +12,13 @@ from spa_jax.alignment import ClassMeans
 from spa_jax.alignment.classifier import find_kernels
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.errors import InputError
-from spa_jax.training.build import build_feed, build_model, check_is_used, load_data
+from spa_jax.training.build import (
+    build_feed,
+    build_method,
+    build_model,
+    check_is_used,
+    load_data,
+)
 from spa_jax.training.config import Config, check_config
 from spa_jax.training.devices import Layout, TakePart
 from spa_jax.training.metrics import Totals, alignment_metrics, known_cosines
@@ -62,7 +68,11 @@ class Program:
         self.feed = build_feed(self.layout, config, self.data)
         check_is_used(config, self.feed)
         self.steps_per_epoch = self.feed.steps_per_epoch
-        self._model = build_model(config, self.data.num_classes, self.layout.axis_name)
+        self._method = build_method(config)
+        self._model = build_model(
+            config, self._method, self.data.num_classes, self.layout.axis_name
+        )
+        self._class_counts = np.array(self.data.class_counts, np.float32)
         self._dim = self._model.backbone.dim
         self._check_classifier()
         self._compile_start()
@@ -158,7 +168,13 @@ class Program:
         """A step: this view's part of the batch, the pure step on it, its metrics added up."""
         layout, feed = self.layout, self.feed
         step = make_train_step(
-            self._model, self.config, feed.normalize, self.steps_per_epoch, layout.axis_name
+            self._model,
+            self._method,
+            self.config,
+            feed.normalize,
+            self._class_counts,
+            self.steps_per_epoch,
+            layout.axis_name,
         )
 
         def train(
@@ -175,7 +191,9 @@ class Program:
         """Sums over a batch of test images, and the report on the sums of all."""
         num_classes, dim, layout = self.data.num_classes, self._dim, self.layout
         feed = self.feed
-        eval_step = make_eval_step(self._model, feed.normalize, layout.axis_name)
+        eval_step = make_eval_step(
+            self._model, self._method, feed.normalize, self._class_counts, layout.axis_name
+        )
         options = spa_options(self.config)
 
         def evaluate(

@@ -11,11 +11,13 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from spa_jax.alignment import slerp_schedule, spa_reg, spa_slerp
 from spa_jax.alignment.class_means import class_sums
+from spa_jax.longtail.method import Method, Situation
 from spa_jax.models.classifier import Classifier
 from spa_jax.training.batch import Batch, Inputs, Normalize, prepare
 from spa_jax.training.config import Config
@@ -26,18 +28,16 @@ from spa_jax.training.state import TrainState
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 
-def _cross_entropy(logits: Float[Array, "B C"], labels: Int[Array, " B"]) -> Float[Array, " B"]:
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-
 def _is_correct(logits: Float[Array, "B C"], labels: Int[Array, " B"]) -> Float[Array, " B"]:
     return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
 
 def make_train_step(
     model: Classifier,
+    method: Method,
     config: Config,
     normalize: Normalize,
+    class_counts: Float[np.ndarray, " C"],
     steps_per_epoch: int,
     axis_name: str | None = None,
 ) -> TrainStep:
@@ -55,10 +55,13 @@ def make_train_step(
         variables = {"params": params, "batch_stats": state.batch_stats}
         outputs: Any = model.apply(variables, inputs.images, train=True, mutable=["batch_stats"])
         (features, logits), mutated = outputs
+        targets = inputs.targets(logits.shape[-1])
         means = state.class_means.update(
-            jax.lax.stop_gradient(features), inputs.targets(logits.shape[-1]), axis_name=axis_name
+            jax.lax.stop_gradient(features), targets, axis_name=axis_name
         )
-        loss = jnp.mean(inputs.over_labels(_cross_entropy, logits))
+        epoch = state.step // steps_per_epoch
+        situation = Situation(inputs.labels, jnp.asarray(class_counts), epoch, axis_name)
+        loss = method.loss(logits, targets, situation)
         if config.spa.method == "reg":
             loss = loss + state.hyperparams["weight"] * spa_reg(params, means, **options)
         accuracy = jnp.mean(inputs.over_labels(_is_correct, logits))
@@ -120,7 +123,11 @@ class EvaluationSums(flax.struct.PyTreeNode):
 
 
 def make_eval_step(
-    model: Classifier, normalize: Normalize, axis_name: str | None = None
+    model: Classifier,
+    method: Method,
+    normalize: Normalize,
+    class_counts: Float[np.ndarray, " C"],
+    axis_name: str | None = None,
 ) -> Callable[[PyTree, PyTree, Batch], EvaluationSums]:
     """Builds the pure function `(params, batch_stats, batch) -> sums` in evaluation mode."""
 
@@ -128,6 +135,7 @@ def make_eval_step(
         variables = {"params": params, "batch_stats": batch_stats}
         outputs: Any = model.apply(variables, normalize(batch.images), train=False)
         features, logits = outputs
+        logits = method.test_logits(logits, jnp.asarray(class_counts))
         num_classes = logits.shape[-1]
         one_hot = jax.nn.one_hot(batch.labels, num_classes) * batch.mask[:, None]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
