@@ -2,11 +2,14 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from benchmarks.update_readme import REPOSITORY, with_tables
+from spa_jax.longtail.method import Situation
 
 README = (REPOSITORY / "README.md").read_text()
 RECORDS = re.findall(r"<!-- table: (\S+) -->", README)
@@ -28,14 +31,28 @@ def test_every_record_has_three_seeds_of_every_method_and_one_split(record):
     assert len({run["params_checksum"] for run in runs}) == len(runs)
 
 
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
 def test_the_python_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example, _ = EXAMPLES
     names = {}
     with jax.numpy_rank_promotion("allow"):  # as in a user's program
         exec(example, names)
     cosines = names["cosines"]
     assert cosines.shape == (10,)
     assert (jax.numpy.abs(cosines) <= 1).all()
+
+
+def test_the_example_of_a_method_is_one():
+    names = {}
+    exec(EXAMPLES[1], names)
+    method = names["make_soft_prior"](SimpleNamespace(tau=2.0))
+    labels = jnp.array([0, 1])
+    situation = Situation(labels, jnp.array([9.0, 1.0]), jnp.int32(0), None)
+    # With half of the prior twice, it is logit adjustment of strength 1: here log(1 + n_other/n).
+    expected = (jnp.log(10 / 9) + jnp.log(10.0)) / 2
+    assert method.loss(jnp.zeros((2, 2)), labels, situation) == pytest.approx(expected, rel=1e-5)
 
 
 def test_every_file_that_the_readme_links_is_there():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from spa_jax.models.classifier import Classifier
+from spa_jax.models.heads import LinearHead
 from spa_jax.models.small_resnet import ResidualBlock, SmallResNet
 
 C = 7
@@ -34,7 +35,7 @@ def paths(tree):
 
 @pytest.fixture(scope="module")
 def model():
-    return Classifier(SmallResNet(widths=(4, 6), blocks=1), C)
+    return Classifier(SmallResNet(widths=(4, 6), blocks=1), LinearHead(C))
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +72,12 @@ def apply(model):
 def test_features_have_the_last_width_and_logits_one_value_a_class(
     shape, widths, blocks, stem_stride
 ):
-    model = Classifier(SmallResNet(widths, blocks, stem_stride), C)
+    model = Classifier(SmallResNet(widths, blocks, stem_stride), LinearHead(C))
     variables, (features, logits) = shapes_of(model, np.zeros((6, *shape), np.float32))
     assert features.shape == (6, widths[-1])
-    assert logits.shape == (6, C)
+    assert logits.shape == (6, LinearHead(C))
     assert features.dtype == logits.dtype == np.float32
-    assert variables["params"]["head"]["kernel"].shape == (widths[-1], C)
+    assert variables["params"]["head"]["kernel"].shape == (widths[-1], LinearHead(C))
 
 
 @pytest.mark.parametrize(("stride", "expected"), [(1, (3, 8, 6, 5)), (2, (3, 4, 3, 5))])

@@ -26,7 +26,12 @@ class Setting:
             jnp.asarray(data.images[chosen]), jnp.asarray(data.labels[chosen]), jnp.arange(64)
         )
         self.step = make_train_step(
-            self.program._model, self.config, self.program.feed.normalize, steps_per_epoch=5
+            self.program._model,
+            self.program._method,
+            self.config,
+            self.program.feed.normalize,
+            self.program._class_counts,
+            steps_per_epoch=5,
         )
         self.state = self.program.init_state(self.config)
 
