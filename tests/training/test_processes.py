@@ -37,14 +37,12 @@ def free_port():
         return listener.getsockname()[1]
 
 
-@pytest.fixture(scope="module", params=["jit", "shard_map"])
-def two_hosts(request, tmp_path_factory):
-    """The workdir of a run on two hosts."""
-    workdir = tmp_path_factory.mktemp("hosts")
+def run_on_two_hosts(script, *arguments):
+    """Runs a script twice at once, with the host's number, a free port, and the arguments."""
     port = str(free_port())
     hosts = [
         subprocess.Popen(
-            [sys.executable, "-c", HOST, str(number), port, str(workdir), request.param],
+            [sys.executable, "-c", script, str(number), port, *map(str, arguments)],
             env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -55,6 +53,13 @@ def two_hosts(request, tmp_path_factory):
     for host in hosts:
         output, _ = host.communicate(timeout=300)
         assert host.returncode == 0, output
+
+
+@pytest.fixture(scope="module", params=["jit", "shard_map"])
+def two_hosts(request, tmp_path_factory):
+    """The workdir of a run on two hosts."""
+    workdir = tmp_path_factory.mktemp("hosts")
+    run_on_two_hosts(HOST, workdir, request.param)
     return workdir
 
 

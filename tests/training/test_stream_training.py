@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -20,7 +17,7 @@ from tests.data.tiny_jpeg import smooth_image
 from tests.refusals import refusal
 from tests.training.small import small_config
 from tests.training.test_parallel import assert_close
-from tests.training.test_processes import REPOSITORY, free_port
+from tests.training.test_processes import run_on_two_hosts
 
 HOST = """
 import sys
@@ -121,20 +118,7 @@ def test_a_resumed_stream_goes_on_where_the_run_was_stopped(folder, tmp_path, mo
 
 
 def test_two_hosts_that_decode_their_own_rows_train_as_one_does(folder, tmp_path):
-    port = str(free_port())
-    hosts = [
-        subprocess.Popen(
-            [sys.executable, "-c", HOST, str(number), port, str(tmp_path / "two"), str(folder)],
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    for host in hosts:
-        output, _ = host.communicate(timeout=300)
-        assert host.returncode == 0, output
+    run_on_two_hosts(HOST, tmp_path / "two", folder)
     config = stream_config(folder)
     alone = run(config, tmp_path / "one", Program(config, devices=jax.devices()[:4]), print)
     together = json.loads((tmp_path / "two" / "summary.json").read_text())
