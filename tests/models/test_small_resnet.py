@@ -75,7 +75,7 @@ def test_features_have_the_last_width_and_logits_one_value_a_class(
     model = Classifier(SmallResNet(widths, blocks, stem_stride), LinearHead(C))
     variables, (features, logits) = shapes_of(model, np.zeros((6, *shape), np.float32))
     assert features.shape == (6, widths[-1])
-    assert logits.shape == (6, LinearHead(C))
+    assert logits.shape == (6, C)
     assert features.dtype == logits.dtype == np.float32
     assert variables["params"]["head"]["kernel"].shape == (widths[-1], LinearHead(C))
 
