@@ -77,7 +77,7 @@ def test_features_have_the_last_width_and_logits_one_value_a_class(
     assert features.shape == (6, widths[-1])
     assert logits.shape == (6, C)
     assert features.dtype == logits.dtype == np.float32
-    assert variables["params"]["head"]["kernel"].shape == (widths[-1], LinearHead(C))
+    assert variables["params"]["head"]["kernel"].shape == (widths[-1], C)
 
 
 @pytest.mark.parametrize(("stride", "expected"), [(1, (3, 8, 6, 5)), (2, (3, 4, 3, 5))])
