@@ -4,8 +4,12 @@ import jax
 import jaxtyping
 import matplotlib
 import pytest
+from hypothesis import settings
 
 matplotlib.use("Agg")
+# The same examples at every run, so that what passes once passes again.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # An int is accepted where a float is annotated, as static type checkers do.

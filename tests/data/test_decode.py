@@ -162,7 +162,7 @@ def boxes(draw):
     height, width = draw(st.integers(120, 300)), draw(st.integers(120, 300))
     box_height, box_width = draw(st.floats(40, height)), draw(st.floats(40, width))
     top, left = draw(st.floats(0, height - box_height)), draw(st.floats(0, width - box_width))
-    return height, width, Box(top, left, box_height, box_width), draw(st.integers(3, 40))
+    return height, width, Box(top, left, box_height, box_width), draw(st.integers(8, 40))
 
 
 @given(boxes())
