@@ -10,15 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-# One colour (Okabe and Ito, safe for colour-blind readers) and one dash pattern a curve.
-_STYLES = (
-    {"color": "#000000", "linestyle": "-"},
-    {"color": "#0072B2", "linestyle": "--"},
-    {"color": "#D55E00", "linestyle": "-."},
-    {"color": "#009E73", "linestyle": ":"},
-    {"color": "#CC79A7", "linestyle": (0, (5, 1, 1, 1))},
-    {"color": "#56B4E9", "linestyle": (0, (1, 1))},
-)
+from spa_jax.dynamics.figures_style import line_style
+
 _PANELS = (
     ("mean_cosine", "mean cosine, EMA class means"),
     ("test_mean_cosine", "mean cosine, held-out class means"),
@@ -50,7 +43,7 @@ def plot_alignment_over_epochs(
         panels[1].sharey(panels[0])  # the two cosines are there to be compared
         for axes, (field, title) in zip(panels, _PANELS, strict=True):
             for i, (name, runs) in enumerate(curves.items()):
-                _draw_curve(axes, runs, field, name, _STYLES[i % len(_STYLES)])
+                _draw_curve(axes, runs, field, name, line_style(i))
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
             axes.set_title(title, loc="left", fontsize=9)

@@ -1,0 +1,223 @@
+"""What the figures share: styles that stay apart in black and white, panels, saving as PNG and SVG.
+
+A figure is 7 inches wide, the text width of a page, with one size of type.
+"""
+
+import math
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+WIDTH = 7.0
+"""Inches."""
+
+# One colour (Okabe and Ito, safe for colour-blind readers) and one dash pattern a curve.
+_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+
+RC: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "figure.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    # The same figure is the same file, whenever and wherever it is drawn.
+    "svg.hashsalt": "spa_jax",
+    "svg.fonttype": "path",
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure and the words that go with it.
+
+    Attributes:
+      name: of its files, without an ending.
+      title: a few words, the heading on the page.
+      caption: what is drawn, for somebody who sees the figure.
+      alt: what it shows, for somebody who does not.
+      figure: the figure.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A figure that cannot be drawn, and why."""
+
+    title: str
+    reason: str
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Colour and dash pattern of the curve with this index; they repeat after six."""
+    return {"color": _COLOURS[index % 6], "linestyle": _DASHES[index % 6]}
+
+
+def marker_of(index: int) -> str:
+    """Its marker; colour, dashes and marker together repeat after 36."""
+    return _MARKERS[(index + index // 6) % 6]
+
+
+def plain_text(text: str) -> str:
+    """Text that matplotlib shows as it is; a dollar sign would start a formula."""
+    return text.replace("$", r"\$")
+
+
+def wrapped(text: str, width: int = 26) -> str:
+    """A panel's title in lines that fit over it."""
+    return plain_text("\n".join(textwrap.wrap(text, width)) or text)
+
+
+def file_name(*parts: str) -> str:
+    """A file's name from parts that may hold any characters."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", "_".join(parts)).strip("_")
+
+
+def panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure with a grid of panels, each `height` inches high; one column is half as wide."""
+    width = WIDTH if columns > 1 else WIDTH / 2
+    figure = Figure(figsize=(width, rows * height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def grid(titles: Sequence[str], height: float | None = None) -> tuple[Figure, list[Axes]]:
+    """A panel with shared axes for each title, four or fewer in a row; square without a height."""
+    count = len(titles)
+    columns = min(count, 4 if count == 4 or count > 6 else 3)
+    texts = [wrapped(title, 30 if columns < 4 else 24) for title in titles]
+    # Long titles get room of their own, or they would take it from the panels.
+    lines = max(text.count("\n") for text in texts)
+    rows = math.ceil(count / columns)
+    square = height is None
+    if height is None:
+        height = (WIDTH if columns > 1 else WIDTH / 2) / columns + 0.7
+    figure, axes = panels(rows, columns, height + 0.14 * lines, sharex=True, sharey=True)
+    flat = list(axes.flat)
+    for unused in flat[count:]:
+        unused.remove()
+    for text, panel in zip(texts, flat, strict=False):
+        panel.set_title(text, loc="left")
+        panel.set_box_aspect(1 if square else None)
+    for last in flat[max(0, count - columns) : count]:
+        last.tick_params(labelbottom=True)  # the panel below it may be one of those removed
+    return figure, flat[:count]
+
+
+def bottom_left(axes: Sequence[Axes]) -> tuple[list[Axes], list[Axes]]:
+    """The panels of a grid with nothing below them, and those with nothing to their left."""
+    places = {}
+    for panel in axes:
+        spec = panel.get_subplotspec()
+        assert spec is not None
+        places[spec.rowspan.start, spec.colspan.start] = panel
+    bottom = [panel for (row, column), panel in places.items() if (row + 1, column) not in places]
+    left = [panel for (_, column), panel in places.items() if column == 0]
+    return bottom, left
+
+
+def draw_band_curve(
+    axes: Axes,
+    x: Sequence[float],
+    values: Float[np.ndarray, "R T"],
+    style: Mapping[str, Any],
+    label: str = "",
+    logarithmic: bool = False,
+) -> None:
+    """Draws the mean over runs and one sample standard deviation to each side.
+
+    Args:
+      axes: where.
+      x: `(T,)`.
+      values: `(R, T)`, a row a run; NaN leaves a gap.
+      style: of the line, `color` among it.
+      label: for the legend.
+      logarithmic: take mean and deviation of the logarithm.
+    """
+    if logarithmic:
+        values = np.log(np.where(values > 0, values, np.nan))
+    mean = values.mean(axis=0)
+    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.full_like(mean, np.nan)
+    low, high = mean - spread, mean + spread
+    if logarithmic:
+        mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.plot(x, mean, label=plain_text(label), **style)
+    if len(values) > 1:
+        axes.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
+
+
+def epoch_axis(axes: Axes) -> None:
+    """Whole epochs on the horizontal axis."""
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, steps=[1, 2, 5, 10]))
+
+
+def legend_below(
+    figure: Figure, handles: Sequence[Any], labels: Sequence[str], handle_length: float = 3
+) -> None:
+    """One legend for all panels, outside the data, in as many columns as fit.
+
+    Args:
+      figure: gets it.
+      handles: what the panels show.
+      labels: what it is called.
+      handle_length: of a sample in letters, 3 for lines, 1 for points.
+    """
+    longest = max(len(label) for label in labels)
+    # A letter of 8 points is about 0.065 inches wide; line and gap take about half an inch.
+    columns = int(figure.get_figwidth() / (0.065 * longest + 0.55))
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=max(1, min(columns, len(labels))),
+        handlelength=handle_length,
+    )
+
+
+def save(drawing: Drawing, folder: Path) -> tuple[Path, Path]:
+    """Writes a figure as PNG (300 dots an inch) and as SVG.
+
+    Args:
+      drawing: what to write.
+      folder: gets `<name>.png` and `<name>.svg`; it exists.
+
+    Returns:
+      Their paths.
+    """
+    png, svg = folder / f"{drawing.name}.png", folder / f"{drawing.name}.svg"
+    with matplotlib.rc_context(RC):
+        drawing.figure.savefig(png, dpi=300)
+        drawing.figure.savefig(svg, dpi=300, metadata={"Date": None})
+    return png, svg

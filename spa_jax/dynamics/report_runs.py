@@ -1,0 +1,244 @@
+"""The runs of a report: which folders hold one, and what they recorded."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spa_jax.errors import InputError
+
+# What the page cannot do without; everything else in `summary.json` may be missing.
+_NEEDED = ("test_accuracy", "class_counts", "class_names", "split_checksum", "seed")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The content of `geometry.npz`: `(H, C, D)` weights, `(C, D)` class means, not centred."""
+
+    weights: np.ndarray
+    heads: tuple[str, ...]
+    train_means: np.ndarray
+    test_means: np.ndarray
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+      folder: where it was found, as it was given.
+      config: its fields by their dotted names; lists for tuples.
+      lines: the lines of `metrics.jsonl`.
+      summary: the content of `summary.json`.
+      geometry: the content of `geometry.npz`; None if the run has none.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    lines: list[dict[str, Any]]
+    summary: dict[str, Any]
+    geometry: Geometry | None
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.summary["class_counts"])
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A folder that holds an unfinished run, and how far it came."""
+
+    folder: Path
+    reason: str
+
+
+def find_run_folders(paths: Sequence[Path]) -> list[Path]:
+    """The folders of runs that `paths` name; a folder of runs stands for the runs in it.
+
+    Args:
+      paths: folders that hold a `config.json`, or whose subfolders do.
+
+    Returns:
+      Each folder once, in the order given; the runs in a folder by name.
+
+    Raises:
+      InputError: a path that is no folder, or a folder without a run.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            kind = "is a file, not the folder of a run" if path.exists() else "does not exist"
+            raise InputError(f"{path} {kind}: give {_WHAT_TO_GIVE}.")
+        folders = [path] if _is_run(path) else sorted(filter(_is_run, path.iterdir()))
+        if not folders:
+            raise InputError(
+                f"{path} is no run: neither it nor a folder in it holds a config.json. "
+                f"Give {_WHAT_TO_GIVE}."
+            )
+        for folder in folders:
+            found.setdefault(folder.resolve(), folder)
+    if not found:
+        raise InputError(f"No run was given: give {_WHAT_TO_GIVE}.")
+    return list(found.values())
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
+    """Reads the finished runs; those still being written are left out, with the reason.
+
+    Args:
+      folders: folders of runs, see :func:`find_run_folders`.
+
+    Returns:
+      The finished runs, and what was left out.
+
+    Raises:
+      InputError: a damaged file, no finished run, or runs with different numbers of classes.
+    """
+    runs, left_out = [], []
+    for folder in folders:
+        if (folder / "summary.json").exists():
+            runs.append(read_run(folder))
+        else:
+            left_out.append(LeftOut(folder, _how_far(folder)))
+    if not runs:
+        raise InputError(
+            f"None of the {len(left_out)} runs is finished: {_first(_in_words(left_out))}. "
+            "Wait for them, or run their command again to continue them."
+        )
+    _check_num_classes(runs)
+    return runs, left_out
+
+
+def read_run(folder: Path) -> Run:
+    """Reads the files of one finished run.
+
+    Args:
+      folder: with `config.json`, `metrics.jsonl`, `summary.json` and perhaps `geometry.npz`.
+
+    Returns:
+      The run.
+
+    Raises:
+      InputError: a file that is missing, damaged or of another shape; the message names it.
+    """
+    summary = _read_object(folder / "summary.json")
+    missing = [key for key in _NEEDED if key not in summary]
+    if missing:
+        raise InputError(
+            f"{folder / 'summary.json'} lacks {', '.join(missing)}: it was not written by this "
+            "library, or by an older version of it; run the experiment again."
+        )
+    config = dict(_flat(_read_object(folder / "config.json")))
+    lines = _read_lines(folder / "metrics.jsonl")
+    geometry = _read_geometry(folder / "geometry.npz", len(summary["class_counts"]))
+    return Run(folder, config, lines, summary, geometry)
+
+
+_WHAT_TO_GIVE = (
+    "folders that `train.py --workdir` or `python -m spa_jax.compare --out` wrote, for example "
+    "runs/demo"
+)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.json").is_file()
+
+
+def _how_far(folder: Path) -> str:
+    epochs = dict(_flat(_read_object(folder / "config.json"))).get("epochs", "an unknown number")
+    path = folder / "metrics.jsonl"
+    # Whole lines only: the last one may be half-written at this moment.
+    done = path.read_text().count("\n") if path.exists() else 0
+    return f"still being written, or cut off: epoch {done} of {epochs}, no summary.json yet"
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields of a configuration by their dotted names."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): {_RESTORE}.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object: {_RESTORE}.")
+    return content
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        texts = path.read_text().splitlines()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}): {_RESTORE}.") from error
+    lines = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            lines.append(json.loads(text))
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}, is no JSON ({error}): {_RESTORE}.") from error
+    if not all(isinstance(line, dict) and "epoch" in line for line in lines) or not lines:
+        raise InputError(f"{path} does not hold one JSON object an epoch: {_RESTORE}.")
+    return lines
+
+
+def _read_geometry(path: Path, num_classes: int) -> Geometry | None:
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            geometry = Geometry(
+                weights=arrays["weights"],
+                heads=tuple(str(head) for head in arrays["heads"]),
+                train_means=arrays["train_means"],
+                test_means=arrays["test_means"],
+            )
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"{path} cannot be read ({error}): {_RESTORE}.") from error
+    shape = geometry.weights.shape
+    means = (geometry.train_means.shape, geometry.test_means.shape)
+    if (
+        len(shape) != 3
+        or shape[:2] != (len(geometry.heads), num_classes)
+        or {*means} != {shape[1:]}
+    ):
+        raise InputError(
+            f"{path} must hold weights (H, C, D) with H = {len(geometry.heads)} heads and "
+            f"C = {num_classes} classes, and class means (C, D); got {shape} and "
+            f"{means[0]}, {means[1]}: {_RESTORE}."
+        )
+    return geometry
+
+
+_RESTORE = "restore the file, or delete the folder and run the experiment again"
+
+
+def _check_num_classes(runs: Sequence[Run]) -> None:
+    by_number: dict[int, list[Path]] = {}
+    for run in runs:
+        by_number.setdefault(run.num_classes, []).append(run.folder)
+    if len(by_number) > 1:
+        found = [f"{number} ({_first(map(str, paths))})" for number, paths in by_number.items()]
+        raise InputError(
+            f"These runs have different numbers of classes: {'; '.join(found)}. A report compares "
+            "runs on the same classes: make one report for each data set."
+        )
+
+
+def _in_words(left_out: Sequence[LeftOut]) -> Iterator[str]:
+    return (f"{run.folder} ({run.reason})" for run in left_out)
+
+
+def _first(texts: Iterator[str]) -> str:
+    """The first three of them, and that there are more."""
+    listed = list(texts)
+    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")

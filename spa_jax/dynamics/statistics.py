@@ -1,0 +1,102 @@
+"""Numbers over seeds: mean and standard deviation, and differences paired by seed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student_t
+
+Columns = Mapping[str, tuple[str, ...]]
+"""Column of a table -> where its number stands in `summary.json`."""
+
+COLUMNS: Columns = {
+    "test accuracy": ("test_accuracy", "last"),
+    "few-shot accuracy": ("shot_groups", "few"),
+    "mean cosine": ("mean_cosine",),
+    "lowest cosine": ("min_cosine",),
+    "held-out cosine": ("test_mean_cosine",),
+}
+"""The columns of `python -m spa_jax.compare`."""
+
+
+def column_value(summary: Mapping[str, Any], path: Sequence[str]) -> Any:
+    """The number that stands at `path` in a run's summary; None if it does not exist.
+
+    Example:
+      >>> summary = {"test_accuracy": {"last": 0.75}}
+      >>> column_value(summary, ("test_accuracy", "last")), column_value(summary, ("min_cosine",))
+      (0.75, None)
+    """
+    value: Any = summary
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def statistics(
+    runs: Sequence[Mapping[str, Any]], columns: Columns = COLUMNS
+) -> dict[str, dict[str, float | None]]:
+    r"""Mean and sample standard deviation over runs of each column.
+
+    .. math:: \bar x = \frac1n \sum_i x_i, \quad s = \sqrt{\tfrac{1}{n - 1} \sum_i (x_i - \bar x)^2}
+
+    Args:
+      runs: summaries, one a seed.
+      columns: where each column's number stands.
+
+    Returns:
+      For each column `mean` and `std`; null where a run has no value, `std` also for one run.
+
+    Example:
+      >>> statistics([{"min_cosine": 0.5}, {"min_cosine": 1.0}], {"lowest": ("min_cosine",)})
+      {'lowest': {'mean': 0.75, 'std': 0.3535533905932738}}
+    """
+    result: dict[str, dict[str, float | None]] = {}
+    for column, path in columns.items():
+        values = [column_value(summary, path) for summary in runs]
+        known = None not in values
+        result[column] = {
+            "mean": float(np.mean(values)) if known else None,
+            "std": float(np.std(values, ddof=1)) if known and len(values) > 1 else None,
+        }
+    return result
+
+
+def paired_differences(
+    runs: Sequence[Mapping[str, Any]],
+    baseline: Sequence[Mapping[str, Any]],
+    columns: Columns = COLUMNS,
+) -> dict[str, dict[str, float | None]]:
+    r"""Differences to the baseline of the same seed, with their 95% interval.
+
+    .. math:: \bar d \pm t_{0.975, n - 1} \, s_d / \sqrt n
+
+    Args:
+      runs: summaries of a method, seed by seed.
+      baseline: summaries of the baseline for the same seeds in the same order.
+      columns: where each column's number stands.
+
+    Returns:
+      For each column `mean` and `half_width` of the interval; null where a value is missing or
+      there is one seed only.
+
+    Example:
+      >>> runs, baseline = [{"min_cosine": 0.75}], [{"min_cosine": 0.5}]
+      >>> paired_differences(runs, baseline, {"lowest": ("min_cosine",)})
+      {'lowest': {'mean': 0.25, 'half_width': None}}
+    """
+    result: dict[str, dict[str, float | None]] = {}
+    for column, path in columns.items():
+        pairs = [
+            (column_value(run, path), column_value(base, path))
+            for run, base in zip(runs, baseline, strict=True)
+        ]
+        known = bool(pairs) and all(None not in pair for pair in pairs)
+        differences = [run - base for run, base in pairs] if known else []
+        n = len(differences)
+        half_width = None
+        if n > 1:
+            half_width = float(student_t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / n**0.5)
+        mean = float(np.mean(differences)) if known else None
+        result[column] = {"mean": mean, "half_width": half_width}
+    return result
