@@ -7,7 +7,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from spa_jax.command_line import parse_flags, read_config, stop
+from spa_jax.command_line import own_command, parse_flags, read_config, stop
 from spa_jax.errors import InputError
 from spa_jax.training.loop import run
 
@@ -35,6 +35,7 @@ def main(argv: list[str]) -> None:
             Path(_WORKDIR.value),
             say=lambda line: print(line, flush=True) if primary else None,
             show_progress=primary and sys.stderr.isatty(),
+            command=own_command("train.py"),
         )
     except (InputError, FloatingPointError) as error:
         stop(str(error))

@@ -1,6 +1,6 @@
 """What input from the devices' memory costs: its share of a training step.
 
-python benchmarks/input_share.py [--config=configs/cifar10_lt.py:model=small] [--record=FILE]
+python benchmarks/input_share.py [--config=configs/cifar10_lt.py:recipe=small] [--record=FILE]
 
 The input of a step is looked up in the images on the device, augmented, mixed and normalised
 inside the step. Here that part is compiled alone, and its time is put next to the whole step's, for
@@ -26,7 +26,7 @@ from spa_jax.training.program import Program
 from spa_jax.training.summary import hardware
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/cifar10_lt.py:model=small", "What to train."
+    "config", "configs/cifar10_lt.py:recipe=small", "What to train."
 )
 _STEPS = flags.DEFINE_integer("steps", 20, "Training steps in a repetition.")
 _RECORD = flags.DEFINE_string("record", None, "A JSON file for the numbers.")

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import spa_jax
-from spa_jax.training.config import SPA_METHODS
+from spa_jax.training.config_limits import SPA_METHODS
 from spa_jax.training.program import Program
 from spa_jax.training.summary import hardware
 

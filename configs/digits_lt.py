@@ -23,4 +23,5 @@ def get_config() -> Config:
     config.optimizer.learning_rate = 0.1
     config.optimizer.warmup_epochs = 2.0
     config.logging.every_steps = 25
+    config.logging.collapse = True
     return config

@@ -1,5 +1,6 @@
 """What the commands share: flags that are parsed, and errors that are told, without a traceback."""
 
+import shlex
 import sys
 from typing import Any, NoReturn
 
@@ -9,8 +10,16 @@ from spa_jax.errors import InputError
 from spa_jax.training.config import check_field_name
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line; a misspelt field or flag stops with a message."""
+def parse_flags(argv: list[str], positional: bool = False) -> list[str]:
+    """Parses the command line; a misspelt field or flag stops with a message.
+
+    Args:
+      argv: the command and its arguments.
+      positional: whether there may be arguments that are no flags.
+
+    Returns:
+      The command and the arguments that are no flags.
+    """
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError) as error:
@@ -21,7 +30,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             except InputError as unknown:
                 stop(str(unknown))
         stop(_one_line(_cause(error)))
-    if len(rest) > 1:
+    if len(rest) > 1 and not positional:
         stop(f"Unknown arguments: {' '.join(rest[1:])}. Fields are set with --config.FIELD=VALUE.")
     logging.set_verbosity(logging.ERROR)  # orbax reports every file that it touches
     return rest
@@ -79,6 +88,15 @@ def _cause(error: BaseException) -> BaseException:
             found = InputError("This configuration file takes no argument after a colon.")
         inner = inner.__cause__ or inner.__context__
     return found
+
+
+def own_command(program: str) -> str:
+    """The command line of this process, for records: `python train.py --config=...`.
+
+    Args:
+      program: how it is started, such as "train.py" or "-m spa_jax.compare".
+    """
+    return f"python {program} {shlex.join(sys.argv[1:])}".rstrip()
 
 
 def stop(message: str) -> NoReturn:

@@ -16,36 +16,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import t as student_t
 
-from spa_jax.command_line import parse_flags, read_config, stop
+from spa_jax.command_line import own_command, parse_flags, read_config, stop
 from spa_jax.dynamics.plots import plot_alignment_over_epochs
+from spa_jax.dynamics.statistics import COLUMNS, paired_differences, statistics
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
-from spa_jax.training.config import SPA_METHODS, Config, check_config
+from spa_jax.training.config import Config, check_config
+from spa_jax.training.config_limits import SPA_METHODS
 from spa_jax.training.loop import run
 from spa_jax.training.program import Program
 from spa_jax.training.records import JsonLines
 from spa_jax.training.workdir import check_workdir
 
-# Column of the table -> where its number stands in `summary.json`.
-_COLUMNS = {
-    "test accuracy": ("test_accuracy", "last"),
-    "few-shot accuracy": ("shot_groups", "few"),
-    "mean cosine": ("mean_cosine",),
-    "lowest cosine": ("min_cosine",),
-    "held-out cosine": ("test_mean_cosine",),
-}
 _IN_PERCENT = {"test accuracy", "few-shot accuracy"}
 
 
 def compare(
-    config: Config, methods: Sequence[str], seeds: Sequence[int], out: Path, console: Console
+    config: Config,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    out: Path,
+    console: Console,
+    command: str | None = None,
 ) -> dict[str, Any]:
     """Trains every method with every seed and writes the comparison.
 
@@ -55,6 +52,7 @@ def compare(
       seeds: values for `config.seed`.
       out: gets a folder for each run, `comparison.json` and `alignment.png`.
       console: where progress is shown.
+      command: the command line that the runs' summaries name.
 
     Returns:
       The content of `comparison.json`: settings, a summary for each run, mean and sample standard
@@ -79,7 +77,7 @@ def compare(
             if program is None and not (workdir / "summary.json").exists():
                 console.print(f"{method}: compiling", style="dim")
                 program = Program(member)
-            summary = run(member, workdir, program, say=lambda line: None)
+            summary = run(member, workdir, program, say=lambda line: None, command=command)
             accuracy = summary["test_accuracy"]["last"]
             console.print(f"{method}, seed {seed}: test accuracy {accuracy:.3f}", style="dim")
             summaries.setdefault(method, []).append(summary)
@@ -114,59 +112,6 @@ def _member(config: Config, method: str, seed: int) -> Config:
 
 def _workdir(out: Path, method: str, seed: int) -> Path:
     return out / f"{method}-seed{seed}"
-
-
-def statistics(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Mean and sample standard deviation over runs of each column; null where they do not exist."""
-    result: dict[str, dict[str, float | None]] = {}
-    for column in _COLUMNS:
-        values = [column_value(summary, column) for summary in runs]
-        known = None not in values
-        result[column] = {
-            "mean": float(np.mean(values)) if known else None,
-            "std": float(np.std(values, ddof=1)) if known and len(values) > 1 else None,
-        }
-    return result
-
-
-def paired_differences(
-    runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]
-) -> dict[str, dict[str, float | None]]:
-    r"""Differences to the baseline of the same seed, with their 95% interval.
-
-    .. math:: \bar d \pm t_{0.975, n - 1} \, s_d / \sqrt n
-
-    Args:
-      runs: summaries of a method, seed by seed.
-      baseline: summaries of the baseline for the same seeds in the same order.
-
-    Returns:
-      For each column `mean` and `half_width` of the interval; null where a value is missing or
-      there is one seed only.
-    """
-    result: dict[str, dict[str, float | None]] = {}
-    for column in _COLUMNS:
-        pairs = [
-            (column_value(run, column), column_value(base, column))
-            for run, base in zip(runs, baseline, strict=True)
-        ]
-        known = all(None not in pair for pair in pairs)
-        differences = [run - base for run, base in pairs] if known else []
-        n = len(differences)
-        half_width = None
-        if n > 1:
-            half_width = float(student_t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / n**0.5)
-        mean = float(np.mean(differences)) if known else None
-        result[column] = {"mean": mean, "half_width": half_width}
-    return result
-
-
-def column_value(summary: Mapping[str, Any], column: str) -> Any:
-    """The number of a table's column in a run's summary; None if it does not exist."""
-    value: Any = summary
-    for key in _COLUMNS[column]:
-        value = value[key]
-    return value
 
 
 def format_table(comparison: Mapping[str, Any]) -> Table:
@@ -208,7 +153,7 @@ def markdown_table(comparison: Mapping[str, Any]) -> str:
 
 
 def _statistics_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
-    rows = [["method", *_COLUMNS]]
+    rows = [["method", *COLUMNS]]
     for method, columns in comparison["statistics"].items():
         rows.append([method, *(_cell(column, value, "std") for column, value in columns.items())])
     return rows
@@ -216,7 +161,7 @@ def _statistics_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
 
 def _difference_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
     baseline = next(iter(comparison["statistics"]))
-    rows = [[f"minus {baseline}", *_COLUMNS]]
+    rows = [[f"minus {baseline}", *COLUMNS]]
     for method, columns in comparison["differences"].items():
         cells = (_cell(column, value, "half_width", "+") for column, value in columns.items())
         rows.append([method, *cells])
@@ -260,7 +205,8 @@ def main(argv: Sequence[str]) -> None:
         stop(f"--seeds must be whole numbers with commas between, got {','.join(values.seeds)!r}.")
     seeds = [int(seed) for seed in values.seeds]
     try:
-        comparison = compare(config, values.methods, seeds, out, console)
+        command = own_command("-m spa_jax.compare")
+        comparison = compare(config, values.methods, seeds, out, console, command)
     except (InputError, FloatingPointError) as error:
         stop(str(error))
     if values.record:

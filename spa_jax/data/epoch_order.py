@@ -1,6 +1,7 @@
 """Which examples make up each global batch: a shuffled epoch, or weighted draws."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,8 @@ class EpochOrder:
       num_examples: N, as many as a batch has at least.
       batch_size: of the global batch.
       weights: `(N,)`, 0 or more each; None shuffles.
+      stream: 0 or more; orders of the same seed and other streams have nothing to do with each
+        other.
 
     Raises:
       InputError: values that do not fit each other.
@@ -36,13 +39,15 @@ class EpochOrder:
     num_examples: int
     batch_size: int
     weights: np.ndarray | None = None
+    stream: int = 0
     _newest: dict[int, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.seed < 0 or not 1 <= self.batch_size <= self.num_examples:
+        if min(self.seed, self.stream) < 0 or not 1 <= self.batch_size <= self.num_examples:
             raise InputError(
-                f"An order needs seed >= 0 and 1 <= batch_size <= num_examples, got seed="
-                f"{self.seed}, batch_size={self.batch_size}, num_examples={self.num_examples}."
+                f"An order needs seed >= 0, stream >= 0 and 1 <= batch_size <= num_examples, got "
+                f"seed={self.seed}, stream={self.stream}, batch_size={self.batch_size}, "
+                f"num_examples={self.num_examples}."
             )
         weights = self.weights
         if weights is None:
@@ -59,8 +64,9 @@ class EpochOrder:
                 f"{len(wrong)} are not, the first at the positions {wrong[:3].tolist()}."
             )
 
-    def __reduce__(self) -> tuple[type["EpochOrder"], tuple[int, int, int, np.ndarray | None]]:
-        return EpochOrder, (self.seed, self.num_examples, self.batch_size, self.weights)
+    def __reduce__(self) -> tuple[type["EpochOrder"], tuple[Any, ...]]:
+        fields = (self.seed, self.num_examples, self.batch_size, self.weights, self.stream)
+        return EpochOrder, fields
 
     @property
     def steps_per_epoch(self) -> int:
@@ -85,8 +91,8 @@ class EpochOrder:
         return self.epoch(epoch)[step_in_epoch]
 
     def _draw(self, epoch: int) -> np.ndarray:
-        entropy = np.random.SeedSequence([self.seed, _ORDER_STREAM, epoch])
-        generator = np.random.Generator(np.random.Philox(entropy))
+        entropy = [self.seed, _ORDER_STREAM, epoch, *([self.stream] if self.stream else [])]
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
         count = self.steps_per_epoch * self.batch_size
         if self.weights is None:
             chosen = generator.permutation(self.num_examples)[:count]

@@ -55,7 +55,7 @@ def class_probabilities(counts: Sequence[int], sampler: str, power: float = 1.0)
     return weights / weights.sum()
 
 
-def example_weights(labels: np.ndarray, sampler: str, power: float = 1.0) -> np.ndarray | None:
+def draw_probabilities(labels: np.ndarray, sampler: str, power: float = 1.0) -> np.ndarray | None:
     """Probability of each example at a draw, `(N,)` float64; None for "shuffle", which has none."""
     if sampler == "shuffle":
         return None

@@ -24,7 +24,7 @@ class HostBatch(NamedTuple):
     """A process's part of a global batch, on the host.
 
     Attributes:
-      images: `(rows, S, S, 3)` uint8.
+      images: `(rows, S, S, 3)` uint8; `(rows, V, S, S, 3)` if there are V > 1 views of each.
       labels: `(rows,)` int32.
       positions: `(rows,)` int32, where in the global batch these rows stand.
       mask: `(rows,)` float32, 1 for an example and 0 for padding.
@@ -45,6 +45,7 @@ def train_stream(
     start_step: int,
     total_steps: int,
     workers: int,
+    views: int = 1,
 ) -> Generator[HostBatch, None, None]:
     """Augmented training batches, from a step on.
 
@@ -60,6 +61,7 @@ def train_stream(
       workers: processes that decode; 0 decodes in threads of this one, as is always done for
         arrays, which would be copied into each process. A script that uses workers has to keep its
         top level behind `if __name__ == "__main__":`.
+      views: how often each image is augmented, each time anew.
 
     Returns:
       The batches of the steps from `start_step` to `total_steps`. Call its `close` when leaving it
@@ -81,7 +83,7 @@ def train_stream(
             f"start_step={start_step} and total_steps={total_steps}."
         )
     rows = _checked_rows(rows, order.batch_size)
-    source = _TrainSource(examples, rows, options, order, seed, start_step, total_steps)
+    source = _TrainSource(examples, rows, options, order, seed, start_step, total_steps, views)
     return _stream(source, _checked_workers(workers))
 
 
@@ -130,6 +132,7 @@ class _TrainSource:
     seed: int
     start_step: int
     total_steps: int
+    views: int
 
     def __len__(self) -> int:
         return self.total_steps - self.start_step
@@ -138,13 +141,21 @@ class _TrainSource:
         return self.order.batch(self.start_step + index)[self.rows]
 
     def __getitem__(self, index: int) -> np.ndarray:
-        images = _empty_images(self)
+        images = _empty_images(self, self.views)
         for i, (row, example) in enumerate(zip(self.rows, self.chosen(index), strict=True)):
-            entropy = [self.seed, _AUGMENT_STREAM, self.start_step + index, int(row)]
-            generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
             data, name = _encoded(self.examples, int(example))
-            images[i] = train_image(generator, data, name, self.options)
-        return images
+            for view in range(self.views):
+                generator = self._generator(self.start_step + index, int(row), view)
+                images[i, view] = train_image(generator, data, name, self.options)
+        return images if self.views > 1 else images[:, 0]
+
+    def _generator(self, step: int, row: int, view: int) -> np.random.Generator:
+        """That of one view of an example; the first view's is the same however many there are."""
+        stream = self.order.stream
+        entropy = [self.seed, _AUGMENT_STREAM, step, row]
+        if stream or view:
+            entropy += [stream, view]
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,7 +172,7 @@ class _TestSource:
         return index * self.batch_size + self.rows.astype(np.int64)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        images = _empty_images(self)
+        images = _empty_images(self, 1)[:, 0]
         for i, example in enumerate(self.chosen(index)):
             if example < len(self.examples):
                 data, name = _encoded(self.examples, int(example))
@@ -171,9 +182,9 @@ class _TestSource:
         return images
 
 
-def _empty_images(source: _TrainSource | _TestSource) -> np.ndarray:
+def _empty_images(source: _TrainSource | _TestSource, views: int) -> np.ndarray:
     size = source.options.image_size
-    return np.empty((len(source.rows), size, size, 3), np.uint8)
+    return np.empty((len(source.rows), views, size, size, 3), np.uint8)
 
 
 def _encoded(examples: LabelledImages, index: int) -> tuple[Any, str]:

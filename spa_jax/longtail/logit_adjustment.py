@@ -5,11 +5,11 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from spa_jax.longtail.cross_entropy import make_cross_entropy
 from spa_jax.longtail.losses import (
     Logits,
     Targets,
     adjust_logits,
-    cross_entropy,
     log_prior,
     logit_adjusted,
 )
@@ -30,14 +30,10 @@ def make_logit_adjustment(options: Any) -> Method:
 def make_post_hoc_logit_adjustment(options: Any) -> Method:
     """The method `post_hoc_logit_adjustment`: cross-entropy, and `options.tau` when testing."""
 
-    def loss(logits: Logits, targets: Targets, situation: Situation) -> Float[Array, ""]:
-        del situation
-        return jnp.mean(cross_entropy(logits, targets))
-
     def test_logits(logits: Logits, class_counts: Float[Array, " C"]) -> Float[Array, "B C"]:
         return adjust_logits(logits, log_prior(class_counts), options.tau)
 
-    return Method("linear", loss, test_logits)
+    return Method("linear", make_cross_entropy(options).loss, test_logits)
 
 
 def _adjusted_loss(tau: float) -> Method:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float, Int
 
@@ -12,19 +12,42 @@ Logits = Float[Array, "B C"]
 
 
 class Situation(NamedTuple):
-    """What a loss may depend on besides logits and targets.
+    """What a loss may depend on besides the head's outputs and the targets.
 
     Attributes:
       labels: `(B,)` integers, before any mixing; this device's part of the batch.
       class_counts: `(C,)` float32, training images of each class.
       epoch: int32 scalar, epochs completed before this step; traced.
+      epochs: of the whole run.
       axis_name: the mapped axis in the per-device view; None in the global view.
     """
 
     labels: Int[Array, " B"]
     class_counts: Float[Array, " C"]
     epoch: Int[Array, ""]
+    epochs: int
     axis_name: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """What a method is shown of a batch.
+
+    Attributes:
+      mix: "none"; "mixup" or "cutmix" of the batch with a permutation of itself; or "glmc", two
+        views of each image, mixup of the first and cutmix of the second with one coefficient.
+      sampler_power: k, where the images that are mixed in are drawn anew, with replacement and
+        weights :math:`n_c^{-k}`; None: they are the batch's own.
+      clean_means: whether class means are made of the unmixed images, in a forward of their own.
+    """
+
+    mix: str = "none"
+    sampler_power: float | None = None
+    clean_means: bool = False
+
+
+def _same(outputs: Any) -> Any:
+    return outputs
 
 
 def _unchanged(logits: Logits, class_counts: Float[Array, " C"]) -> Logits:
@@ -37,13 +60,26 @@ class Method:
     """A long-tailed method.
 
     Attributes:
-      head: "linear" or "cosine" (cosines in [-1, 1], scale 1).
-      loss: `(logits, targets, situation)` -> scalar. Targets are labels `(B,)`, or shares `(B, C)`
-        where images are mixed. In the per-device view it is this device's share: the mean over
-        devices, and of its gradient, is the value for the whole batch.
+      head: "linear", "cosine" (cosines in [-1, 1], scale 1), "etf" or "glmc".
+      loss: `(outputs, targets, situation)` -> scalar. The outputs are what the head gives: logits,
+        or a tuple that holds them; a pair of that if `views.mix` is "glmc". Targets are labels
+        `(B,)`, or shares `(B, C)` where images are mixed. In the per-device view the loss is this
+        device's share: the mean over devices, and of its gradient, is the value for the batch.
       test_logits: `(logits, class_counts)` -> the logits that are predicted from.
+      views: what it is shown; the default leaves the choice to the config's group `augment`.
+      logits: the head's outputs -> the logits of the classifier that is used at test.
+      kernels: paths of the head's class weights.
+      tested: which of them classifies at test.
+      aligned: which of them SpA acts on unless the config says otherwise.
+      fixed_kernel: whether the class weights are not trained, so that SpA has nothing to act on.
     """
 
     head: str
-    loss: Callable[[Logits, Targets, Situation], Float[Array, ""]]
+    loss: Callable[[Any, Targets, Situation], Float[Array, ""]]
     test_logits: Callable[[Logits, Float[Array, " C"]], Logits] = _unchanged
+    views: Views = Views()
+    logits: Callable[[Any], Logits] = _same
+    kernels: tuple[str, ...] = ("head/kernel",)
+    tested: str = "head/kernel"
+    aligned: str = "head/kernel"
+    fixed_kernel: bool = False

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from spa_jax.longtail.attraction_repulsion import make_arb
 from spa_jax.longtail.cross_entropy import make_cross_entropy
+from spa_jax.longtail.etf import make_etf
+from spa_jax.longtail.glmc import make_glmc
 from spa_jax.longtail.ldam_drw import make_ldam_drw
 from spa_jax.longtail.logit_adjustment import (
     make_balanced_softmax,
@@ -13,6 +15,7 @@ from spa_jax.longtail.logit_adjustment import (
     make_post_hoc_logit_adjustment,
 )
 from spa_jax.longtail.method import Method
+from spa_jax.longtail.mixup import make_mixup
 
 
 class Entry(NamedTuple):
@@ -35,6 +38,17 @@ METHODS: Mapping[str, Entry] = MappingProxyType(
         "post_hoc_logit_adjustment": Entry(make_post_hoc_logit_adjustment, ("tau",)),
         "arb": Entry(make_arb, ("arb_counts",)),
         "ldam_drw": Entry(make_ldam_drw, ("ldam_margin", "ldam_scale", "drw_beta", "drw_epoch")),
+        "mixup": Entry(make_mixup),
+        "etf": Entry(make_etf, ("etf_rescaled",)),
+        "glmc": Entry(
+            make_glmc,
+            (
+                "glmc_label_power",
+                "glmc_sampler_power",
+                "glmc_similarity_weight",
+                "glmc_projection_dim",
+            ),
+        ),
     }
 )
 """The methods; to add one, write its file and a line here."""

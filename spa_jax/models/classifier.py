@@ -1,17 +1,19 @@
-"""A backbone and a head, which returns the features next to the logits."""
+"""A backbone and a head, which returns the features next to what the head gives."""
 
 from typing import Any
 
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from spa_jax.models.heads import EtfOutputs
+
 
 class Classifier(nn.Module):
-    """Features and logits of images; the head's kernel is `head/kernel`, `(D, C)`.
+    """Features and head outputs of images; a linear head's kernel is `head/kernel`, `(D, C)`.
 
     Attributes:
       backbone: images `(B, H, W, channels)` -> features `(B, D)`; its `dim` is D.
-      head: features `(B, D)` -> logits `(B, C)`.
+      head: features `(B, D)` -> logits `(B, C)`, or a tuple that holds them.
     """
 
     backbone: Any
@@ -19,7 +21,11 @@ class Classifier(nn.Module):
 
     def __call__(
         self, images: Float[Array, "B _ _ _"], train: bool
-    ) -> tuple[Float[Array, "B D"], Float[Array, "B C"]]:
-        """Images `(B, H, W, channels)` to features `(B, D)` and logits `(B, C)`."""
+    ) -> tuple[Float[Array, "B D"], Any]:
+        """Images `(B, H, W, channels)` to features `(B, D)` and the head's outputs.
+
+        The features are those that the class weights are compared with.
+        """
         features = self.backbone(images, train)
-        return features, self.head(features, train)
+        outputs = self.head(features, train)
+        return (outputs.features if isinstance(outputs, EtfOutputs) else features), outputs

@@ -79,6 +79,20 @@ class CosineHead(nn.Module):
         return scale * _cosines(unit_rows(features), unit_rows(kernel.T).T)
 
 
+class EtfOutputs(NamedTuple):
+    """What dot regression needs, and the logits.
+
+    Attributes:
+      logits: `(B, C)`, the cosines with the frame, in [-1, 1].
+      features: `(B, D)`, normalised; they live where the frame does.
+      kernel: `(D, C)`, the frame.
+    """
+
+    logits: Float[Array, "B C"]
+    features: Float[Array, "B D"]
+    kernel: Float[Array, "D C"]
+
+
 class EtfHead(nn.Module):
     r"""Class weights fixed as a simplex equiangular tight frame; only the features are trained.
 
@@ -88,8 +102,7 @@ class EtfHead(nn.Module):
     The `(D, C)` kernel M, its orientation drawn from the key of `init`, is no parameter: it is
     `kernel` in the variable collection `constants`, which `init` returns next to `params`. Keep it
     in the checkpoint and pass it to `apply`: the key would not give the same frame again under
-    another version of JAX. Normalised features :math:`\hat h`, which live where the frame does, are
-    sown as `features` in the collection `intermediates`.
+    another version of JAX.
 
     Attributes:
       num_classes: C, 2 or more.
@@ -117,14 +130,14 @@ class EtfHead(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, features: Float[Array, "B D"], train: bool) -> Float[Array, "B num_classes"]:
-        """Features `(B, D)` to logits `(B, C)`, the cosines with the frame, in [-1, 1]."""
+    def __call__(self, features: Float[Array, "B D"], train: bool) -> EtfOutputs:
+        """Features `(B, D)` to logits `(B, C)`, with what the loss needs besides."""
         dim = features.shape[-1]
         if dim < self.num_classes - 1:
             raise InputError(
                 f"A simplex ETF of {self.num_classes} classes needs features of width "
-                f"{self.num_classes - 1} or more, got {dim}; use a wider backbone "
-                f"(model.width_factor) or another head."
+                f"{self.num_classes - 1} or more, got {dim}: widen the backbone "
+                f"(config.model.width_factor or .widths), or use another head."
             )
         kernel = self.variable("constants", "kernel", self._frame, dim).value
         if self.batch_norm:
@@ -136,8 +149,7 @@ class EtfHead(nn.Module):
                 name="bn",
             )(features)
         directions = unit_rows(features)
-        self.sow("intermediates", "features", directions)
-        return _cosines(directions, kernel)
+        return EtfOutputs(_cosines(directions, kernel), directions, kernel)
 
     def _frame(self, dim: int) -> Float[Array, "dim num_classes"]:
         return simplex_etf(self.num_classes, dim, self.make_rng("params")).T

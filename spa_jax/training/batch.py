@@ -7,16 +7,18 @@ import flax.struct
 import jax
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from spa_jax.data.mixing import box_share, cutmix, cutmix_box, mix_coefficient, mixup
+from spa_jax.data.mixing import Box, box_share, cutmix, cutmix_box, mix_coefficient, mixup
 from spa_jax.data.pipeline import AugmentOptions, augment_one
 from spa_jax.longtail.losses import mix_targets
 from spa_jax.training.config import Config
+from spa_jax.training.method import views_of
 
 Normalize = Callable[[UInt8[Array, "B H W K"]], Float[Array, "B H W K"]]
 
 # Streams of a step's key that positions in a batch, which count up from 0, never reach.
 _PARTNER_STREAM = 2**32 - 1
 _MIX_STREAM = 2**32 - 2
+_SECOND_VIEW_STREAM = 2**32 - 3
 
 
 class Batch(flax.struct.PyTreeNode):
@@ -28,6 +30,8 @@ class Batch(flax.struct.PyTreeNode):
       positions: `(B,)` int32, place in the global batch.
       mask: `(B,)` float32, 0 for padding; None: every example counts.
       partner: the examples that these are mixed with; None without mixing.
+      second_images: like `images`, where the second view is of another crop that was made on the
+        host; None: it is made of `images`.
     """
 
     images: Any
@@ -35,6 +39,7 @@ class Batch(flax.struct.PyTreeNode):
     positions: Any
     mask: Any = None
     partner: "Batch | None" = None
+    second_images: Any = None
 
 
 class Inputs(flax.struct.PyTreeNode):
@@ -45,12 +50,16 @@ class Inputs(flax.struct.PyTreeNode):
       labels: `(B,)` int32.
       partner_labels: `(B,)` int32, of the examples mixed in; None without mixing.
       share: f32 scalar, the share of `labels` in a mixed image; None without mixing.
+      second_images: like `images`, the second view of a method that has two; None otherwise.
+      clean_images: like `images`, before mixing, for the class means; None: these are of `images`.
     """
 
     images: Any
     labels: Any
     partner_labels: Any = None
     share: Any = None
+    second_images: Any = None
+    clean_images: Any = None
 
     def over_labels(
         self, function: Callable[[Array, Array], Array], logits: Float[Array, "B C"]
@@ -82,30 +91,47 @@ def prepare(
     One coefficient, and for CutMix one box, serves the whole batch; both belong to (seed, step).
     """
     step_key = jax.random.fold_in(rng, step)
-    options = augment_options(config)
+    options, views = augment_options(config), views_of(config)
 
-    def seen(part: Batch) -> Float[Array, "B H W K"]:
+    def seen(key: Key[Array, ""], part: Batch, images: Any) -> Float[Array, "B H W K"]:
         def one(position: Array, image: Array) -> Array:
-            return augment_one(jax.random.fold_in(step_key, position), image, options)
+            return augment_one(jax.random.fold_in(key, position), image, options)
 
         if options == AugmentOptions():
-            return normalize(part.images)
-        return normalize(jax.vmap(one)(part.positions, part.images))
+            return normalize(images)
+        return normalize(jax.vmap(one)(part.positions, images))
 
-    images = seen(batch)
     if batch.partner is None:
-        return Inputs(images, batch.labels)
-    other = seen(batch.partner)
+        return Inputs(seen(step_key, batch, batch.images), batch.labels)
+    parts = (batch, batch.partner)
+    own, other = (seen(step_key, part, part.images) for part in parts)
     share_key, box_key = jax.random.split(jax.random.fold_in(step_key, _MIX_STREAM))
     share = mix_coefficient(share_key, config.augment.mix_alpha)
-    if config.augment.mix == "mixup":
-        mixed = mixup(images, other, share)
-    else:
-        height, width = images.shape[1:3]
-        box = cutmix_box(box_key, height, width, share)
-        mixed = jax.vmap(lambda image, partner: cutmix(image, partner, box))(images, other)
-        share = box_share(box, height, width)
-    return Inputs(mixed, batch.labels, batch.partner.labels, share)
+    inputs = Inputs(
+        mixup(own, other, share),
+        batch.labels,
+        batch.partner.labels,
+        share,
+        clean_images=own if views.clean_means else None,
+    )
+    if views.mix == "mixup":
+        return inputs
+    height, width = own.shape[1:3]
+    if views.mix == "glmc":
+        box = cutmix_box(box_key, height, width, share, rounding="ceil")
+        second_key = jax.random.fold_in(step_key, _SECOND_VIEW_STREAM)
+        own, other = (seen(second_key, part, _second(part)) for part in parts)
+        return inputs.replace(second_images=_paste(own, other, box))
+    box = cutmix_box(box_key, height, width, share)
+    return inputs.replace(images=_paste(own, other, box), share=box_share(box, height, width))
+
+
+def _second(part: Batch) -> Any:
+    return part.images if part.second_images is None else part.second_images
+
+
+def _paste(own: Array, other: Array, box: Box) -> Array:
+    return jax.vmap(lambda image, partner: cutmix(image, partner, box))(own, other)
 
 
 def augment_options(config: Config) -> AugmentOptions:

@@ -12,15 +12,15 @@ from spa_jax.data.sources import open_source
 from spa_jax.data.splits import SplitOptions, make_split
 from spa_jax.errors import InputError
 from spa_jax.longtail.method import Method
-from spa_jax.longtail.registry import METHODS
 from spa_jax.models.cifar_resnet import CifarResNet
 from spa_jax.models.classifier import Classifier
-from spa_jax.models.heads import CosineHead, LinearHead
+from spa_jax.models.heads import CosineHead, EtfHead, GlmcHeads, LinearHead
 from spa_jax.models.imagenet_resnet import ImageNetResNet
 from spa_jax.models.small_resnet import SmallResNet
 from spa_jax.training.config import Config, default_config
 from spa_jax.training.devices import Layout
 from spa_jax.training.feeds import DEVICE_BYTES, Feed, ResidentFeed
+from spa_jax.training.method import check_method
 from spa_jax.training.stream_feed import StreamFeed
 from spa_jax.training.workdir import flatten_config
 
@@ -74,11 +74,6 @@ def build_feed(layout: Layout, config: Config, data: LongTailedDataset) -> Feed:
     return StreamFeed(layout, config, data)
 
 
-def build_method(config: Config) -> Method:
-    """The long-tailed method that `config.method` describes."""
-    return METHODS[config.method.name].make(config.method)
-
-
 def build_model(
     config: Config, method: Method, num_classes: int, axis_name: str | None
 ) -> Classifier:
@@ -86,9 +81,7 @@ def build_model(
     model = config.model
     norm_axis = axis_name if model.batch_norm == "global" else None
     dtype = jnp.dtype(model.dtype)
-    head = (
-        CosineHead(num_classes, scale=1.0) if method.head == "cosine" else LinearHead(num_classes)
-    )
+    head = _build_head(config, method, num_classes, norm_axis)
     backbone: Any
     if model.name == "small":
         backbone = SmallResNet(
@@ -104,8 +97,19 @@ def build_model(
     return Classifier(backbone, head)
 
 
+def _build_head(config: Config, method: Method, num_classes: int, norm_axis: str | None) -> Any:
+    heads: dict[str, Any] = {
+        "linear": lambda: LinearHead(num_classes),
+        "cosine": lambda: CosineHead(num_classes, scale=1.0),
+        "etf": lambda: EtfHead(num_classes, axis_name=norm_axis),
+        "glmc": lambda: GlmcHeads(num_classes, config.method.glmc_projection_dim),
+    }
+    return heads[method.head]()
+
+
 def check_is_used(config: Config, feed: Feed) -> None:
     """Raises InputError for a field that was set and would do nothing in this run."""
+    check_method(config)
     given, unused = flatten_config(config.to_dict()), []
     if isinstance(feed, ResidentFeed):
         unused = [f"augment.{field}" for field in _STREAMS_ONLY]
@@ -117,13 +121,6 @@ def check_is_used(config: Config, feed: Feed) -> None:
             raise InputError(
                 f"config.{field} is for images that are decoded from files of any size, and these "
                 f"live in memory at one size: leave it at {known[field]!r}."
-            )
-    reads = METHODS[config.method.name].options
-    for option, value in default_config().method.to_dict().items():
-        if option not in ("name", *reads) and config.method[option] != value:
-            raise InputError(
-                f"config.method.{option} is no option of {config.method.name}, which has "
-                f"{', '.join(reads) or 'none'}: leave it at {value!r}."
             )
     if config.model.name == "small" and config.model.dtype != "float32":
         raise InputError(

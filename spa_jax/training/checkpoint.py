@@ -15,7 +15,7 @@ from spa_jax.errors import InputError
 from spa_jax.training.metrics import fetch
 from spa_jax.training.state import TrainState
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Checkpoints:
@@ -45,7 +45,11 @@ class Checkpoints:
         Args:
           on_host: `fetch(serializable(state))`; its checksum is stored with it.
         """
-        record = {"format": FORMAT, "checksum": tree_checksum(on_host)}
+        record = {
+            "format": FORMAT,
+            "shapes": _shapes(on_host),
+            "checksum": tree_checksum(on_host),
+        }
         self._manager.save(
             int(on_host.step),
             args=ocp.args.Composite(
@@ -62,7 +66,7 @@ class Checkpoints:
 
         Raises:
           InputError: none of the checkpoints can be read, or one has the format of another version
-            of this library; nothing is moved.
+            of this library or holds another network; nothing is moved.
         """
         for half in self._folder.glob("*.orbax-checkpoint-tmp*"):
             self._say(f"Passing over {half}: the run was stopped while it wrote that checkpoint.")
@@ -89,26 +93,44 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template
         )
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
-        )
-        state, record, reason = None, {}, "another host cannot read it"
+        state, reason = None, "another host cannot read it"
         try:
-            restored = self._manager.restore(step, args=args)
-            state, record = restored["state"], restored["record"]
+            args = ocp.args.Composite(record=ocp.args.JsonRestore())
+            record = self._manager.restore(step, args=args)["record"]
+            self._check_fits(step, record, template)
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            state = self._manager.restore(step, args=args)["state"]
             if tree_checksum(fetch(state)) != record["checksum"]:
                 state, reason = None, "its content does not match its checksum"
+        except InputError:
+            raise
         except Exception as error:  # orbax raises many kinds for damaged files
             reason = _first_sentence(error)
-        if state is not None and record["format"] != FORMAT:
+        if not np.all(multihost_utils.process_allgather(np.array(state is not None))):
+            return None, reason
+        return state, ""
+
+    def _check_fits(self, step: int, record: dict[str, Any], template: PyTree) -> None:
+        """Raises InputError for a checkpoint of another version or of another network."""
+        if record["format"] != FORMAT:
             raise InputError(
                 f"The checkpoint of step {step} in {self._folder} has format {record['format']}, "
                 f"and this version of spa_jax reads {FORMAT}: continue the run with the version "
                 "that began it, or start over elsewhere."
             )
-        if not np.all(multihost_utils.process_allgather(np.array(state is not None))):
-            return None, reason
-        return state, ""
+        there, here = record["shapes"], _shapes(template)
+        differing = sorted(
+            path for path in there.keys() | here if there.get(path) != here.get(path)
+        )
+        if differing:
+            path = differing[0]
+            raise InputError(
+                f"The checkpoint of step {step} in {self._folder} holds another network or "
+                f"optimiser: {len(differing)} of its arrays differ, the first {path}, which is "
+                f"{there.get(path, 'missing')} there and {here.get(path, 'missing')} here. Set "
+                "config.model, config.method and config.optimizer to what made it, or choose "
+                "another workdir."
+            )
 
     def _set_aside(self, unreadable: dict[int, str]) -> None:
         """Moves checkpoints out of the way, so that their steps can be saved again."""
@@ -136,6 +158,14 @@ def _first_sentence(error: Exception) -> str:
 def serializable(state: TrainState) -> TrainState:
     """The state with the key as plain integers, which every checkpoint reader understands."""
     return state.replace(rng=jax.random.key_data(state.rng))
+
+
+def _shapes(tree: PyTree) -> dict[str, list[int]]:
+    """The shape of every array by its path."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): list(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def tree_checksum(tree: PyTree) -> str:

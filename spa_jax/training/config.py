@@ -5,26 +5,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from spa_jax.data.longtail import CLASS_ORDERS, PROFILES
-from spa_jax.data.pipeline import POLICIES
-from spa_jax.data.samplers import SAMPLERS
-from spa_jax.data.selection import PROTOCOLS
-from spa_jax.data.shot_groups import SHOT_GROUP_RULES
-from spa_jax.data.splits import NATURAL
 from spa_jax.errors import InputError
-from spa_jax.longtail.registry import METHODS
-from spa_jax.models.imagenet_resnet import ARCHITECTURES
+from spa_jax.training.config_limits import CHOICES, RANGES
 
 Config = Any
 """An `ml_collections.ConfigDict` of these fields; its attributes have no static types."""
-
-SPA_METHODS = ("none", "reg", "slerp", "proj")
-PARALLEL_MODES = ("jit", "pmap", "shard_map")
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("cosine", "steps")
-BACKBONES = ("small", "cifar_resnet", *ARCHITECTURES)
-FEEDS = ("auto", "device", "stream")
-MIXES = ("none", "mixup", "cutmix")
 
 
 def default_config() -> Config:
@@ -89,12 +74,18 @@ def default_config() -> Config:
                 "ldam_scale": 30.0,  # ldam_drw: what cosines are multiplied by
                 "drw_beta": 0.9999,  # ldam_drw: of the effective number of examples
                 "drw_epoch": 160,  # ldam_drw: the first epoch (from 0) with class weights
+                "etf_rescaled": True,  # etf: longer prototypes for classes rare in the batch
+                "glmc_label_power": 1.2,  # glmc: class weights of the second classifier, n^-k
+                "glmc_sampler_power": 0.0,  # glmc: the images mixed in are drawn with weights n^-k
+                "glmc_similarity_weight": 4.0,  # glmc: of the consistency of the two views
+                "glmc_projection_dim": 128,  # glmc: width of the projector
             },
             "optimizer": {
                 "name": "sgd",  # sgd | adamw
                 "learning_rate": 0.1,  # its peak, after a linear warm-up
                 "warmup_epochs": 0.0,
-                "schedule": "cosine",  # cosine (to 0) | steps
+                "schedule": "cosine",  # cosine (to 0) | steps | spa_released
+                "per_epoch": False,  # the rate changes between epochs only
                 "step_epochs": (160, 180),  # steps: epochs after which the rate falls
                 "step_factor": 0.01,  # steps: what it is multiplied by each time
                 "momentum": 0.9,  # of sgd
@@ -111,10 +102,11 @@ def default_config() -> Config:
                 "threshold": 0.95,  # slerp: turn only below this cosine
                 "decay": 0.9,  # of the class means
                 "center": True,  # centre the class means by their average
-                "classifier": "head/kernel",
+                "means_from": "auto",  # auto: as the method says | clean | training view
+                "classifier": "auto",  # path(s) of class weights, with commas; auto: the method's
             },
             "loader": {
-                "workers": 2,  # processes that decode for a stream; 0: threads of this one
+                "workers": 2,  # processes that decode, one a sampler at least; 0: threads
             },
             "checkpoint": {
                 "every_epochs": 1,  # 0: only at the end
@@ -124,6 +116,7 @@ def default_config() -> Config:
                 "every_steps": 50,  # 0: no step lines
                 "tensorboard": True,
                 "plots": True,
+                "collapse": False,  # measure NC1 to NC4 on training and test set at each epoch
             },
         }
     )
@@ -132,9 +125,9 @@ def default_config() -> Config:
 def check_config(config: Config) -> None:
     """Raises InputError for an unknown field, a wrong type or a value out of range."""
     _check_fields(config.to_dict(), default_config().to_dict(), "config")
-    for field, choices in _CHOICES:
+    for field, choices in CHOICES:
         _check_choice(f"config.{field}", field_value(config, field), choices)
-    for field, low, high in _RANGES:
+    for field, low, high in RANGES:
         value = field_value(config, field)
         if not low <= value <= high:  # NaN is not either
             raise InputError(
@@ -145,6 +138,21 @@ def check_config(config: Config) -> None:
         raise InputError("config.method.drw_beta must be below 1: with 1 all weights are 0 / 0.")
     if config.spa.decay >= 1:
         raise InputError("config.spa.decay must be below 1: with 1 the class means never move.")
+    if config.optimizer.schedule == "spa_released" and config.epochs <= 10:
+        raise InputError(
+            f"config.optimizer.schedule=spa_released warms up for 10 epochs, and config.epochs="
+            f"{config.epochs}: train longer, or choose another schedule."
+        )
+    if config.optimizer.schedule == "spa_released" and config.optimizer.warmup_epochs:
+        raise InputError(
+            "config.optimizer.schedule=spa_released has a warm-up of its own: leave "
+            "config.optimizer.warmup_epochs at 0."
+        )
+    if config.optimizer.per_epoch and config.optimizer.warmup_epochs % 1:
+        raise InputError(
+            f"config.optimizer.warmup_epochs={config.optimizer.warmup_epochs} must be whole where "
+            "the rate changes between epochs only (config.optimizer.per_epoch=True)."
+        )
     steps = tuple(config.optimizer.step_epochs)
     if not all(type(step) is int and step > 0 for step in steps) or sorted(set(steps)) != [*steps]:
         raise InputError(
@@ -173,76 +181,8 @@ def check_field_name(field: str) -> None:
         known, where = known[key], f"{where}.{key}"
 
 
-# Fields that take a tuple of values in place of one.
+# Fields that take a tuple of values in place of one, or of one with commas.
 _SEVERAL = ("config.spa.classifier",)
-
-_CHOICES = (
-    ("parallel", PARALLEL_MODES),
-    ("data.profile", (*PROFILES, NATURAL)),
-    ("data.protocol", tuple(PROTOCOLS)),
-    ("data.class_order", CLASS_ORDERS),
-    ("data.shot_groups", tuple(SHOT_GROUP_RULES)),
-    ("data.sampler", SAMPLERS),
-    ("data.feed", FEEDS),
-    ("augment.policy", POLICIES),
-    ("augment.mix", MIXES),
-    ("model.name", BACKBONES),
-    ("model.dtype", ("float32", "bfloat16")),
-    ("model.batch_norm", ("global", "per_device")),
-    ("method.name", tuple(METHODS)),
-    ("method.arb_counts", ("batch", "global")),
-    ("optimizer.name", OPTIMIZERS),
-    ("optimizer.schedule", SCHEDULES),
-    ("spa.method", SPA_METHODS),
-    ("spa.radial", ("keep", "scale")),
-    ("spa.acts_on", ("gradients", "updates")),
-)
-
-_RANGES = (
-    ("seed", 0, 2**31 - 1),
-    ("epochs", 1, 1e6),
-    ("batch_size", 1, 1e7),
-    ("eval_batch_size", 1, 1e7),
-    ("data.n_max", 0, 1e9),
-    ("data.imbalance_factor", 1, 1e9),
-    ("data.class_order_seed", 0, 2**31 - 1),
-    ("data.split_seed", -1, 2**31 - 1),
-    ("data.sampler_power", -10, 10),
-    ("augment.crop_padding", 0, 1e3),
-    ("augment.randaugment_layers", 1, 100),
-    ("augment.randaugment_magnitude", 0, 30),
-    ("augment.cutout", 0, 1e4),
-    ("augment.mix_alpha", 1e-3, 1e3),
-    ("augment.image_size", 1, 1e4),
-    ("augment.resize", 1, 1e4),
-    ("augment.min_area", 1e-3, 1),
-    ("augment.color_jitter", 0, 1e3),
-    ("augment.grey", 0, 1),
-    ("augment.blur", 0, 1),
-    ("model.depth", 1, 1e4),
-    ("model.width_factor", 1, 1e3),
-    ("loader.workers", 0, 1e3),
-    ("model.blocks", 1, 1e3),
-    ("model.stem_stride", 1, 1e3),
-    ("method.tau", 0, 1e3),
-    ("method.ldam_margin", 0, 1e3),
-    ("method.ldam_scale", 1e-3, 1e6),
-    ("method.drw_beta", 0, 1),
-    ("method.drw_epoch", 0, 1e6),
-    ("optimizer.learning_rate", 0, 1e6),
-    ("optimizer.warmup_epochs", 0, 1e6),
-    ("optimizer.step_factor", 0, 1),
-    ("optimizer.momentum", 0, 1),
-    ("optimizer.weight_decay", 0, 1e6),
-    ("spa.gamma", 0, 1),
-    ("spa.weight", 0, 1e6),
-    ("spa.alpha_max", 0, 1),
-    ("spa.threshold", -1, 1),
-    ("spa.decay", 0, 1),
-    ("checkpoint.every_epochs", 0, 1e6),
-    ("checkpoint.keep", 1, 1e6),
-    ("logging.every_steps", 0, 1e9),
-)
 
 
 def _check_fields(given: dict[str, Any], known: dict[str, Any], where: str) -> None:

@@ -111,6 +111,7 @@ class Layout:
         num_args: int,
         donate: tuple[int, ...] = (),
         split: tuple[int, ...] = (),
+        shared: tuple[int, ...] = (),
     ) -> Callable[..., Any]:
         """Compiles `function(take_part, *args)`; `args` are replicated, but for those of `split`.
 
@@ -119,10 +120,13 @@ class Layout:
           num_args: number of `args`.
           donate: positions among `args` whose buffers may be reused for results.
           split: positions among `args` that come from :meth:`split`.
+          shared: positions among `args` that are the same for runs of any seed. A layout of one
+            run has no use for them; :class:`spa_jax.training.members.MembersLayout` has.
 
         Returns:
           A function of `args` that gives replicated results.
         """
+        del shared
         if self.mode == "jit":
 
             def whole(*args: Any) -> Any:

@@ -14,13 +14,17 @@ from spa_jax.errors import InputError
 from spa_jax.training.batch import Batch, Normalize, partner_order
 from spa_jax.training.config import Config
 from spa_jax.training.devices import Layout, TakePart
+from spa_jax.training.method import views_of
 from spa_jax.training.state import TrainState
 
 DEVICE_BYTES = 2 * 2**30
 """What the images may take up to live on the devices."""
 
-# A stream of the seed's key that steps, which count up from 0, never reach.
+# Streams of the seed's key that steps, which count up from 0, never reach.
 _ORDER_STREAM = 2**32 - 2
+_PARTNER_ORDER_STREAM = 2**32 - 3
+
+Draw = Callable[[Key[Array, ""]], Int[Array, " N"]]
 
 
 @runtime_checkable
@@ -32,6 +36,7 @@ class Feed(Protocol):
       image_shape: `(H, W, channels)` that the network sees.
       normalize: uint8 images to the network's float32 input.
       num_inputs: arrays that :meth:`batches` yields for each step.
+      num_shared_inputs: how many of these, the first, are the same for runs of any seed.
       num_evaluation_inputs: arrays that :meth:`evaluation` yields for each batch.
       split: whether these arrays are cut over the devices already.
       encoded: whether it decodes files.
@@ -41,6 +46,7 @@ class Feed(Protocol):
     image_shape: tuple[int, int, int]
     normalize: Normalize
     num_inputs: int
+    num_shared_inputs: int
     num_evaluation_inputs: int
     split: bool
     encoded: bool
@@ -69,7 +75,7 @@ class Feed(Protocol):
 class ResidentFeed:
     """A :class:`Feed` whose data stay on every device."""
 
-    num_inputs = 3
+    num_shared_inputs = 2
     num_evaluation_inputs = 4
     split = False
     encoded = False
@@ -83,35 +89,48 @@ class ResidentFeed:
         self.image_shape = images.shape[1:]
         self.normalize = normalizer(*channel_statistics(images))
         self._arrays = layout.replicate((images, data.train.labels))
-        self._order = layout.make(self._make_order())
-        parts = [part for part in (data.test, data.validation) if part is not None]
-        self._evaluation = {id(part): self._place(part) for part in parts}
+        self._views = views_of(config)
+        draw = self._make_draw(config.data.sampler, config.data.sampler_power)
+        self._orders = [layout.make(self._make_order(_ORDER_STREAM, draw))]
+        if self._views.sampler_power is not None:
+            draw = self._make_draw("power", self._views.sampler_power)
+            self._orders.append(layout.make(self._make_order(_PARTNER_ORDER_STREAM, draw)))
+        self.num_inputs = 2 + len(self._orders)
+        # With the examples, so that none is freed and its identity given to others.
+        self._evaluation: dict[int, tuple[LabelledImages, tuple[Array, ...]]] = {}
 
     def batches(self, state: TrainState, seed: int, epoch: int) -> Iterator[tuple[Array, ...]]:
-        """Images, labels and the epoch's order, the same for each of its steps."""
+        """Images, labels and the epoch's orders, the same for each of its steps."""
         del seed, epoch  # the state knows both
-        inputs = (*self._arrays, self._order(state.rng, state.step))
+        orders = [order(state.rng, state.step) for order in self._orders]
+        inputs = (*self._arrays, *orders)
         for _ in range(self.steps_per_epoch):
             yield inputs
 
     def batch(self, take_part: TakePart, state: TrainState, *inputs: Array) -> Batch:
-        """Traced: looks the state's step up in the order."""
-        images, labels, order = inputs
-        chosen = order[state.step % self.steps_per_epoch]
+        """Traced: looks the state's step up in the orders."""
+        images, labels, *orders = inputs
+        chosen, *drawn = [order[state.step % self.steps_per_epoch] for order in orders]
         positions = jnp.arange(self._config.batch_size)
 
-        def look_up(places: Array, partner: Batch | None = None) -> Batch:
-            own = take_part(chosen[places])
+        def look_up(examples: Array, places: Array, partner: Batch | None = None) -> Batch:
+            own = take_part(examples)
             return Batch(images[own], labels[own], take_part(places), partner=partner)
 
-        if self._config.augment.mix == "none":
-            return look_up(positions)
-        partners = partner_order(state.rng, state.step, self._config.batch_size)
-        return look_up(positions, look_up(partners))
+        if self._views.mix == "none":
+            return look_up(chosen, positions)
+        if drawn:  # other examples than the batch's, so that their randomness is their own
+            partner = look_up(drawn[0], self._config.batch_size + positions)
+        else:
+            partners = partner_order(state.rng, state.step, self._config.batch_size)
+            partner = look_up(chosen[partners], partners)
+        return look_up(chosen, positions, partner)
 
     def evaluation(self, examples: LabelledImages) -> Iterator[tuple[Array, ...]]:
         """Images, labels, order and weights, the same for each batch."""
-        inputs = self._evaluation[id(examples)]
+        if id(examples) not in self._evaluation:
+            self._evaluation[id(examples)] = (examples, self._place(examples))
+        _, inputs = self._evaluation[id(examples)]
         for _ in range(inputs[2].shape[0]):
             yield inputs
 
@@ -128,28 +147,30 @@ class ResidentFeed:
         order, mask = evaluation_order(
             len(examples), self._config.eval_batch_size, self._layout.num_devices
         )
-        return self._layout.replicate((_arrays(examples), examples.labels, order, mask))
+        arrays = self._arrays  # of the training set, which need not be there twice
+        if examples is not self._train:
+            arrays = self._layout.replicate((_arrays(examples), examples.labels))
+        return (*arrays, *self._layout.replicate((order, mask)))
 
-    def _make_order(self) -> Callable[[Key[Array, ""], Array], Int[Array, "spe B"]]:
+    def _make_order(self, stream: int, draw: Draw) -> Callable[[Key[Array, ""], Array], Array]:
         """A function `(rng, step) -> (steps_per_epoch, batch)` positions of the step's epoch."""
         spe, batch_size = self.steps_per_epoch, self._config.batch_size
-        draw = self._make_draw()
 
         def order(rng: Key[Array, ""], step: Array) -> Array:
-            key = jax.random.fold_in(jax.random.fold_in(rng, _ORDER_STREAM), step // spe)
+            key = jax.random.fold_in(jax.random.fold_in(rng, stream), step // spe)
             return draw(key)[: spe * batch_size].reshape(spe, batch_size)
 
         return order
 
-    def _make_draw(self) -> Callable[[Key[Array, ""]], Int[Array, " N"]]:
+    def _make_draw(self, sampler: str, power: float) -> Draw:
         """A function from an epoch's key to as many positions as there are examples."""
-        num_examples, data = len(self._train), self._config.data
-        if data.sampler == "shuffle":
+        num_examples = len(self._train)
+        if sampler == "shuffle":
             return lambda key: jax.random.permutation(key, num_examples)
         counts = np.bincount(self._train.labels)
         by_class = np.argsort(self._train.labels, kind="stable").astype(np.int32)
         first = (np.cumsum(counts) - counts).astype(np.int32)
-        chances = class_probabilities(counts.tolist(), data.sampler, data.sampler_power)
+        chances = class_probabilities(counts.tolist(), sampler, power)
         # Of a class without images the step is empty, so that no draw falls on it.
         steps = np.cumsum(chances)[:-1].astype(np.float32)
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from spa_jax.dynamics.plots import plot_alignment_over_epochs, plot_cosine_by_class_size
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.training.checkpoint import Checkpoints, serializable
 from spa_jax.training.config import Config, check_config
-from spa_jax.training.metrics import Totals, accuracy, check_finite, fetch, number, validation_line
+from spa_jax.training.metrics import Totals, check_finite, epoch_line, fetch, number
 from spa_jax.training.program import Program
 from spa_jax.training.records import JsonLines, ProgressBar
 from spa_jax.training.state import TrainState
@@ -24,12 +25,18 @@ from spa_jax.training.tensorboard import EventWriter, NoEvents
 from spa_jax.training.workdir import check_workdir, write_config
 
 
+class RunStopped(Exception):
+    """A run was stopped between two epochs, as its caller wanted; it can be continued."""
+
+
 def run(
     config: Config,
     workdir: Path,
     program: Program | None = None,
     say: Callable[[str], None] = print,
     show_progress: bool = False,
+    keep_going: Callable[[], bool] = lambda: True,
+    command: str | None = None,
 ) -> dict[str, Any]:
     """Trains a configuration to its end, from the start or from where its workdir stands.
 
@@ -42,6 +49,8 @@ def run(
         and the traced hyper-parameters; None builds one.
       say: gets a line for a person now and then.
       show_progress: draw a progress bar.
+      keep_going: asked after each epoch but the last; False stops the run at a checkpoint.
+      command: the command line that the summary names as the run's.
 
     Returns:
       The content of `summary.json`.
@@ -49,6 +58,7 @@ def run(
     Raises:
       InputError: wrong configuration, data or workdir; nothing has been trained or overwritten.
       FloatingPointError: the loss or its gradient became infinite or NaN; the message says when.
+      RunStopped: `keep_going` said so.
     """
     check_config(config)
     check_workdir(workdir, config)
@@ -67,10 +77,35 @@ def run(
     with Checkpoints(workdir / "checkpoints", config.checkpoint.keep, say) as checkpoints:
         state, start = checkpoints.restore_newest(program.init_state(config))
         loop = _Loop(config, workdir, program, checkpoints, say)
-        report, params = loop.train(state, start, show_progress)
-    lines = loop.epochs.read()
-    summary = make_summary(config, program, report, params, lines)
-    if primary and config.logging.plots:
+        report, params = loop.train(state, start, show_progress, keep_going)
+    summary = make_summary(config, program, report, params, loop.epochs.read(), command)
+    if primary:
+        write_results(config, workdir, program, report, summary)
+    say(
+        f"Finished: test accuracy {summary['test_accuracy']['last']:.4f}; see "
+        f"{workdir / 'summary.json'}."
+    )
+    return summary
+
+
+def full_report(program: Program, state: TrainState, config: Config) -> dict[str, Any]:
+    """All that is evaluated at an epoch's end, still on the device."""
+    report = program.evaluate(state)
+    if config.logging.collapse:
+        report["collapse"] = program.collapse(state)
+    return report
+
+
+def write_results(
+    config: Config,
+    workdir: Path,
+    program: Program,
+    report: dict[str, Any],
+    summary: dict[str, Any],
+) -> None:
+    """Writes what a finished run leaves in its workdir: the plots, and last `summary.json`."""
+    if config.logging.plots:
+        lines = JsonLines(workdir / "metrics.jsonl").read()
         plot_alignment_over_epochs({config.spa.method: [lines]}, workdir / "alignment.png")
         plot_cosine_by_class_size(
             program.data.class_counts,
@@ -79,11 +114,11 @@ def run(
             program.data.class_names,
             workdir / "cosine_by_class_size.png",
         )
-    if primary:
-        # Written last: where it stands, everything else does.
-        write_text_whole(summary_path, json.dumps(summary, indent=2) + "\n")
-    say(f"Finished: test accuracy {summary['test_accuracy']['last']:.4f}; see {summary_path}.")
-    return summary
+    if config.logging.collapse:
+        heads = np.array(program.method.kernels)
+        np.savez(workdir / "geometry.npz", heads=heads, **report["collapse"]["geometry"])
+    # Written last: where it stands, everything else does.
+    write_text_whole(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
 @dataclasses.dataclass
@@ -105,7 +140,11 @@ class _Loop:
         self.epoch_began = time.perf_counter()
 
     def train(
-        self, state: TrainState, start: int, show_progress: bool
+        self,
+        state: TrainState,
+        start: int,
+        show_progress: bool,
+        keep_going: Callable[[], bool],
     ) -> tuple[dict[str, Any], Any]:
         """Trains from a state of step `start`; returns the fetched last report and the params."""
         config, steps_per_epoch = self.config, self.program.steps_per_epoch
@@ -137,13 +176,16 @@ class _Loop:
                 self.epoch_began = time.perf_counter()
                 state, totals = self._train_epoch(state, epoch, bar)
                 train_seconds = time.perf_counter() - self.epoch_began
-                report, totals = fetch((self.program.evaluate(state), totals))
+                report, totals = fetch((full_report(self.program, state, config), totals))
                 check_finite(totals)
                 self._record_epoch(epoch, totals, report, train_seconds, bar)
-                if self._wants_checkpoint(epoch + 1):
+                stops = epoch + 1 < config.epochs and not keep_going()
+                if stops or self._wants_checkpoint(epoch + 1):
                     self.checkpoints.save(fetch(serializable(state)))
+                if stops:
+                    raise RunStopped(f"stopped after epoch {epoch + 1} of {config.epochs}")
             if report is None:  # resumed after the last epoch: only the end was missing
-                report = self.program.evaluate(state)
+                report = full_report(self.program, state, config)
             return fetch((report, state.params))
 
     def _train_epoch(
@@ -182,17 +224,7 @@ class _Loop:
     ) -> None:
         step = (epoch + 1) * self.program.steps_per_epoch
         line = {
-            "epoch": epoch + 1,
-            "step": step,
-            "train_loss": number(totals.loss / totals.steps),
-            "train_accuracy": number(totals.accuracy / totals.steps),
-            "test_loss": number(report["loss"]),
-            "test_accuracy": accuracy(report["correct"], report["count"]),
-            **validation_line(report),
-            "mean_cosine": number(report["mean_cosine"]),
-            "min_cosine": number(report["min_cosine"]),
-            "test_mean_cosine": number(report["test_mean_cosine"]),
-            "test_min_cosine": number(report["test_min_cosine"]),
+            **epoch_line(epoch, step, totals, report),
             "images_per_second": int(totals.steps) * self.config.batch_size / train_seconds,
             "seconds": time.perf_counter() - self.epoch_began,
         }
@@ -225,5 +257,5 @@ class _Loop:
             return NoEvents()
 
     def _write_events(self, step: int, group: str, record: dict[str, Any]) -> None:
-        known = {name: value for name, value in record.items() if value is not None}
+        known = {name: value for name, value in record.items() if isinstance(value, int | float)}
         self.events.write(step, {f"{group}/{name}": value for name, value in known.items()})

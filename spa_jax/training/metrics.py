@@ -134,6 +134,45 @@ def validation_line(report: Mapping[str, Any]) -> dict[str, float]:
     return {"validation_accuracy": mean_class_accuracy(correct, count)}
 
 
+def epoch_line(epoch: int, step: int, totals: Totals, report: Mapping[str, Any]) -> dict[str, Any]:
+    """What `metrics.jsonl` says of an epoch (counted from 0), but for the time it took.
+
+    Args:
+      epoch: the epoch.
+      step: steps completed after it.
+      totals: fetched totals of it.
+      report: the fetched result of :meth:`spa_jax.training.program.Program.evaluate` after it.
+    """
+    return {
+        "epoch": epoch + 1,
+        "step": step,
+        "train_loss": number(totals.loss / totals.steps),
+        "train_accuracy": number(totals.accuracy / totals.steps),
+        "test_loss": number(report["loss"]),
+        "test_accuracy": accuracy(report["correct"], report["count"]),
+        **validation_line(report),
+        **collapse_line(report),
+        "mean_cosine": number(report["mean_cosine"]),
+        "min_cosine": number(report["min_cosine"]),
+        "test_mean_cosine": number(report["test_mean_cosine"]),
+        "test_min_cosine": number(report["test_min_cosine"]),
+    }
+
+
+def collapse_line(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What an epoch's line says of neural collapse: nothing if it was not measured."""
+    if "collapse" not in report:
+        return {}
+    parts = {part: report["collapse"][part] for part in ("train", "test")}
+    return {
+        "train_mean_cosine": number(parts["train"]["mean_cosine"]),
+        "collapse": {
+            part: {name: number(value) for name, value in values.items() if name != "mean_cosine"}
+            for part, values in parts.items()
+        },
+    }
+
+
 def number(value: Any) -> float | None:
     """A fetched scalar as a Python float for JSON: null where there is no value."""
     value = float(value)

@@ -14,18 +14,20 @@ from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.errors import InputError
 from spa_jax.training.build import (
     build_feed,
-    build_method,
     build_model,
     check_is_used,
     load_data,
 )
+from spa_jax.training.collapse import CollapseMeter
 from spa_jax.training.config import Config, check_config
 from spa_jax.training.devices import Layout, TakePart
-from spa_jax.training.metrics import Totals, alignment_metrics, known_cosines
-from spa_jax.training.optimizer import build_optimizer, spa_options
+from spa_jax.training.evaluation import EvaluationSums, make_eval_step, make_report
+from spa_jax.training.method import build_method, spa_options
+from spa_jax.training.metrics import Totals
+from spa_jax.training.optimizer import build_optimizer
 from spa_jax.training.state import HYPERPARAMETERS, TrainState, hyperparams_from
-from spa_jax.training.step import EvaluationSums, make_eval_step, make_train_step
-from spa_jax.training.workdir import differing_fields, flatten_config
+from spa_jax.training.step import make_train_step
+from spa_jax.training.workdir import FREE_ON_RESUME, differing_fields, flatten_config
 
 # A stream of the seed's key that steps, which count up from 0, never reach.
 _INIT_STREAM = 2**32 - 1
@@ -40,6 +42,7 @@ class Program:
     Attributes:
       config: the configuration it was built from.
       data: the data set, on the host.
+      method: the long-tailed method.
       layout: the devices.
       steps_per_epoch: full batches in an epoch; the rest of a shuffled epoch is left out.
     """
@@ -49,6 +52,7 @@ class Program:
         config: Config,
         data: LongTailedDataset | None = None,
         devices: Sequence[Any] | None = None,
+        layout: Layout | None = None,
     ) -> None:
         """Checks the configuration, loads the data and prepares (but does not yet compile).
 
@@ -57,7 +61,7 @@ class Program:
         """
         check_config(config)
         self.config = config
-        self.layout = Layout(config.parallel, devices)
+        self.layout = Layout(config.parallel, devices) if layout is None else layout
         self.layout.check_batch_size(config.batch_size)
         self.data = load_data(config) if data is None else data
         if len(self.data.train) < config.batch_size:
@@ -68,13 +72,12 @@ class Program:
         self.feed = build_feed(self.layout, config, self.data)
         check_is_used(config, self.feed)
         self.steps_per_epoch = self.feed.steps_per_epoch
-        self._method = build_method(config)
-        self._model = build_model(
-            config, self._method, self.data.num_classes, self.layout.axis_name
-        )
+        self.method = build_method(config)
+        self._model = build_model(config, self.method, self.data.num_classes, self.layout.axis_name)
         self._class_counts = np.array(self.data.class_counts, np.float32)
         self._dim = self._model.backbone.dim
         self._check_classifier()
+        self._meter: CollapseMeter | None = None
         self._compile_start()
         self._compile_training()
         self._compile_evaluation()
@@ -83,7 +86,8 @@ class Program:
         """Raises InputError unless the config differs only in what the state carries."""
         own, other = (flatten_config(c.to_dict()) for c in (self.config, config))
         traced = {"seed", *HYPERPARAMETERS.values()}
-        fields = differing_fields(own, other, free=("checkpoint", "loader", "logging"))
+        free = tuple(group for group in FREE_ON_RESUME if group != "parallel")
+        fields = differing_fields(own, other, free)
         differing = [field for field in fields if field not in traced]
         if differing:
             raise InputError(
@@ -114,29 +118,46 @@ class Program:
 
         Returns:
           `loss` scalar, `correct` and `count` `(C,)`, `cosines` and `test_cosines` `(H, C)`
-          for H heads, and `mean_cosine`, `min_cosine` and their `test_` counterparts; NaN where
-          a class, or all of them, has no direction. With a validation part also its
+          for the H heads that SpA acts on, and `mean_cosine`, `min_cosine` and their `test_`
+          counterparts; `heads`, the same four for each kernel of the method, by its path; NaN
+          where a class, or all of them, has no direction. With a validation part also its
           `validation_correct` and `validation_count` `(C,)`.
         """
-        report = self._report(state.params, state.class_means, self._sums(state, self.data.test))
+        sums = self._sums(state, self.data.test)
+        report = self._report(state.variables, state.class_means, sums)
         if self.data.validation is not None:
             sums = self._sums(state, self.data.validation)
             report |= {"validation_correct": sums.correct, "validation_count": sums.count}
         return report
 
+    def collapse(self, state: TrainState) -> dict[str, Any]:
+        """Neural collapse on training and test set: see :meth:`CollapseMeter.measure`."""
+        if self._meter is None:
+            self._meter = CollapseMeter(
+                self.config, self._model, self.method, self.layout, self.feed, self.data
+            )
+        return self._meter.measure(state)
+
     def _sums(self, state: TrainState, examples: LabelledImages) -> EvaluationSums:
         sums = self._zero_sums
         for inputs in self.feed.evaluation(examples):
-            sums = self._eval(state.params, state.batch_stats, sums, *inputs)
+            sums = self._eval(state.variables, sums, *inputs)
         return sums
 
     def _check_classifier(self) -> None:
-        """Refuses a classifier path that names no kernel of the model."""
+        """Refuses a classifier path that names no class weights of the model."""
         shapes = jax.eval_shape(self._init_variables, jax.random.key(0))
+        tree = shapes if self.method.fixed_kernel else shapes["params"]
+        classifier = spa_options(self.config)["classifier"]
         try:
-            find_kernels(shapes["params"], spa_options(self.config)["classifier"])
+            named = find_kernels(tree, classifier)
         except ValueError as error:
             raise InputError(f"config.spa.{error}") from error
+        if not set(named) <= set(find_kernels(tree, self.method.kernels)):
+            raise InputError(
+                f"config.spa.classifier={classifier!r} names a matrix that holds no class weights; "
+                f"those of {self.config.method.name} are {', '.join(self.method.kernels)}."
+            )
 
     def _init_variables(self, rng: Key[Array, ""]) -> PyTree:
         image = jnp.zeros((1, *self.feed.image_shape), jnp.float32)
@@ -155,6 +176,7 @@ class Program:
                 step=jnp.zeros((), jnp.int32),
                 params=params,
                 batch_stats=variables.get("batch_stats", {}),
+                constants=variables.get("constants", {}),
                 opt_state=tx.init(params),
                 class_means=ClassMeans.create(self.data.num_classes, self._dim, config.spa.decay),
                 rng=rng,
@@ -169,7 +191,7 @@ class Program:
         layout, feed = self.layout, self.feed
         step = make_train_step(
             self._model,
-            self._method,
+            self.method,
             self.config,
             feed.normalize,
             self._class_counts,
@@ -185,47 +207,31 @@ class Program:
 
         num_args = 2 + feed.num_inputs
         split = tuple(range(2, num_args)) if feed.split else ()
-        self._train = layout.compile(train, num_args, donate=(0,), split=split)
+        shared = tuple(range(2, 2 + feed.num_shared_inputs))
+        self._train = layout.compile(train, num_args, donate=(0,), split=split, shared=shared)
 
     def _compile_evaluation(self) -> None:
         """Sums over a batch of test images, and the report on the sums of all."""
         num_classes, dim, layout = self.data.num_classes, self._dim, self.layout
         feed = self.feed
         eval_step = make_eval_step(
-            self._model, self._method, feed.normalize, self._class_counts, layout.axis_name
+            self._model, self.method, feed.normalize, self._class_counts, layout.axis_name
         )
-        options = spa_options(self.config)
 
         def evaluate(
             take_part: TakePart,
-            params: PyTree,
-            batch_stats: PyTree,
+            variables: PyTree,
             sums: EvaluationSums,
             *inputs: Array,
         ) -> EvaluationSums:
             batch = feed.evaluation_batch(take_part, sums.batches, *inputs)
-            return jax.tree.map(jnp.add, sums, eval_step(params, batch_stats, batch))
+            return jax.tree.map(jnp.add, sums, eval_step(variables, batch))
 
-        def report(params: PyTree, means: ClassMeans, sums: EvaluationSums) -> dict[str, Any]:
-            nothing_seen = ClassMeans.create(num_classes, dim)
-            test_means = nothing_seen.towards(sums.features, sums.count)
-            cosines = known_cosines(params, means, **options)
-            test_cosines = known_cosines(params, test_means, **options)
-            held_out = alignment_metrics(test_cosines)
-            return {
-                "loss": sums.loss / jnp.sum(sums.count),
-                "correct": sums.correct,
-                "count": sums.count,
-                "cosines": cosines,
-                "test_cosines": test_cosines,
-                **alignment_metrics(cosines),
-                **{f"test_{name}": value for name, value in held_out.items()},
-            }
-
-        num_args = 3 + feed.num_evaluation_inputs
-        split = tuple(range(3, num_args)) if feed.split else ()
-        self._eval = layout.compile(evaluate, num_args, split=split)
-        self._report = layout.make(report)
+        num_args = 2 + feed.num_evaluation_inputs
+        inputs = tuple(range(2, num_args))
+        split = inputs if feed.split else ()
+        self._eval = layout.compile(evaluate, num_args, split=split, shared=inputs)
+        self._report = layout.make(make_report(self.config, self.method))
         self._zero_sums = layout.make(lambda: EvaluationSums.create(num_classes, dim))()
 
     def _metric_names(self) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ class TrainState(flax.struct.PyTreeNode):
       step: int32 scalar, optimiser steps completed.
       params: the model's parameters.
       batch_stats: running statistics of its normalisation layers.
+      constants: of the model that are no parameters: the frame of a fixed classifier.
       opt_state: of the optimiser chain.
       class_means: the EMA class means that SpA steers by.
       rng: typed PRNG key of the run's seed; never advanced, folded with the step.
@@ -37,10 +38,20 @@ class TrainState(flax.struct.PyTreeNode):
     step: Any
     params: PyTree
     batch_stats: PyTree
+    constants: PyTree
     opt_state: PyTree
     class_means: ClassMeans
     rng: Any
     hyperparams: dict[str, Any]
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """What the model is applied to."""
+        return {
+            "params": self.params,
+            "batch_stats": self.batch_stats,
+            "constants": self.constants,
+        }
 
     def apply_gradients(
         self, tx: optax.GradientTransformation, grads: PyTree, **extra_args: Any

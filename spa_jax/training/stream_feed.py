@@ -1,6 +1,7 @@
 """Data too large for the devices: decoded by worker processes, and put there batch by batch."""
 
 import collections
+import contextlib
 import itertools
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -11,13 +12,14 @@ from jaxtyping import Array
 
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.data.host_augment import StreamOptions
-from spa_jax.data.samplers import example_weights
+from spa_jax.data.samplers import draw_probabilities
 from spa_jax.data.stream import EpochOrder, HostBatch, test_stream, train_stream
 from spa_jax.errors import InputError
 from spa_jax.training.batch import Batch, partner_order
 from spa_jax.training.config import Config
 from spa_jax.training.devices import Layout, TakePart
 from spa_jax.training.feeds import channel_statistics, evaluation_batch_size, normalizer
+from spa_jax.training.method import views_of
 from spa_jax.training.state import TrainState
 
 # Pixel statistics of ImageNet, which the field uses for photographs at large.
@@ -35,7 +37,7 @@ class StreamFeed:
     that neither workers nor devices nor processes change them, and a step says where to go on.
     """
 
-    num_inputs = 3
+    num_shared_inputs = 0
     num_evaluation_inputs = 3
     split = True
 
@@ -43,11 +45,14 @@ class StreamFeed:
         """Prepares; nothing is read yet."""
         self._layout, self._config, self._data = layout, config, data
         self._options = stream_options(config, data.train)
-        self._weights = example_weights(
-            data.train.labels, config.data.sampler, config.data.sampler_power
-        )
+        self._views = views_of(config)
+        samplers = [(config.data.sampler, config.data.sampler_power)]
+        if self._views.sampler_power is not None:
+            samplers.append(("power", self._views.sampler_power))
+        self._weights = [draw_probabilities(data.train.labels, *sampler) for sampler in samplers]
+        self.num_inputs = 3 * len(samplers)
         self._rows = layout.local_rows(config.batch_size)
-        self._stream: Generator[HostBatch, None, None] | None = None
+        self._stream: Generator[tuple[HostBatch, ...], None, None] | None = None
         self._next: tuple[int, int] | None = None  # the seed and the epoch that the stream is at
         self.steps_per_epoch = len(data.train) // config.batch_size
         size = self._options.image_size
@@ -57,9 +62,13 @@ class StreamFeed:
         if isinstance(images, np.ndarray):
             statistics = channel_statistics(images)
         self.normalize = normalizer(*statistics)
+        # What is random here is so in a second view too, which then has to be made here.
+        options = self._options
+        random_here = self.encoded or options.color_jitter or options.grey or options.blur
+        self._host_views = 2 if random_here and self._views.mix == "glmc" else 1
 
     def batches(self, state: TrainState, seed: int, epoch: int) -> Iterator[tuple[Array, ...]]:
-        """Images, labels and positions of each step, cut over the devices."""
+        """Images, labels and positions of each step's draws, cut over the devices."""
         del state
         stream = self._stream
         if stream is None or self._next != (seed, epoch):
@@ -67,18 +76,26 @@ class StreamFeed:
             stream = self._stream = self._open(seed, epoch)
         self._next = None  # until the epoch has been read to its end
         mine = itertools.islice(stream, self.steps_per_epoch)
-        yield from _ahead(self._put(batch, self._rows, self._config.batch_size) for batch in mine)
+        yield from _ahead(self._put(batches) for batches in mine)
         self._next = (seed, epoch + 1)
 
     def batch(self, take_part: TakePart, state: TrainState, *inputs: Array) -> Batch:
         """Traced: the batch as it came, with its partners where images are mixed."""
-        images, labels, positions = inputs
-        batch = Batch(images, labels, positions)
-        if self._config.augment.mix == "none":
+        batch, *drawn = [self._arrived(*inputs[i : i + 3]) for i in range(0, len(inputs), 3)]
+        if self._views.mix == "none":
             return batch
+        if drawn:  # other examples than the batch's, so that their randomness is their own
+            (other,) = drawn
+            offset = self._config.batch_size
+            return batch.replace(partner=other.replace(positions=offset + other.positions))
         order = partner_order(state.rng, state.step, self._config.batch_size)
         partner = jax.tree.map(lambda part: take_part(self._layout.gather(part)[order]), batch)
         return batch.replace(partner=partner)
+
+    def _arrived(self, images: Array, labels: Array, positions: Array) -> Batch:
+        if self._host_views == 1:
+            return Batch(images, labels, positions)
+        return Batch(images[:, 0], labels, positions, second_images=images[:, 1])
 
     def evaluation(self, examples: LabelledImages) -> Iterator[tuple[Array, ...]]:
         """Images, labels and weights of each batch, cut over the devices."""
@@ -104,21 +121,36 @@ class StreamFeed:
             self._stream.close()
         self._stream = self._next = None
 
-    def _open(self, seed: int, epoch: int) -> Generator[HostBatch, None, None]:
-        order = EpochOrder(seed, len(self._data.train), self._config.batch_size, self._weights)
+    def _open(self, seed: int, epoch: int) -> Generator[tuple[HostBatch, ...], None, None]:
+        """For each step a batch from every sampler."""
+        with contextlib.ExitStack() as stack:
+            streams = [
+                stack.enter_context(contextlib.closing(self._open_one(seed, epoch, sampler)))
+                for sampler in range(len(self._weights))
+            ]
+            yield from zip(*streams, strict=True)
+
+    def _open_one(self, seed: int, epoch: int, sampler: int) -> Generator[HostBatch, None, None]:
+        """The batches of one sampler."""
+        config, train = self._config, self._data.train
+        weights, workers = self._weights[sampler], config.loader.workers
         return train_stream(
-            self._data.train,
-            order,
+            train,
+            EpochOrder(seed, len(train), config.batch_size, weights, stream=sampler),
             self._rows,
             self._options,
             seed,
             start_step=epoch * self.steps_per_epoch,
-            total_steps=self._config.epochs * self.steps_per_epoch,
-            workers=self._config.loader.workers,
+            total_steps=config.epochs * self.steps_per_epoch,
+            workers=workers and max(1, workers // len(self._weights)),
+            views=self._host_views,
         )
 
-    def _put(self, batch: HostBatch, rows: np.ndarray, size: int) -> tuple[Array, ...]:
-        return self._layout.split(rows, size, (batch.images, batch.labels, batch.positions))
+    def _put(self, batches: tuple[HostBatch, ...]) -> tuple[Array, ...]:
+        """Cut over the devices."""
+        arrays = [(batch.images, batch.labels, batch.positions) for batch in batches]
+        flat = tuple(array for of_one in arrays for array in of_one)
+        return self._layout.split(self._rows, self._config.batch_size, flat)
 
 
 def stream_options(config: Config, examples: LabelledImages) -> StreamOptions:

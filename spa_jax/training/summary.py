@@ -25,6 +25,7 @@ def make_summary(
     report: dict[str, Any],
     params: PyTree,
     lines: list[dict[str, Any]],
+    command: str | None = None,
 ) -> dict[str, Any]:
     """The summary of a run.
 
@@ -34,6 +35,7 @@ def make_summary(
       report: the fetched result of :meth:`Program.evaluate` after the last epoch.
       params: the fetched parameters.
       lines: the lines of `metrics.jsonl`.
+      command: the command line that made the run, if it is known.
 
     Returns:
       A dictionary that JSON can hold; what does not exist (an empty shot group, the cosine of a
@@ -62,6 +64,10 @@ def make_summary(
         "min_cosine": number(report["min_cosine"]),
         "test_mean_cosine": number(report["test_mean_cosine"]),
         "test_min_cosine": number(report["test_min_cosine"]),
+        "heads": {
+            path: {name: number(value) for name, value in values.items()}
+            for path, values in report["heads"].items()
+        },
         "per_class_accuracy": per_class,
         "per_class_cosine": _by_head(report["cosines"]),
         "per_class_test_cosine": _by_head(report["test_cosines"]),
@@ -71,9 +77,11 @@ def make_summary(
         "split_checksum": program.data.split["checksum"],
         "params_checksum": tree_checksum(params),
         "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
+        "command": command,
         "seed": config.seed,
         "steps": lines[-1]["step"],
         "epochs": lines[-1]["epoch"],
+        "method": config.method.name,
         "spa_method": config.spa.method,
         "parallel": config.parallel,
         "versions": {

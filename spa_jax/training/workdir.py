@@ -63,6 +63,12 @@ def write_config(workdir: Path, config: Config) -> None:
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None:
     free = FREE_ON_RESUME
+    lacking = [field for field in new if field not in old and field.split(".")[0] not in free]
+    if lacking:
+        raise InputError(
+            f"{workdir} was made by an earlier version of spa_jax, which did not know "
+            f"{', '.join(lacking[:3])}: continue it with that version, or choose another folder."
+        )
     if "per_device" in (old.get("model.batch_norm"), new.get("model.batch_norm")):
         free = tuple(group for group in free if group != "parallel")  # which then decides the maths
     differing = [

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spa_jax.data.samplers import SAMPLERS, class_probabilities, example_weights
+from spa_jax.data.samplers import SAMPLERS, class_probabilities, draw_probabilities
 from tests.refusals import refusal
 
 properties = settings(max_examples=50, deadline=None, derandomize=True)
@@ -94,7 +94,7 @@ def test_a_class_without_images_is_never_drawn(sampler, power):
 @given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any), power=powers)
 def test_examples_share_the_probability_of_their_class(sampler, counts, power):
     labels = labels_of(counts)
-    weights = example_weights(labels, sampler, power)
+    weights = draw_probabilities(labels, sampler, power)
     assert (weights.shape, weights.dtype) == (labels.shape, np.float64)
     expected = class_probabilities(counts, sampler, power)
     np.testing.assert_allclose(
@@ -118,11 +118,13 @@ def test_an_examples_weight_is_its_class_size_to_minus_k(sampler, power, k):
     counts = (50, 7, 2)
     labels = labels_of(counts)
     expected = np.array(counts)[labels] ** -float(k)
-    np.testing.assert_allclose(example_weights(labels, sampler, power), expected / expected.sum())
+    np.testing.assert_allclose(
+        draw_probabilities(labels, sampler, power), expected / expected.sum()
+    )
 
 
 def test_shuffle_has_no_weights():
-    assert example_weights(labels_of([5, 2]), "shuffle") is None
+    assert draw_probabilities(labels_of([5, 2]), "shuffle") is None
 
 
 @pytest.mark.parametrize("sampler", ["shuffle", "balanced", ""])
@@ -133,4 +135,4 @@ def test_class_probabilities_of_another_sampler_are_refused(sampler):
 
 
 def test_example_weights_of_an_unknown_sampler_are_refused():
-    assert "'balanced'" in refusal(example_weights, labels_of([5, 2]), "balanced")
+    assert "'balanced'" in refusal(draw_probabilities, labels_of([5, 2]), "balanced")

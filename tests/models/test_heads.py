@@ -15,7 +15,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 import spa_jax
 from spa_jax.models.cifar_resnet import CifarResNet
-from spa_jax.models.heads import CosineHead, EtfHead, GlmcHeads, LinearHead
+from spa_jax.models.heads import CosineHead, EtfHead, EtfOutputs, GlmcHeads, LinearHead
 from tests.models.backbone_checks import parameter_count, shapes_of
 from tests.refusals import refusal
 
@@ -107,6 +107,10 @@ def test_cosine_logits_do_not_depend_on_lengths(lengths, seed):
     np.testing.assert_allclose(again, unit(f, 1) @ unit(kernel, 0), atol=1e-5)
 
 
+def logits_of(outputs):
+    return outputs.logits if isinstance(outputs, EtfOutputs) else outputs
+
+
 @pytest.mark.parametrize(
     "head", [CosineHead(C, learnable_scale=True), EtfHead(C, batch_norm=False)]
 )
@@ -120,7 +124,7 @@ def test_zero_vectors_have_logit_and_gradient_zero(head):
     @jax.jit
     def run(variables, f):
         def loss(params, f):
-            logits = head.apply({**variables, "params": params}, f, True)
+            logits = logits_of(head.apply({**variables, "params": params}, f, True))
             labels = jnp.arange(B) % C
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), logits
 
@@ -198,11 +202,12 @@ def test_an_etf_head_normalises_by_batch_then_by_length(etf_variables, train):
     statistics = {name: np.float64(x) for name, x in etf_variables["batch_stats"]["bn"].items()}
     of_batch = {"mean": f.mean(axis=0, dtype=np.float64), "var": f.var(axis=0, dtype=np.float64)}
     directions, expected = etf_logits(etf_variables, f, **(of_batch if train else statistics))
-    logits, changed = EtfHead(C).apply(
-        etf_variables, jnp.asarray(f), train, mutable=["batch_stats", "intermediates"]
+    outputs, changed = EtfHead(C).apply(
+        etf_variables, jnp.asarray(f), train, mutable=["batch_stats"]
     )
-    np.testing.assert_allclose(logits, expected, atol=1e-5)
-    np.testing.assert_allclose(changed["intermediates"]["features"][0], directions, atol=1e-5)
+    np.testing.assert_allclose(outputs.logits, expected, atol=1e-5)
+    np.testing.assert_allclose(outputs.features, directions, atol=1e-5)
+    np.testing.assert_array_equal(outputs.kernel, etf_variables["constants"]["kernel"])
     for name, before in statistics.items():
         after = 0.9 * before + 0.1 * of_batch[name] if train else before
         np.testing.assert_allclose(changed["batch_stats"]["bn"][name], after, atol=1e-5)
@@ -212,7 +217,8 @@ def test_an_etf_head_takes_statistics_over_all_devices(etf_variables):
     f = features(16, seed=4)
 
     def part(variables, f):
-        return EtfHead(C, axis_name="data").apply(variables, f, True, mutable=["batch_stats"])[0]
+        outputs, _ = EtfHead(C, axis_name="data").apply(variables, f, True, mutable=["batch_stats"])
+        return outputs.logits
 
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     cut, whole = PartitionSpec("data"), PartitionSpec()
@@ -230,7 +236,7 @@ def test_an_etf_head_without_its_frame_says_so(etf_variables):
 def test_features_too_narrow_for_a_frame_are_refused():
     message = refusal(EtfHead(100).init, jax.random.key(0), jnp.zeros((1, 64)), train=False)
     assert "100 classes needs features of width 99 or more, got 64" in message
-    assert "wider backbone" in message
+    assert "widen the backbone" in message
 
 
 def test_one_class_is_refused_by_an_etf_head():

@@ -123,9 +123,22 @@ def test_without_any_good_checkpoint_the_run_stops_and_leaves_everything(copy, p
 
 
 def test_a_checkpoint_of_another_format_is_refused_and_left(copy, program, monkeypatch):
-    monkeypatch.setattr("spa_jax.training.checkpoint.FORMAT", 2)
-    with pytest.raises(InputError, match="has format 1, and this version of spa_jax reads 2"):
+    monkeypatch.setattr("spa_jax.training.checkpoint.FORMAT", 3)
+    with pytest.raises(InputError, match="has format 2, and this version of spa_jax reads 3"):
         restore(copy, program)
+    assert (copy / "checkpoints" / "10").is_dir()
+
+
+def test_a_checkpoint_of_another_network_is_refused_and_says_what_to_set(copy):
+    wider = small_config(model__widths=(16,))
+    other = Program(wider, devices=jax.devices()[:1])
+    with (
+        Checkpoints(copy / "checkpoints", keep=2, say=print) as checkpoints,
+        pytest.raises(
+            InputError, match=r"another network .* there and .* here\. Set config\.model"
+        ),
+    ):
+        checkpoints.restore_newest(other.init_state(wider))
     assert (copy / "checkpoints" / "10").is_dir()
 
 

@@ -170,6 +170,22 @@ def test_one_classifier_path_and_several_pass_but_no_other_text_may_be_several()
         assert f"config.{field}" in refusal(check_config, with_value(field, ("proj", "none")))
 
 
+def test_the_released_schedule_needs_more_epochs_than_its_warm_up():
+    values = default_config()
+    values.optimizer.schedule, values.epochs = "spa_released", 10
+    assert "config.epochs=10" in refusal(check_config, values)
+    values.epochs = 11
+    check_config(values)
+    values.optimizer.warmup_epochs = 1.0
+    assert "warm-up of its own" in refusal(check_config, values)
+
+
+def test_a_warm_up_of_half_an_epoch_is_refused_where_the_rate_changes_between_epochs():
+    values = default_config()
+    values.optimizer.per_epoch, values.optimizer.warmup_epochs = True, 1.5
+    assert "warmup_epochs=1.5 must be whole" in refusal(check_config, values)
+
+
 # Field -> values just outside its range, and its ends, which pass.
 RANGES = {
     "seed": ((-1, 2**31), (0, 2**31 - 1)),
@@ -202,6 +218,10 @@ RANGES = {
     "method.ldam_scale": ((0.0,), (0.001,)),
     "method.drw_beta": ((-0.1, 1.0, 1.1), (0, 0.999)),
     "method.drw_epoch": ((-1,), (0,)),
+    "method.glmc_label_power": ((-10.1, 10.1), (-10, 10)),
+    "method.glmc_sampler_power": ((-10.1, 10.1), (-10, 10)),
+    "method.glmc_similarity_weight": ((-0.1,), (0,)),
+    "method.glmc_projection_dim": ((0,), (1,)),
     "optimizer.learning_rate": ((-1e-6,), (0,)),
     "optimizer.warmup_epochs": ((-0.1,), (0,)),
     "optimizer.step_factor": ((-0.01, 1.01), (0, 1)),
@@ -302,12 +322,16 @@ def test_a_run_may_go_on_with_the_same_config(tmp_path, path):
     check_workdir(tmp_path, config_of(path))
 
 
-@pytest.mark.parametrize("field", ["seed", "spa.gamma"])
-def test_a_field_that_the_other_run_did_not_know_or_no_longer_exists_is_named(tmp_path, field):
-    (tmp_path / "config.json").write_text(json.dumps(without(field).to_dict()))
-    assert differing_fields(tmp_path, default_config()) == [field]
+def test_a_field_that_no_longer_exists_is_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(with_value("spa.old", 1).to_dict()))
     assert differing_fields(tmp_path, default_config()) == ["spa.old"]
+
+
+@pytest.mark.parametrize("field", ["seed", "spa.gamma"])
+def test_a_run_that_did_not_know_a_field_is_of_an_earlier_version(tmp_path, field):
+    (tmp_path / "config.json").write_text(json.dumps(without(field).to_dict()))
+    message = refusal(check_workdir, tmp_path, default_config())
+    assert f"earlier version of spa_jax, which did not know {field}:" in message
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"seed: 0", b"\xff\xfe\x00", b"[]", b"3", b"null"])

@@ -8,7 +8,7 @@ from rich.console import Console
 from configs import digits_lt, fashion_mnist_lt
 from spa_jax.compare import compare, markdown_table
 from spa_jax.errors import InputError
-from spa_jax.training.config import SPA_METHODS
+from spa_jax.training.config_limits import SPA_METHODS
 from spa_jax.training.loop import run
 from spa_jax.training.program import Program
 

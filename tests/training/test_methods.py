@@ -1,13 +1,16 @@
 """Every method trains, composes with every SpA variant, and is the same on eight devices."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from spa_jax.alignment.classifier import find_kernels
 from spa_jax.longtail.losses import batch_counts
 from spa_jax.longtail.registry import METHODS
-from spa_jax.training.build import build_method, build_model
-from spa_jax.training.config import PARALLEL_MODES, SPA_METHODS
+from spa_jax.training.build import build_model
+from spa_jax.training.config_limits import PARALLEL_MODES, SPA_METHODS
+from spa_jax.training.method import build_method, spa_options, views_of
 from spa_jax.training.program import Program
 from spa_jax.training.step import Batch, make_train_step
 from tests.refusals import refusal
@@ -23,36 +26,56 @@ def digits():
     return Program(small_config(), devices=jax.devices()[:1])
 
 
-def batch_of(program):
+def batch_of(program, seed=0):
     examples = program.data.train
-    chosen = np.random.default_rng(0).permutation(len(examples))[:64]
+    chosen = np.random.default_rng(seed).permutation(len(examples))[:64]
     return Batch(examples.images[chosen], examples.labels[chosen], np.arange(64, dtype=np.int32))
 
 
 def three_steps(program, **changes):
-    """Losses and the head's kernels before and after three steps on one batch."""
+    """Losses and the kernel that SpA acts on, before and after three steps on one batch."""
     config = small_config(
-        augment__crop_padding=0, augment__flip=False, optimizer__learning_rate=0.02, **changes
+        augment__crop_padding=0,
+        augment__flip=False,
+        model__widths=(12,),
+        optimizer__learning_rate=0.02,
+        **changes,
     )
     method = build_method(config)
     model = build_model(config, method, 10, None)
     counts = np.array(program.data.class_counts, np.float32)
     step = make_train_step(model, method, config, program.feed.normalize, counts, 5)
     own = Program(config, program.data, jax.devices()[:1])
-    state, batch, step = own.init_state(config), batch_of(program), jax.jit(step)
-    losses, kernels = [], [state.params["head"]["kernel"]]
+    batch = batch_of(program)
+    if views_of(config).mix != "none":
+        batch = batch.replace(partner=batch_of(program, seed=1))
+    state, step, losses = own.init_state(config), jax.jit(step), []
+    kernels = [kernel_of(state, config)]
     for _ in range(3):
-        state, metrics = step(state, batch)
+        # Always the same step, so that it mixes with the same coefficient.
+        state, metrics = step(state.replace(step=jnp.int32(3)), batch)
         losses.append(float(metrics["loss"]))
-        kernels.append(state.params["head"]["kernel"])
-    return losses, [np.asarray(kernel) for kernel in kernels]
+        kernels.append(kernel_of(state, config))
+    return losses, kernels
 
 
-@pytest.mark.parametrize("name", METHODS)
+def kernel_of(state, config):
+    tree = {"params": state.params, "constants": state.constants}
+    (place,) = find_kernels(tree, spa_options(config)["classifier"])
+    return np.asarray(jax.tree.leaves(tree)[place])
+
+
+TRAINED = [
+    name for name in METHODS if not build_method(small_config(method__name=name)).fixed_kernel
+]
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_method_learns_and_every_spa_variant_changes_what_its_head_does(name, digits):
     plain = {}
     for spa in SPA_METHODS:
         settings = {"method__name": name, "spa__method": spa, "spa__alpha_max": 0.5}
+        settings |= {"method__drw_epoch": 1} if name == "ldam_drw" else {}
         losses, kernels = three_steps(digits, **settings)
         assert losses[2] < losses[0]
         assert np.abs(kernels[3] - kernels[0]).max() > 1e-4
@@ -67,6 +90,9 @@ def test_eight_devices_give_a_methods_losses_and_gradients_as_one_does(name, mod
     changes = {"method__name": name, "augment__mix": "mixup"}
     if name == "ldam_drw":
         changes["method__drw_epoch"] = 0
+    if name in ("mixup", "glmc"):
+        changes["augment__mix"] = "none"  # they mix of themselves
+    changes["model__widths"] = (12,)
     one = states_after(2, jax.devices()[:1], **changes)
     eight = states_after(2, jax.devices(), parallel=mode, **changes)
     assert_close(one, eight, 1e-5)
@@ -103,7 +129,7 @@ def test_class_weights_begin_with_the_epoch_that_is_named(digits):
 
 
 def test_a_cosine_head_is_as_long_as_it_likes(digits):
-    _, kernels = three_steps(digits, method__name="ldam_drw")
+    _, kernels = three_steps(digits, method__name="ldam_drw", method__drw_epoch=1)
     assert np.linalg.norm(kernels[0], axis=0) == pytest.approx(np.ones(10), rel=1e-5)
 
 
@@ -111,6 +137,107 @@ def test_the_counts_of_the_training_set_reach_the_loss(digits):
     assert digits.data.class_counts == COUNTS
     labels = digits.data.train.labels
     np.testing.assert_array_equal(batch_counts(labels, 10), COUNTS)
+
+
+def test_a_fixed_classifier_stays_while_features_are_drawn_to_it(digits):
+    for rescaled in (True, False):
+        losses, kernels = three_steps(digits, method__name="etf", method__etf_rescaled=rescaled)
+        assert losses[2] < losses[0]
+        np.testing.assert_array_equal(kernels[3], kernels[0])
+        gram = kernels[0].T @ kernels[0]
+        np.testing.assert_allclose(gram, (np.eye(10) - 0.1) / 0.9, atol=1e-5)
+
+
+@pytest.mark.parametrize("spa", ["reg", "slerp", "proj"])
+def test_spa_on_a_fixed_classifier_is_refused_and_says_why(spa, digits):
+    config = small_config(method__name="etf", spa__method=spa)
+    message = refusal(Program, config, digits.data, jax.devices()[:1])
+    for part in (f"config.spa.method={spa}", "method etf", "fixed", "stops the gradient"):
+        assert part in message
+
+
+def test_glmc_is_tested_by_its_second_classifier_and_spa_acts_on_the_one_that_is_named(digits):
+    moved = {}
+    for spa in ("none", "slerp"):
+        for path in ("fc/kernel", "fc_cb/kernel"):
+            settings = {"spa__classifier": path, "spa__method": spa, "spa__alpha_max": 0.5}
+            moved[spa, path] = three_steps(digits, method__name="glmc", **settings)[1][3]
+    for path in ("fc/kernel", "fc_cb/kernel"):
+        assert np.abs(moved["slerp", path] - moved["none", path]).max() > 1e-6
+    config = small_config(method__name="glmc", spa__classifier="fc/kernel,fc_cb/kernel")
+    program = Program(config, digits.data, jax.devices()[:1])
+    state = program.init_state(config)
+    report = program.evaluate(state)
+    assert report["cosines"].shape == (2, 10)
+    paths = ("fc/kernel", "fc_cb/kernel")
+    means = [float(report["heads"][path]["test_mean_cosine"]) for path in paths]
+    assert float(report["test_mean_cosine"]) == pytest.approx(np.mean(means), abs=1e-5)
+    # Its predictions are those of fc_cb: what is done to fc does not change them.
+    heads = dict(state.params["head"])
+    without_fc = program.evaluate(
+        state.replace(params=state.params | {"head": heads | {"fc": zeroed(heads["fc"])}})
+    )
+    np.testing.assert_array_equal(report["correct"], without_fc["correct"])
+    without_cb = program.evaluate(
+        state.replace(params=state.params | {"head": heads | {"fc_cb": zeroed(heads["fc_cb"])}})
+    )
+    assert np.any(report["correct"] != without_cb["correct"])
+
+
+def zeroed(tree):
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def test_class_means_are_of_unmixed_images_or_of_the_view_that_is_trained_on(digits):
+    """With GLMC and clean means, the means after a step are those of the first forward alone."""
+    means = {}
+    for source in ("auto", "clean", "training"):
+        config = small_config(
+            method__name="glmc",
+            spa__means_from=source,
+            augment__crop_padding=0,
+            augment__flip=False,
+        )
+        program = Program(config, digits.data, jax.devices()[:1])
+        state = program.init_state(config)
+        batch = batch_of(digits)
+        counts = np.array(digits.data.class_counts, np.float32)
+        step = make_train_step(
+            program._model, program.method, config, program.feed.normalize, counts, 5
+        )
+        after, _ = jax.jit(step)(state, batch.replace(partner=batch_of(digits, seed=1)))
+        means[source] = np.asarray(after.class_means.mean)
+        if source == "clean":
+            applied, _ = program._model.apply(
+                state.variables,
+                program.feed.normalize(jnp.asarray(batch.images)),
+                train=True,
+                mutable=["batch_stats"],
+            )
+            features = np.asarray(applied[0])
+            expected = [features[batch.labels == label].mean(axis=0) for label in range(3)]
+            np.testing.assert_allclose(means["clean"][:3], expected, atol=1e-5)
+    np.testing.assert_array_equal(means["auto"], means["clean"])
+    assert np.abs(means["training"] - means["clean"]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"method__name": "glmc", "augment__mix": "mixup"}, ("glmc mixes images itself", "'none'")),
+        ({"spa__means_from": "clean"}, ("means_from=clean", "nothing mixes them")),
+        ({"method__name": "ldam_drw"}, ("drw_epoch=160", "config.epochs=2", "set it lower")),
+        ({"augment__mix_alpha": 0.2}, ("mix_alpha=0.2 does nothing", "config.augment.mix")),
+        (
+            {"method__name": "glmc", "spa__classifier": "projector/kernel"},
+            ("projector/kernel", "no class weights", "fc/kernel, fc_cb/kernel"),
+        ),
+    ],
+)
+def test_settings_that_do_not_go_with_the_method_are_refused(changes, parts, digits):
+    message = refusal(Program, small_config(**changes), digits.data, jax.devices()[:1])
+    for part in parts:
+        assert part in message
 
 
 def test_an_option_of_another_method_is_refused(digits):

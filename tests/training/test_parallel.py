@@ -6,7 +6,7 @@ import pytest
 
 from spa_jax.alignment.classifier import path_names
 from spa_jax.errors import InputError
-from spa_jax.training.config import PARALLEL_MODES
+from spa_jax.training.config_limits import PARALLEL_MODES
 from spa_jax.training.program import Program
 from tests.training.small import small_config
 

@@ -27,7 +27,7 @@ class Setting:
         )
         self.step = make_train_step(
             self.program._model,
-            self.program._method,
+            self.program.method,
             self.config,
             self.program.feed.normalize,
             self.program._class_counts,

@@ -45,6 +45,7 @@ def fake_report(num_classes=10, **changes):
         "min_cosine": np.float32(0.25),
         "test_mean_cosine": np.float32(0.125),
         "test_min_cosine": np.float32(-0.5),
+        "heads": {"head/kernel": {"mean_cosine": np.float32(0.5), "min_cosine": np.float32("nan")}},
     }
     return report | changes
 
@@ -101,6 +102,11 @@ def test_a_class_without_test_images_has_no_accuracy(digits):
     assert summary["per_class_accuracy"][0] is None
     assert summary["per_class_accuracy"][1] == pytest.approx(0.1)
     assert summary["shot_groups"]["many"] == pytest.approx(12 / 80)
+
+
+def test_alignment_is_recorded_for_each_of_the_methods_heads(digits):
+    heads = summary_of(digits)["heads"]
+    assert heads == {"head/kernel": {"mean_cosine": 0.5, "min_cosine": None}}
 
 
 @pytest.mark.parametrize("field", ["mean_cosine", "min_cosine", "test_mean_cosine"])
