@@ -16,6 +16,7 @@ ARROWS = {
     "data": {"alignment", "errors"},
     "models": {"alignment", "errors"},
     "training": {"alignment", "dynamics", "data", "models", "longtail", "errors", "files"},
+    "reproduction": {"dynamics", "training", "errors"},
 }
 ALIGNMENT_MAY_IMPORT = {"jax", "optax", "jaxtyping", "numpy", "spa_jax"}
 
