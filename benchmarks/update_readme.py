@@ -1,4 +1,4 @@
-"""Makes the tables in README.md anew from the records in results/.
+"""Makes the tables in README.md and in docs/ anew from the records in results/.
 
 python -m benchmarks.update_readme
 """
@@ -7,25 +7,36 @@ import json
 import re
 from pathlib import Path
 
+from benchmarks.studies import with_studies
 from benchmarks.tables import input_rate_table, input_share_table
 from spa_jax.compare import markdown_table
+from spa_jax.reproduction.driver import read_records
+from spa_jax.reproduction.page import SECTIONS
 
 REPOSITORY = Path(__file__).parents[1]
 _TABLES = {"input_share": input_share_table, "input_rate": input_rate_table}
-_TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- (table|reproduction): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_RUNS = REPOSITORY / "results" / "fashion_mnist.jsonl"
+PAGES = ("README.md", "docs/reproduction.md")
 
 
 def with_tables(text: str) -> str:
     """The text with every table between its markers made anew from the record it names."""
 
     def table(match: re.Match[str]) -> str:
-        record = json.loads((REPOSITORY / match[2]).read_text())
+        start, kind, name, end = match.groups()
+        if kind == "reproduction":
+            return f"{start}\n{SECTIONS[name](read_records(_RUNS))}\n\n{end}"
+        record = json.loads((REPOSITORY / name).read_text())
         as_table = _TABLES.get(record.get("benchmark"), markdown_table)
-        return f"{match[1]}\n{as_table(record)}\n{match[3]}"
+        return f"{start}\n{as_table(record)}\n{end}"
 
     return _TABLE.sub(table, text)
 
 
 if __name__ == "__main__":
-    readme = REPOSITORY / "README.md"
-    readme.write_text(with_tables(readme.read_text()))
+    for page in PAGES:
+        path = REPOSITORY / page
+        path.write_text(with_tables(path.read_text()))
+    for study in (REPOSITORY / "docs" / "studies").glob("*.md"):
+        study.write_text(with_studies(study.read_text(), REPOSITORY / "results"))
