@@ -18,6 +18,7 @@ PYTEST := -m pytest --numprocesses=2 --dist=loadfile
 
 demo: $(READY)
 	$(BIN)/python -m spa_jax.compare --config=configs/digits_lt.py --seeds=0,1,2 --out=runs/demo
+	$(BIN)/python -m spa_jax.report runs/demo --out runs/demo/report
 
 test: $(READY)
 	$(BIN)/python $(PYTEST)

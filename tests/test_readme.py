@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.update_readme import REPOSITORY, with_tables
+from benchmarks.update_readme import PAGES, REPOSITORY, with_tables
 from spa_jax.longtail.method import Situation
+from spa_jax.reproduction.page import SECTIONS
 
 README = (REPOSITORY / "README.md").read_text()
 RECORDS = re.findall(r"<!-- table: (\S+) -->", README)
@@ -18,7 +19,12 @@ RECORDS = re.findall(r"<!-- table: (\S+) -->", README)
 
 def test_every_table_is_the_one_of_its_record():
     assert len(RECORDS) == 5
-    assert with_tables(README) == README
+    sections = []
+    for page in PAGES:
+        text = (REPOSITORY / page).read_text()
+        sections += re.findall(r"<!-- reproduction: (\S+) -->", text)
+        assert with_tables(text) == text
+    assert sorted(sections) == sorted(SECTIONS)
 
 
 @pytest.mark.parametrize("record", [name for name in RECORDS if "input" not in name])
@@ -36,7 +42,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_python_example_runs():
-    example, _ = EXAMPLES
+    example, *_ = EXAMPLES
     names = {}
     with jax.numpy_rank_promotion("allow"):  # as in a user's program
         exec(example, names)
@@ -50,11 +56,18 @@ def test_the_example_of_a_method_is_one():
     exec(EXAMPLES[1], names)
     method = names["make_soft_prior"](SimpleNamespace(tau=2.0))
     labels = jnp.array([0, 1])
-    situation = Situation(labels, jnp.array([9.0, 1.0]), jnp.int32(0), None)
+    situation = Situation(labels, jnp.array([9.0, 1.0]), jnp.int32(0), 1, None)
     # Half of the prior, twice, is the prior: the loss of a class is minus the log of its share.
     expected = (math.log(10 / 9) + math.log(10)) / 2
     loss = float(method.loss(jnp.zeros((2, 2)), labels, situation))
     assert loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_example_of_neural_collapse_runs():
+    names = {}
+    with jax.numpy_rank_promotion("allow"):
+        exec(EXAMPLES[2], names)
+    assert names["found"]["nc3_cosines"].shape == (4,)
 
 
 def test_every_file_that_the_readme_links_is_there():
