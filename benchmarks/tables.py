@@ -41,6 +41,34 @@ def input_rate_table(record: dict[str, Any]) -> str:
     return f"{_markdown(rows)}\n\n{origin}\n"
 
 
+def sweep_table(record: dict[str, Any]) -> str:
+    """A grid trained one run after another and as one program, from `benchmarks/sweep.py`."""
+    runs = len(next(iter(record["ways"].values()))["accuracies"])
+    rows = [[f"{runs} runs", "wall time, s", "CPU time, s", "mean test accuracy, %"]]
+    for name, way in record["ways"].items():
+        mean = 100 * sum(way["accuracies"]) / runs
+        times = [f"{way['seconds']:.0f}", f"{way['processor_seconds']:.0f}"]
+        rows.append([name, *times, f"{mean:.2f}"])
+    change = record["differences"]["test accuracy"]
+    apart = ", ".join(
+        f"{row['difference']:.0e} after {row['steps']} steps in {row['type']}"
+        for row in record["agreement"]
+    )
+    machine, config = record["hardware"], record["config"]
+    grid = " x ".join(
+        f"{len(values)} values of {field}" for field, values in record["axes"].items()
+    )
+    text = (
+        f"Together minus one after another, run by run: {100 * change['mean']:+.2f} ± "
+        f"{100 * change['half_width']:.2f} points of accuracy (half the 95% interval). Largest "
+        f"difference of a parameter: {apart}. {config['data']['name']}, {grid} x "
+        f"{len(record['seeds'])} seeds, {config['epochs']} epochs, times with compilation; jax "
+        f"{record['jax']}, {machine['cpu_count']} CPU cores, {machine['platform']}, load "
+        f"{machine['load']:.0f}; {record['date']}."
+    )
+    return f"{_markdown(rows)}\n\n{text}\n"
+
+
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
     header, *body = rows
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]

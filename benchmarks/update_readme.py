@@ -8,13 +8,17 @@ import re
 from pathlib import Path
 
 from benchmarks.studies import with_studies
-from benchmarks.tables import input_rate_table, input_share_table
+from benchmarks.tables import input_rate_table, input_share_table, sweep_table
 from spa_jax.compare import markdown_table
 from spa_jax.reproduction.driver import read_records
 from spa_jax.reproduction.page import SECTIONS
 
 REPOSITORY = Path(__file__).parents[1]
-_TABLES = {"input_share": input_share_table, "input_rate": input_rate_table}
+_TABLES = {
+    "input_share": input_share_table,
+    "input_rate": input_rate_table,
+    "sweep": sweep_table,
+}
 _TABLE = re.compile(r"(<!-- (table|reproduction): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _RUNS = REPOSITORY / "results" / "fashion_mnist.jsonl"
 PAGES = ("README.md", "docs/reproduction.md")

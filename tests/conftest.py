@@ -26,6 +26,14 @@ def untyped():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For modules that compile much, run it little, and compare what depends on no optimisation."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(autouse=True)
 def doctest_names(doctest_namespace):
     """Names that the examples in docstrings use without importing them."""

@@ -17,6 +17,8 @@ from spa_jax.training.program import Program
 from tests.training.small import small_config
 from tests.training.test_parallel import assert_close
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def measured(devices, **changes):
     """What the meter finds at the first state, and what is needed to find it otherwise."""

@@ -31,12 +31,7 @@ def silent(line):
     pass
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """What is compared here does not depend on how well the code is optimised."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")

@@ -28,13 +28,7 @@ from tests.training.test_parallel import assert_close
 
 BATCH, SIDE, PADDING = 32, 9, 2
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """What is compared here does not depend on how well the code is optimised."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def glmc_config(**changes):

@@ -1,21 +1,28 @@
 """Every method trains, composes with every SpA variant, and is the same on eight devices."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from spa_jax.alignment import ClassMeans
 from spa_jax.alignment.classifier import find_kernels
 from spa_jax.longtail.losses import batch_counts
 from spa_jax.longtail.registry import METHODS
 from spa_jax.training.build import build_model
 from spa_jax.training.config_limits import PARALLEL_MODES, SPA_METHODS
 from spa_jax.training.method import build_method, spa_options, views_of
+from spa_jax.training.optimizer import build_optimizer
 from spa_jax.training.program import Program
+from spa_jax.training.state import TrainState, hyperparams_from
 from spa_jax.training.step import Batch, make_train_step
 from tests.refusals import refusal
 from tests.training.small import small_config
 from tests.training.test_parallel import assert_close, states_after
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 COUNTS = (110, 78, 56, 40, 29, 20, 14, 10, 7, 5)
 
@@ -45,11 +52,10 @@ def three_steps(program, **changes):
     model = build_model(config, method, 10, None)
     counts = np.array(program.data.class_counts, np.float32)
     step = make_train_step(model, method, config, program.feed.normalize, counts, 5)
-    own = Program(config, program.data, jax.devices()[:1])
     batch = batch_of(program)
     if views_of(config).mix != "none":
         batch = batch.replace(partner=batch_of(program, seed=1))
-    state, step, losses = own.init_state(config), jax.jit(step), []
+    state, step, losses = first_state(program, config), jax.jit(step), []
     kernels = [kernel_of(state, config)]
     for _ in range(3):
         # Always the same step, so that it mixes with the same coefficient.
@@ -57,6 +63,31 @@ def three_steps(program, **changes):
         losses.append(float(metrics["loss"]))
         kernels.append(kernel_of(state, config))
     return losses, kernels
+
+
+@functools.cache
+def first_variables(name):
+    """Of a method's network, whatever else a configuration says."""
+    config = small_config(method__name=name, model__widths=(12,))
+    model = build_model(config, build_method(config), 10, None)
+    images = jnp.zeros((1, 8, 8, 1))
+    return jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))
+
+
+def first_state(program, config):
+    """What :meth:`Program.init_state` makes, without compiling it for every configuration."""
+    variables, hyperparams = first_variables(config.method.name), hyperparams_from(config)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        batch_stats=variables["batch_stats"],
+        constants=variables.get("constants", {}),
+        opt_state=build_optimizer(config, hyperparams, 5).init(params),
+        class_means=ClassMeans.create(program.data.num_classes, 12, config.spa.decay),
+        rng=jax.random.key(config.seed),
+        hyperparams=hyperparams,
+    )
 
 
 def kernel_of(state, config):
@@ -84,18 +115,26 @@ def test_every_method_learns_and_every_spa_variant_changes_what_its_head_does(na
         assert np.abs(plain[spa] - plain["none"]).max() > 1e-6
 
 
-@pytest.mark.parametrize("mode", PARALLEL_MODES)
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "cross_entropy"])
-def test_eight_devices_give_a_methods_losses_and_gradients_as_one_does(name, mode):
-    changes = {"method__name": name, "augment__mix": "mixup"}
+@functools.cache
+def two_steps_on_one_device(name):
+    return states_after(2, jax.devices()[:1], **spread_out(name))
+
+
+def spread_out(name):
+    """The settings of a method whose steps are compared over devices."""
+    changes = {"method__name": name, "augment__mix": "mixup", "model__widths": (12,)}
     if name == "ldam_drw":
         changes["method__drw_epoch"] = 0
     if name in ("mixup", "glmc"):
         changes["augment__mix"] = "none"  # they mix of themselves
-    changes["model__widths"] = (12,)
-    one = states_after(2, jax.devices()[:1], **changes)
-    eight = states_after(2, jax.devices(), parallel=mode, **changes)
-    assert_close(one, eight, 1e-5)
+    return changes
+
+
+@pytest.mark.parametrize("mode", PARALLEL_MODES)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "cross_entropy"])
+def test_eight_devices_give_a_methods_losses_and_gradients_as_one_does(name, mode):
+    eight = states_after(2, jax.devices(), parallel=mode, **spread_out(name))
+    assert_close(two_steps_on_one_device(name), eight, 1e-5)
 
 
 def test_balanced_softmax_is_logit_adjustment_of_strength_one_and_arb_with_global_counts(digits):

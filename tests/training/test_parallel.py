@@ -10,6 +10,8 @@ from spa_jax.training.config_limits import PARALLEL_MODES
 from spa_jax.training.program import Program
 from tests.training.small import small_config
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def states_after(steps, devices, **changes):
     """The host copy of the state and the totals after some steps."""

@@ -11,6 +11,8 @@ from spa_jax.training.state import hyperparams_from
 from spa_jax.training.step import Batch, make_train_step
 from tests.training.small import small_config
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 OPTIONS = {"optimizer__learning_rate": 0.5, "spa__alpha_max": 0.9, "spa__threshold": 1.0}
 
 
