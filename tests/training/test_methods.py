@@ -22,8 +22,6 @@ from tests.refusals import refusal
 from tests.training.small import small_config
 from tests.training.test_parallel import assert_close, states_after
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 COUNTS = (110, 78, 56, 40, 29, 20, 14, 10, 7, 5)
 
 
