@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.studies import with_studies
 from benchmarks.tables import input_rate_table, input_share_table, sweep_table
 from spa_jax.compare import markdown_table
-from spa_jax.reproduction.driver import read_records
 from spa_jax.reproduction.page import SECTIONS
+from spa_jax.reproduction.records import read_records
 
 REPOSITORY = Path(__file__).parents[1]
 _TABLES = {
@@ -20,7 +20,6 @@ _TABLES = {
     "sweep": sweep_table,
 }
 _TABLE = re.compile(r"(<!-- (table|reproduction): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_RUNS = REPOSITORY / "results" / "fashion_mnist.jsonl"
 PAGES = ("README.md", "docs/reproduction.md")
 
 
@@ -30,7 +29,8 @@ def with_tables(text: str) -> str:
     def table(match: re.Match[str]) -> str:
         start, kind, name, end = match.groups()
         if kind == "reproduction":
-            return f"{start}\n{SECTIONS[name](read_records(_RUNS))}\n\n{end}"
+            runs = REPOSITORY / "results" / f"{name.partition('/')[0]}.jsonl"
+            return f"{start}\n{SECTIONS[name](read_records(runs))}\n\n{end}"
         record = json.loads((REPOSITORY / name).read_text())
         as_table = _TABLES.get(record.get("benchmark"), markdown_table)
         return f"{start}\n{as_table(record)}\n{end}"

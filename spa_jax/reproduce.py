@@ -1,20 +1,29 @@
 """Trains the runs of one of the reproduction's tables, in pieces of any length.
 
 python -m spa_jax.reproduce fashion_mnist --minutes=9
+python -m spa_jax.reproduce cifar10 --only=final-glmc-none-if200-label --set data.folder=FOLDER
+python -m spa_jax.reproduce imagenet --dry_run
 
 Stop it at any moment and start it again: a finished run is a line of JSON in the records, and a run
-that was cut off goes on from its last checkpoint.
+that was cut off goes on from its last checkpoint. --only names a run, or all seeds of a run by its
+name without the seed, and may be given again. --set gives every run a place for its data, or fields
+of loader, checkpoint, logging and parallel. On accelerators runs that differ in the seed or in a
+strength train as one program; --together and --notogether decide. --dry_run trains every cell of
+imagenet with one seed for two epochs on a few small JPEG files, to see that it would train.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 
 from spa_jax.command_line import own_command, parse_flags, stop
 from spa_jax.errors import InputError
-from spa_jax.reproduction.driver import reproduce
-from spa_jax.reproduction.tables import TABLES
+from spa_jax.reproduction.driver import Work, reproduce
+from spa_jax.reproduction.dry_run import dry_run
+from spa_jax.reproduction.tables import TABLES, find_table
+from spa_jax.training.grid import parse_axis
 
 
 def main(argv: Sequence[str]) -> None:
@@ -22,20 +31,37 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) != 2:
         stop(f"Name one table, as in `python -m spa_jax.reproduce {next(iter(TABLES))}`.")
     values, table = flags.FLAGS, argv[1]
-    records = Path(values.records or f"results/{table}.jsonl")
+    name = f"{table}_dry_run" if values.dry_run else table
+    folder = Path(values.out) / name
+    records = folder.with_suffix(".jsonl") if values.dry_run else Path(f"results/{table}.jsonl")
     try:
-        left = reproduce(
-            table,
-            Path(values.out) / table,
-            records,
-            values.minutes,
-            values.cells,
-            _say,
-            own_command("-m spa_jax.reproduce"),
+        plan = find_table(table)
+        if values.dry_run and table != "imagenet":
+            stop("--dry_run is for imagenet, whose images are files; the others begin in seconds.")
+        work = Work(
+            folder=folder,
+            records=Path(values.records or records),
+            minutes=values.minutes,
+            most_cells=values.cells,
+            only=values.only,
+            places=dict(map(_parse_place, values.set)),
+            together=values.together,
+            command=own_command("-m spa_jax.reproduce"),
         )
+        if values.dry_run:
+            plan = dry_run(plan, folder / "images")
+        left = reproduce(table, plan, work, _say)
     except InputError as error:
         stop(str(error))
-    _say(f"{left} runs of {table} are open; the records are in {records}.")
+    _say(f"{left} runs of {name} are open; the records are in {work.records}.")
+
+
+def _parse_place(text: str) -> tuple[str, Any]:
+    """Reads FIELD=VALUE; InputError if it is not that."""
+    field, (value, *others) = parse_axis(text)
+    if others:
+        raise InputError(f"--set {text} has {1 + len(others)} values, and a field takes one.")
+    return field, value
 
 
 def _say(line: str) -> None:
@@ -46,6 +72,10 @@ def define_flags() -> None:
     """The command line; not at import, since flags are global to a process."""
     flags.DEFINE_float("minutes", float("inf"), "How long to go on.")
     flags.DEFINE_integer("cells", None, "How many runs to begin or continue at most.")
+    flags.DEFINE_multi_string("only", [], "A run, with or without its seed; may be given again.")
+    flags.DEFINE_multi_string("set", [], "FIELD=VALUE; may be given several times.")
+    flags.DEFINE_boolean("together", None, "One program for many; default: where it is faster.")
+    flags.DEFINE_boolean("dry_run", False, "Two epochs of every cell on a few JPEG files.")
     flags.DEFINE_string("out", "runs/reproduce", "Folder for the runs.")
     flags.DEFINE_string("records", None, "A file of JSON lines; default results/TABLE.jsonl.")
 

@@ -42,7 +42,7 @@ from spa_jax.training.grid import (
 )
 from spa_jax.training.loop import run
 from spa_jax.training.members import CannotTrainTogether
-from spa_jax.training.program import Program
+from spa_jax.training.program import Program, compiled_differences
 from spa_jax.training.together import open_chunks, train_together
 
 _OF_A_RUN = (
@@ -141,7 +141,7 @@ def _train_in_turn(members: Sequence[Member], untraced: list[str], console: Cons
     order = sorted(members, key=lambda member: (compiled_in[member.name], places[member.name]))
     for member in order:
         if not member.is_done:
-            if program is None or not _fits(program, member.config):
+            if program is None or compiled_differences(program.config, member.config):
                 console.print(f"{member.name}: compiling", style="dim", markup=False)
                 program = Program(member.config)
             try:
@@ -149,14 +149,6 @@ def _train_in_turn(members: Sequence[Member], untraced: list[str], console: Cons
             except FloatingPointError as error:
                 member.fail(str(error))
         console.print(_outcome(member), style="dim", markup=False, highlight=False)
-
-
-def _fits(program: Program, config: Config) -> bool:
-    try:
-        program.check_fits(config)
-    except InputError:
-        return False
-    return True
 
 
 def _outcome(member: Member) -> str:

@@ -1,5 +1,9 @@
 """Eight emulated devices, strict shapes, and runtime type checks on the whole package."""
 
+import os
+import shutil
+import tempfile
+
 import jax
 import jaxtyping
 import matplotlib
@@ -16,6 +20,24 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jaxtyping.install_import_hook(
     "spa_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 )
+
+
+# Most of the time of the suite would go into compiling the same small programs again.
+_KEEP_ALL = {
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+def pytest_configure(config):
+    """Lets all processes of a session, and those that they start, share what they compile."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return  # a worker's, or the user's
+    folder = tempfile.mkdtemp(prefix="spa_jax_compiled_")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    for name, value in ({"jax_compilation_cache_dir": folder} | _KEEP_ALL).items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
 
 
 @pytest.fixture

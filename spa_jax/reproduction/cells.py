@@ -24,6 +24,7 @@ class Cell:
         are those that tuning chose, "released" for those of the released code.
       settings: fields and values that differ from the table's configuration; None: they wait for
         tuning.
+      network: "" for the table's own.
     """
 
     stage: str
@@ -34,20 +35,26 @@ class Cell:
     class_order: str
     variant: str = ""
     settings: Settings | None = ()
+    network: str = ""
 
     @property
     def name(self) -> str:
         """Names the run's folder and its record."""
+        return f"{self.group_name}-seed{self.seed}"
+
+    @property
+    def group_name(self) -> str:
+        """Names the runs that differ from it in nothing but the seed."""
         parts = [
             self.stage,
             self.method,
             self.spa_method,
-            *([self.variant] if self.variant else []),
+            self.variant,
             f"if{self.imbalance_factor:g}",
             self.class_order,
-            f"seed{self.seed}",
+            self.network,
         ]
-        return "-".join(parts)
+        return "-".join(part for part in parts if part)
 
     @property
     def group(self) -> "Cell":

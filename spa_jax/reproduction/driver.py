@@ -1,177 +1,229 @@
-"""Trains the runs of a table one after another, for as long as it may, and records each."""
+"""Trains the runs of a table in the order of their worth, for as long as it may, and records each.
 
+Runs that one program can train are trained together where that is faster; the others one by one.
+"""
+
+import dataclasses
+import math
 import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from spa_jax.errors import InputError
 from spa_jax.reproduction.cells import Cell
-from spa_jax.reproduction.tables import TABLES, TablePlan
-from spa_jax.training.config import Config, check_config, default_config
+from spa_jax.reproduction.plan import Records, TablePlan, tuned_as
+from spa_jax.reproduction.records import (
+    PLACES,
+    append_record,
+    check_records,
+    make_record,
+    read_records,
+)
+from spa_jax.training.config import check_config
+from spa_jax.training.grid import Member
 from spa_jax.training.loop import RunStopped, run
-from spa_jax.training.program import Program
+from spa_jax.training.members import CannotTrainTogether
+from spa_jax.training.program import Program, compiled_differences
 from spa_jax.training.records import JsonLines
-from spa_jax.training.workdir import FREE_ON_RESUME, differing_fields, flatten_config
+from spa_jax.training.together import open_chunks, train_together
+from spa_jax.training.workdir import FREE_ON_RESUME
 
-_CURVES = ("test_accuracy", "mean_cosine", "test_mean_cosine", "validation_accuracy", "train_loss")
+Say = Callable[[str], None]
 
 
-def reproduce(
-    table: str,
-    folder: Path,
-    records_path: Path,
-    minutes: float,
-    most_cells: int | None,
-    say: Callable[[str], None],
-    command: str | None = None,
-) -> int:
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What to do of a table, and where.
+
+    Attributes:
+      folder: gets a workdir for each run.
+      records: a file of JSON lines, one for each finished run; it says what is done.
+      minutes: for how long to go on; a run that is cut off is continued the next time.
+      most_cells: how many runs to begin or continue at most; None: no limit.
+      only: names of runs, or of runs without their seed; empty: all of the table.
+      places: fields of every configuration that say where its data are and how they are brought.
+      together: train runs as one program, or one by one; None: what is faster here.
+      command: the command line that the runs' summaries name.
+    """
+
+    folder: Path
+    records: Path
+    minutes: float = math.inf
+    most_cells: int | None = None
+    only: Sequence[str] = ()
+    places: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    together: bool | None = None
+    command: str | None = None
+
+
+def reproduce(table: str, plan: TablePlan, work: Work, say: Say) -> int:
     """Trains what a table lacks, in the order of its worth.
 
     Args:
-      table: a name in :data:`spa_jax.reproduction.tables.TABLES`.
-      folder: gets a workdir for each run.
-      records_path: a file of JSON lines, one for each finished run; it says what is done.
-      minutes: for how long to go on; a run that is cut off is continued the next time.
-      most_cells: how many runs to begin or continue at most; None: no limit.
+      table: its name, which the records carry.
+      plan: its runs.
+      work: what of it to do, and where.
       say: gets a line for a person now and then.
-      command: the command line that the runs' summaries name.
 
     Returns:
-      How many runs are still open.
+      How many of the runs that were asked for are still open.
 
     Raises:
-      InputError: an unknown table, missing data, or a record of other settings than now.
+      InputError: names that are none of the table's, missing data, or a record of other settings
+        than now.
     """
-    plan = find_table(table)
-    check_records(plan, read_records(records_path))
-    ends = time.monotonic() + 60 * minutes
-    program, begun = None, 0
-    while True:
-        records = read_records(records_path)
-        cell = _next_cell(plan, records)
-        open_cells = count_open(plan, records)
-        if cell is None or time.monotonic() >= ends or begun == most_cells:
-            return open_cells
-        config = plan.config(cell)
-        check_config(config)
-        workdir = folder / cell.name
-        if program is None or not _fits(program, config):
-            program = None  # frees the old one's data before the new one's are loaded
-            program = Program(config)
-        say(f"{cell.name}: {open_cells} open")
+    _check(plan, work)
+    driver = _Driver(table, plan, work, say)
+    while driver.train_next():
+        pass
+    return len(_open_cells(plan, work, read_records(work.records)))
+
+
+def _check(plan: TablePlan, work: Work) -> None:
+    records = read_records(work.records)
+    check_records(plan, records)
+    known = {name for cell in plan.cells(records) for name in (cell.name, cell.group_name)}
+    strange = [name for name in work.only if name not in known]
+    if strange:
+        some = next(iter(plan.cells(records)))
+        raise InputError(
+            f"--only names {', '.join(strange)}, which the table does not have: its names are like "
+            f"{some.name}, or {some.group_name} for all seeds."
+        )
+    for field in work.places:
+        if field not in PLACES and field.split(".")[0] not in FREE_ON_RESUME:
+            raise InputError(
+                f"--set {field} would change what the table's runs compute: it takes "
+                f"{', '.join(PLACES)} and the fields of {', '.join(FREE_ON_RESUME)}."
+            )
+
+
+def _open_cells(plan: TablePlan, work: Work, records: Records) -> list[Cell]:
+    """The runs without a record that were asked for, and the tuning that those wait for."""
+    done = {record["cell"] for record in records}
+    left = [cell for cell in plan.cells(records) if cell.name not in done]
+    if not work.only:
+        return left
+    asked = [c for c in left if c.name in work.only or c.group_name in work.only]
+    waiting = {(tuned_as(c.method), c.spa_method) for c in asked if c.settings is None}
+    return [c for c in left if c in asked or _tunes(c) in waiting]
+
+
+def _tunes(cell: Cell) -> tuple[str, str] | None:
+    """The method and variant whose strengths a run helps to choose."""
+    return (cell.method, cell.spa_method) if cell.stage == "tune" else None
+
+
+class _Driver:
+    """Trains one run, or one group of runs, at a time."""
+
+    def __init__(self, table: str, plan: TablePlan, work: Work, say: Say) -> None:
+        self._table, self._plan, self._work, self._say = table, plan, work, say
+        self._ends = time.monotonic() + 60 * work.minutes
+        self._begun = 0
+        self._program: Program | None = None
+        self._together = work.together
+        if work.together is None:
+            self._together = jax.default_backend() != "cpu"
+
+    def train_next(self) -> bool:
+        """Trains the most worthy runs; False if there are none, or no time is left for them."""
+        records = read_records(self._work.records)
+        open_cells = _open_cells(self._plan, self._work, records)
+        # Those that wait for tuning come later.
+        ready = [cell for cell in open_cells if cell.settings is not None]
+        if not ready or self._is_over() or self._begun == self._work.most_cells:
+            return False
+        members = {cell: self._member(cell) for cell in ready}
+        group = self._group(members)
+        self._say(f"{', '.join(cell.name for cell in group)}: {len(open_cells)} open")
         began = time.monotonic()
         try:
-            summary = run(
-                config,
-                workdir,
-                program,
-                say=lambda line: None,
-                command=command,
-                keep_going=lambda: time.monotonic() < ends,
-            )
+            self._train([members[cell] for cell in group])
         except RunStopped as stopped:
-            say(f"{cell.name}: {stopped}")
-            return open_cells
-        except FloatingPointError as error:
-            summary = None  # it would do so again, and must not stand in the way of the others
-            say(f"{cell.name}: {error}")
-        begun += 1
-        lines = JsonLines(workdir / "metrics.jsonl").read()
-        append_record(records_path, make_record(table, cell, config, summary, lines))
-        if summary is not None:
-            accuracy = summary["test_accuracy"]["last"]
-            say(f"{cell.name}: {accuracy:.4f} in {time.monotonic() - began:.0f} s")
+            self._say(f"{group[0].name}: {stopped}")
+            return False
+        except CannotTrainTogether as error:
+            self._say(str(error))
+            self._together = False
+            return True
+        self._begun += len(group)
+        for cell in group:
+            self._record(cell, members[cell])
+        self._say(f"{time.monotonic() - began:.0f} s")
+        return True
 
+    def _is_over(self) -> bool:
+        return time.monotonic() >= self._ends
 
-def find_table(table: str) -> TablePlan:
-    """The plan of a table by name; InputError if there is none."""
-    if table not in TABLES:
-        raise InputError(f"There is no table {table!r}; there are {', '.join(TABLES)}.")
-    return TABLES[table]
+    def _member(self, cell: Cell) -> Member:
+        config = self._plan.config(cell)
+        config.update_from_flattened_dict(dict(self._work.places))
+        return Member(self._work.folder / cell.name, {}, cell.seed, config)
 
+    def _group(self, members: Mapping[Cell, Member]) -> list[Cell]:
+        """The first run, and those that are trained with it."""
+        by_name = {member.name: cell for cell, member in members.items()}
+        begun = open_chunks(list(members.values()), self._work.folder)
+        if begun and self._work.together is not False:
+            return [by_name[member.name] for member in begun[0].members]
+        first, *others = members
+        if not self._together or _was_begun(members[first]):
+            return [first]
+        config = members[first].config
+        fitting = [
+            cell for cell in others if not compiled_differences(config, members[cell].config)
+        ]
+        fitting = [first, *(cell for cell in fitting if not _was_begun(members[cell]))]
+        most = self._work.most_cells
+        return fitting if most is None else fitting[: most - self._begun]
 
-def count_open(plan: TablePlan, records: list[dict[str, Any]]) -> int:
-    """How many of a table's runs have no record."""
-    done = {record["cell"] for record in records}
-    return sum(cell.name not in done for cell in plan.cells(records))
-
-
-def make_record(
-    table: str,
-    cell: Cell,
-    config: Config,
-    summary: Mapping[str, Any] | None,
-    lines: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """What is kept of a finished run: its place in the table, its config, summary and curves.
-
-    The summary is None if the loss or its gradient did not stay finite.
-    """
-    return {
-        "cell": cell.name,
-        "stage": cell.stage,
-        "dataset": table,
-        "class_order": cell.class_order,
-        "method": cell.method,
-        "spa_method": cell.spa_method,
-        "variant": cell.variant,
-        "imbalance_factor": cell.imbalance_factor,
-        "seed": cell.seed,
-        "date": datetime.now(UTC).date().isoformat(),
-        "config": config.to_dict(),
-        "summary": summary and dict(summary),
-        "curves": {
-            name: [line[name] for line in lines] for name in _CURVES if lines and name in lines[-1]
-        },
-    }
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a file, none if it does not exist; a half-written last line is left out."""
-    return JsonLines(path).read()
-
-
-def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Adds a record; what a crash left of half a line is dropped first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
-        whole = path.read_text().rpartition("\n")[0]
-        path.write_text(whole + "\n" if whole else "")
-    JsonLines(path).append(record)
-
-
-def check_records(plan: TablePlan, records: list[dict[str, Any]]) -> None:
-    """Raises InputError if a run was recorded with other settings than it has now."""
-    by_name = {record["cell"]: record for record in records}
-    # What a field that came later would have been.
-    defaults = flatten_config(default_config().to_dict())
-    for cell in plan.cells(records):
-        if cell.name not in by_name or cell.settings is None:
-            continue
-        old = defaults | flatten_config(by_name[cell.name]["config"])
-        new = flatten_config(plan.config(cell).to_dict())
-        differing = differing_fields(old, new, FREE_ON_RESUME)
-        if differing:
-            raise InputError(
-                f"The record of {cell.name} was made with other values of {', '.join(differing)}: "
-                "remove its line to train it anew."
+    def _train(self, members: list[Member]) -> None:
+        """Trains members to their end; one that diverges has said so in its folder."""
+        for member in members:
+            check_config(member.config)
+        if len(members) > 1:
+            self._program = None  # frees its data before those of the group are loaded
+            train_together(
+                members,
+                self._work.folder,
+                say=self._say,
+                keep_going=lambda: not self._is_over(),
+                command=self._work.command,
             )
+        elif not members[0].is_done:
+            self._train_alone(members[0])
+
+    def _train_alone(self, member: Member) -> None:
+        program = self._program
+        if program is None or compiled_differences(program.config, member.config):
+            self._program = program = None  # frees its data before the new one's are loaded
+            self._program = Program(member.config)
+        try:
+            run(
+                member.config,
+                member.folder,
+                self._program,
+                say=lambda line: None,
+                command=self._work.command,
+                keep_going=lambda: not self._is_over(),
+            )
+        except FloatingPointError as error:
+            member.fail(str(error))  # it would do so again, and must not stand in others' way
+
+    def _record(self, cell: Cell, member: Member) -> None:
+        config, summary = member.config, member.summary()
+        lines = JsonLines(member.folder / "metrics.jsonl").read()
+        append_record(self._work.records, make_record(self._table, cell, config, summary, lines))
+        if summary is None:
+            self._say(f"{cell.name}: {member.failure()}")
+        else:
+            self._say(f"{cell.name}: {summary['test_accuracy']['last']:.4f}")
 
 
-def _next_cell(plan: TablePlan, records: list[dict[str, Any]]) -> Cell | None:
-    """The first run without a record whose settings are known; those that wait come later."""
-    done = {record["cell"] for record in records}
-    for cell in plan.cells(records):
-        if cell.name not in done and cell.settings is not None:
-            return cell
-    return None
-
-
-def _fits(program: Program, config: Config) -> bool:
-    try:
-        program.check_fits(config)
-    except InputError:
-        return False
-    return True
+def _was_begun(member: Member) -> bool:
+    """Whether it is done, or has a checkpoint of its own to go on from."""
+    return member.is_done or any((member.folder / "checkpoints").glob("*"))

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from spa_jax.dynamics.plots import plot_alignment_over_epochs, plot_cosine_by_class_size
-from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.training.checkpoint import Checkpoints, serializable
 from spa_jax.training.config import Config, check_config
@@ -96,6 +95,12 @@ def full_report(program: Program, state: TrainState, config: Config) -> dict[str
     return report
 
 
+def wants_checkpoint(config: Config, epochs_done: int) -> bool:
+    """Whether a state is kept after so many epochs; the last one always is."""
+    every = config.checkpoint.every_epochs
+    return epochs_done == config.epochs or bool(every and epochs_done % every == 0)
+
+
 def write_results(
     config: Config,
     workdir: Path,
@@ -156,12 +161,7 @@ class _Loop:
         )
         if start:
             self.say(f"Resuming {self.workdir} after epoch {start // steps_per_epoch}.")
-        steps = [line["step"] for line in self.epochs.read() if line["step"] <= start]
-        if steps != list(range(steps_per_epoch, start + 1, steps_per_epoch)):
-            raise InputError(
-                f"{self.epochs.path} does not hold the epochs up to step {start}, which the "
-                "checkpoint continues from: put the file back, or start over in another workdir."
-            )
+        self.epochs.check_epochs(start, steps_per_epoch)
         self.epochs.cut_back(start)
         self.steps.cut_back(start)
         report = None
@@ -180,7 +180,7 @@ class _Loop:
                 check_finite(totals)
                 self._record_epoch(epoch, totals, report, train_seconds, bar)
                 stops = epoch + 1 < config.epochs and not keep_going()
-                if stops or self._wants_checkpoint(epoch + 1):
+                if stops or wants_checkpoint(config, epoch + 1):
                     self.checkpoints.save(fetch(serializable(state)))
                 if stops:
                     raise RunStopped(f"stopped after epoch {epoch + 1} of {config.epochs}")
@@ -239,10 +239,6 @@ class _Loop:
                 "img/s": line["images_per_second"],
             },
         )
-
-    def _wants_checkpoint(self, epochs_done: int) -> bool:
-        every = self.config.checkpoint.every_epochs
-        return epochs_done == self.config.epochs or bool(every and epochs_done % every == 0)
 
     def _open_events(self, start: int) -> EventWriter | NoEvents:
         if not self.config.logging.tensorboard or jax.process_index() != 0:

@@ -33,6 +33,14 @@ from spa_jax.training.workdir import FREE_ON_RESUME, differing_fields, flatten_c
 _INIT_STREAM = 2**32 - 1
 
 
+def compiled_differences(one: Config, other: Config) -> list[str]:
+    """The fields in which two configurations differ and for which each needs its own program."""
+    free = tuple(group for group in FREE_ON_RESUME if group != "parallel")
+    traced = {"seed", *HYPERPARAMETERS.values()}
+    flat_one, flat_other = flatten_config(one.to_dict()), flatten_config(other.to_dict())
+    return [field for field in differing_fields(flat_one, flat_other, free) if field not in traced]
+
+
 class Program:
     """Data on the devices and the compiled functions of one configuration.
 
@@ -84,11 +92,7 @@ class Program:
 
     def check_fits(self, config: Config) -> None:
         """Raises InputError unless the config differs only in what the state carries."""
-        own, other = (flatten_config(c.to_dict()) for c in (self.config, config))
-        traced = {"seed", *HYPERPARAMETERS.values()}
-        free = tuple(group for group in FREE_ON_RESUME if group != "parallel")
-        fields = differing_fields(own, other, free)
-        differing = [field for field in fields if field not in traced]
+        differing = compiled_differences(self.config, config)
         if differing:
             raise InputError(
                 f"The program was compiled for other values of {', '.join(differing)}: build "

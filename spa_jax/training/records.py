@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 
 
@@ -39,6 +40,15 @@ class JsonLines:
             except json.JSONDecodeError:
                 break
         return records
+
+    def check_epochs(self, start: int, steps_per_epoch: int) -> None:
+        """Raises InputError unless there is a line for each epoch up to step `start`."""
+        steps = [record["step"] for record in self.read() if record["step"] <= start]
+        if steps != list(range(steps_per_epoch, start + 1, steps_per_epoch)):
+            raise InputError(
+                f"{self.path} does not hold the epochs up to step {start}, which the checkpoint "
+                "continues from: put the file back, or start over in another folder."
+            )
 
     def cut_back(self, step: int) -> list[dict[str, Any]]:
         """Drops the lines after `step` by writing a new file and renaming it; returns the rest."""

@@ -17,12 +17,11 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.training.checkpoint import Checkpoints, serializable
 from spa_jax.training.device_memory import members_that_fit, memory_limit
 from spa_jax.training.grid import Member
-from spa_jax.training.loop import full_report, write_results
+from spa_jax.training.loop import RunStopped, full_report, wants_checkpoint, write_results
 from spa_jax.training.members import MembersProgram
 from spa_jax.training.metrics import Totals, check_finite, epoch_line, fetch
 from spa_jax.training.records import JsonLines, ProgressBar
@@ -39,6 +38,8 @@ def train_together(
     at_once: int | None = None,
     say: Say = print,
     show_progress: bool = False,
+    keep_going: Callable[[], bool] = lambda: True,
+    command: str | None = None,
 ) -> None:
     """Trains the members that are not done, from the start or from where their chunk stands.
 
@@ -52,9 +53,12 @@ def train_together(
       at_once: members in a chunk; None: as many as fit into the devices' memory.
       say: gets a line for a person now and then.
       show_progress: draw a progress bar.
+      keep_going: asked after each epoch but the last; False stops the chunk at a checkpoint.
+      command: the command line that the summaries name as the runs'.
 
     Raises:
       InputError: runs that cannot be trained together; nothing has been trained.
+      RunStopped: `keep_going` said so.
     """
     program = None
     for chunk in open_chunks(members, out):
@@ -63,14 +67,14 @@ def train_together(
             continue
         say(f"Continuing the {len(chunk.members)} runs of {chunk.folder}.")
         program = _program_of(chunk, program)
-        _Epochs(chunk, program, say).train(show_progress)
+        _Epochs(chunk, program, say, keep_going, command).train(show_progress)
     left = [member for member in members if not member.is_done]
     if not left:
         return
     program = _program_that_fits(left, at_once, program, say)
     for first in range(0, len(left), program.size):
         chunk = Chunk.create(out, left[first : first + program.size], program.size)
-        _Epochs(chunk, program, say).train(show_progress)
+        _Epochs(chunk, program, say, keep_going, command).train(show_progress)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +158,8 @@ class _Epochs:
     chunk: Chunk
     program: MembersProgram
     say: Say
+    keep_going: Callable[[], bool]
+    command: str | None
 
     def __post_init__(self) -> None:
         self.config = self.chunk.members[0].config
@@ -182,8 +188,11 @@ class _Epochs:
                     if not self.open:
                         break
                     states = self._train_epoch(states, epoch, bar)
-                    if self._wants_checkpoint(epoch + 1):
+                    stops = epoch + 1 < config.epochs and not self.keep_going()
+                    if stops or wants_checkpoint(config, epoch + 1):
                         checkpoints.save(_with_one_step(self._on_host(states)))
+                    if stops:
+                        raise RunStopped(f"stopped after epoch {epoch + 1} of {config.epochs}")
                 if self.report is None:  # resumed after the last epoch: only the end was missing
                     self.report = fetch(full_report(self.program, states, self.program.config))
         self._finish(self._on_host(states), self.report)
@@ -208,16 +217,10 @@ class _Epochs:
         return jax.tree.map(lambda leaf: leaf[:number], fetch(serializable(states)))
 
     def _cut_back(self, start: int) -> None:
-        """Drops lines after the checkpoint; InputError if there are too few before it."""
+        """Drops lines after the checkpoint; InputError if it does not hold all before it."""
         spe = self.program.steps_per_epoch
         for lines in self.lines.values():
-            kept = [line["step"] for line in lines.read() if line["step"] <= start]
-            if kept != list(range(spe, start + 1, spe)):
-                raise InputError(
-                    f"{lines.path} does not hold the epochs up to step {start}, which the "
-                    f"checkpoint in {self.chunk.folder} continues from: put the file back, or "
-                    "remove both folders to begin these runs again."
-                )
+            lines.check_epochs(start, spe)
             lines.cut_back(start)
 
     def _train_epoch(self, states: TrainState, epoch: int, bar: ProgressBar) -> TrainState:
@@ -258,10 +261,6 @@ class _Epochs:
             shown = {"test acc": float(np.mean(accuracies)), "img/s": times["images_per_second"]}
             bar.show(step, {"runs": float(len(accuracies)), **shown})
 
-    def _wants_checkpoint(self, epochs_done: int) -> bool:
-        every = self.config.checkpoint.every_epochs
-        return epochs_done == self.config.epochs or bool(every and epochs_done % every == 0)
-
     def _finish(self, on_host: TrainState, report: dict[str, Any]) -> None:
         """Leaves each member what a run of its own leaves."""
         for i, member in self.open.items():
@@ -271,7 +270,9 @@ class _Epochs:
             with Checkpoints(folder, member.config.checkpoint.keep, self.say) as checkpoints:
                 checkpoints.save(own)
             lines = self.lines[i].read()
-            summary = make_summary(member.config, self.program, own_report, own.params, lines)
+            summary = make_summary(
+                member.config, self.program, own_report, own.params, lines, self.command
+            )
             summary["parallel"] = "vmap"
             write_results(member.config, member.folder, self.program, own_report, summary)
 

@@ -5,10 +5,17 @@ import pytest
 from scipy.stats import ttest_rel
 
 from spa_jax.reproduction.cells import TUNING, chosen_settings, tuning_cells
-from spa_jax.reproduction.page import SECTIONS, methods_table, results_table
+from spa_jax.reproduction.page import SECTIONS
+from spa_jax.reproduction.plan import config_file
+from spa_jax.reproduction.results_tables import (
+    methods_table,
+    published_table,
+    results_table,
+)
 from spa_jax.reproduction.tables import TABLES
 from spa_jax.training.config import check_config
 from spa_jax.training.method import check_method
+from spa_jax.training.program import compiled_differences
 
 PLAN = TABLES["fashion_mnist"]
 
@@ -42,17 +49,100 @@ def tuned():
     return records
 
 
-def test_every_run_has_a_name_of_its_own_and_a_configuration_that_holds(tuned):
-    cells = PLAN.cells(tuned)
-    assert len({cell.name for cell in cells}) == len(cells) > 200
+@pytest.mark.parametrize("table", TABLES)
+def test_every_run_has_a_name_of_its_own_and_a_configuration_that_holds(table, tuned):
+    plan = TABLES[table]
+    of_table = [record | {"cell": record["cell"].replace("reversed", "label")} for record in tuned]
+    cells = plan.cells(tuned if table == "fashion_mnist" else of_table)
+    assert len({cell.name for cell in cells}) == len(cells) > 80
+    assert None not in [cell.settings for cell in cells]
     for cell in cells[:: len(cells) // 40]:
-        config = PLAN.config(cell)
+        config = plan.config(cell)
         check_config(config)
         check_method(config)
-        assert (config.method.name, config.seed) == (cell.method, cell.seed)
-        assert config.data.imbalance_factor == cell.imbalance_factor
+        assert (config.method.name, config.spa.method) == (cell.method, cell.spa_method)
+        assert config.seed == cell.seed
         assert config.data.class_order == cell.class_order
         assert config.data.validation is (cell.stage == "tune")
+        if table != "imagenet":
+            assert config.data.imbalance_factor == cell.imbalance_factor
+
+
+def test_what_is_published_belongs_to_runs_without_tuning():
+    for plan in TABLES.values():
+        groups = {cell.group_name: cell for cell in plan.cells([])}
+        assert all(groups[name].settings is not None for name in plan.published)
+
+
+def test_the_papers_own_pair_comes_first_and_is_the_released_recipe():
+    plan = TABLES["cifar10"]
+    none, proj = plan.cells([])[:2]
+    released = config_file("cifar10_lt", "imbalance_factor=200,recipe=spa")
+    assert plan.config(proj).to_dict() == released.to_dict()
+    assert [plan.published[cell.group_name].accuracy for cell in (none, proj)] == [83.4, 84.2]
+    # Without SpA its strengths are not read; nothing else differs.
+    assert compiled_differences(plan.config(none), released) == ["spa.method", "spa.radial"]
+
+
+def test_the_figure_of_cifar_100_comes_first_there():
+    none, reg = TABLES["cifar100"].cells([])[:2]
+    assert [(c.method, c.imbalance_factor, c.seed) for c in (none, reg)] == [
+        ("cross_entropy", 200.0, 0)
+    ] * 2
+    assert (none.spa_method, reg.spa_method) == ("none", "reg")
+
+
+def test_a_tuned_run_in_the_released_recipe_has_none_of_its_strengths(tuned):
+    plan = TABLES["cifar10"]
+    at_label = [r | {"cell": r["cell"].replace("reversed", "label")} for r in tuned]
+    cells = {cell.name: cell for cell in plan.cells(at_label)}
+    spa = plan.config(cells["final-glmc-proj-tuned-if200-label-seed0"]).spa
+    assert (spa.radial, spa.gamma) == ("keep", dict(TUNING["proj"][2])["spa.gamma"])
+
+
+def test_imagenet_has_arb_and_glmc_on_a_resnet_50_too():
+    plan = TABLES["imagenet"]
+    cells = {cell.name: cell for cell in plan.cells([])}
+    small = cells["final-glmc-proj-released-if256-label-resnet50-seed2"]
+    large = cells["final-glmc-proj-released-if256-label-seed2"]
+    networks = [plan.config(cell).model.name for cell in (small, large)]
+    assert networks == ["resnet50", "resnext50_32x4d"]
+    assert compiled_differences(*map(plan.config, (small, large))) == ["model.name"]
+
+
+def test_networks_are_compared_with_their_own_baseline():
+    cells = {cell.name: cell for cell in TABLES["imagenet"].cells([])}
+    names = [
+        f"final-arb-{variant}-if256-label{network}-seed{seed}"
+        for variant in ("none", "reg-default")
+        for network in ("", "-resnet50")
+        for seed in range(3)
+    ]
+    base, gains = {"": 0.5, "resnet50": 0.4}, {"": 0.01, "resnet50": 0.02}
+    records = []
+    for name in names:
+        cell = cells[name]
+        gain = gains[cell.network] if cell.spa_method == "reg" else 0.0
+        last = base[cell.network] + gain + cell.seed / 1000
+        records.append(record_of(cell, last) | {"network": cell.network})
+    table = results_table("imagenet", records, lambda cell: cell.method == "arb")
+    rows = [[part.strip() for part in line.split("|")[1:-1]] for line in table.splitlines()]
+    differences = {(row[0], row[1]): row[-1] for row in rows[2:]}
+    assert differences["ARB", "Reg (default)"] == "+1.0 ± 0.0"
+    assert differences["ARB, ResNet-50", "Reg (default)"] == "+2.0 ± 0.0"
+
+
+def test_published_figures_stand_beside_what_came_out():
+    cells = {cell.name: cell for cell in TABLES["cifar10"].cells([])}
+    records = [
+        record_of(cells[f"final-glmc-none-if200-label-seed{seed}"], 0.83 + seed / 100)
+        for seed in range(3)
+    ]
+    rows = published_table("cifar10", records).splitlines()
+    none, proj = (next(row for row in rows if start in row) for start in ("| 83.4 |", "| 84.2 |"))
+    assert none.endswith("| 3 of 3 | 84.0 ± 1.0 | 85.0 ± 1.0 |")
+    how = "python -m spa_jax.reproduce cifar10 --only=final-glmc-proj-released-if200-label"
+    assert f"| 0 of 3 | not run: `{how}` |" in proj
 
 
 def test_tuning_takes_the_best_on_validation_and_the_first_of_equals(tuned):
@@ -96,7 +186,8 @@ def test_a_row_has_mean_deviation_and_the_paired_interval():
     interval = ttest_rel(other, base).confidence_interval(0.95)
     half = 100 * (interval.high - interval.low) / 2
     assert by_variant["Reg (tuned)"]["last, minus none"] == f"+3.0 ± {half:.1f}"
-    assert by_variant["Proj (tuned)"]["last"] == "not run"
+    how = "`python -m spa_jax.reproduce fashion_mnist --only=final-arb-proj-tuned-if100-reversed`"
+    assert by_variant["Proj (tuned)"]["last"] == f"not run: {how}"
     assert by_variant["Proj (tuned)"]["seeds"] == "0 of 3"
 
 

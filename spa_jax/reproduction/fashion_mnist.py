@@ -1,0 +1,76 @@
+"""The table that a CPU can train: Fashion-MNIST-LT with its classes in reversed order."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from spa_jax.reproduction.cells import (
+    ABLATION,
+    GAMMAS,
+    IMBALANCE_FACTORS,
+    TABLE_METHODS,
+    Cell,
+    Settings,
+    tuning_cells,
+    with_settings,
+)
+from spa_jax.reproduction.plan import Records, TablePlan, TunedCells, config_file
+from spa_jax.training.config import Config
+
+_ORDER, _FACTOR = "reversed", 100.0
+_FEW, _MANY = range(3), range(8)
+
+# Of 30 epochs; published is epoch 160 of 200.
+_METHOD_SETTINGS: Mapping[str, Settings] = {
+    "ldam_drw": (("method.drw_epoch", 24),),
+    "etf": (("augment.mix", "mixup"),),
+}
+
+
+def _config(cell: Cell) -> Config:
+    argument = f"class_order={cell.class_order},imbalance_factor={cell.imbalance_factor:g}"
+    config = config_file("fashion_mnist_lt", argument)
+    method = dataclasses.replace(cell, settings=_METHOD_SETTINGS.get(cell.method, ()))
+    return with_settings(with_settings(config, method), cell)
+
+
+def _cells(records: Records) -> list[Cell]:
+    """Accuracy at imbalance factor 100 first, then what surrounds it."""
+    tuned = TunedCells(records, _FACTOR, _ORDER)
+    others = ("post_hoc_logit_adjustment", "mixup", "etf")
+    cells = tuned.plain((*TABLE_METHODS, *others), _FEW)
+    for method in tuned.tuned_on:
+        cells += tuning_cells(method, _ORDER, _FACTOR)
+    cells += tuned.variants(_FEW)
+    cells += tuned.released(_FEW)
+    cells += tuned.variants(_MANY, tuned.tuned_on)
+    cells += tuned.variants(_FEW, tuned.tuned_on, imbalance_factor=200.0)
+    cells += _ablations(tuned)
+    for factor in IMBALANCE_FACTORS:
+        cells += [
+            tuned.cell("glmc", spa_method, seed, imbalance_factor=factor)
+            for spa_method in ("none", "proj")
+            for seed in _FEW
+        ]
+    cells += tuned.variants(_FEW, ("cross_entropy",), class_order="label")
+    return list(dict.fromkeys(cells))
+
+
+def _ablations(tuned: TunedCells) -> list[Cell]:
+    """What paper and released code differ in, for GLMC with Proj, and the study of gamma."""
+    cells = []
+    for variant, settings in ABLATION.items():
+        for seed in _FEW:
+            cell = tuned.cell("glmc", "proj", seed, stage="ablation", variant=variant)
+            both = None if cell.settings is None else (*cell.settings, *settings)
+            cells.append(dataclasses.replace(cell, settings=both))
+    name = "means-of-mixed"
+    cells += tuned.plain(("glmc",), _FEW, stage="ablation", variant=name, settings=ABLATION[name])
+    for gamma in GAMMAS:
+        settings = (("spa.gamma", gamma),)
+        changes = {"stage": "ablation", "variant": f"gamma={gamma}", "settings": settings}
+        cells += [tuned.cell("glmc", "proj", seed, **changes) for seed in _FEW]
+    return cells
+
+
+FASHION_MNIST = TablePlan(_config, _cells)
+"""Fashion-MNIST-LT."""

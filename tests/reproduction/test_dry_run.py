@@ -1,0 +1,61 @@
+"""A dry run trains the cells of a table from JPEG files, with all that the cells are."""
+
+import dataclasses
+
+import pytest
+
+from spa_jax.reproduction.driver import Work, reproduce
+from spa_jax.reproduction.dry_run import dry_run
+from spa_jax.reproduction.records import read_records
+from spa_jax.reproduction.results_tables import dry_run_table
+from spa_jax.reproduction.tables import TABLES
+from spa_jax.training.program import compiled_differences
+
+PLAN = TABLES["imagenet"]
+ALLOWED = {
+    "epochs",
+    "batch_size",
+    "eval_batch_size",
+    "augment.image_size",
+    "augment.resize",
+    "optimizer.warmup_epochs",
+    "method.drw_epoch",
+}
+
+
+@pytest.fixture(scope="module")
+def dry(tmp_path_factory):
+    return dry_run(PLAN, tmp_path_factory.mktemp("dry") / "images")
+
+
+def test_it_has_every_cell_once_and_changes_only_size_length_and_data(dry):
+    cells, whole = dry.cells([]), [cell for cell in PLAN.cells([]) if cell.seed == 0]
+    assert [dataclasses.replace(cell, stage="final") for cell in cells] == whole
+    for short, long in zip(cells, whole, strict=True):
+        changed = {
+            field
+            for field in compiled_differences(dry.config(short), PLAN.config(long))
+            if not field.startswith("data.")
+        }
+        assert changed <= ALLOWED
+
+
+def test_a_cell_trains_from_the_files_to_a_record(dry, tmp_path):
+    """On a small network: those of the table take minutes here to compile."""
+
+    def config(cell):
+        config = dry.config(cell)
+        config.model.name, config.model.dtype, config.loader.workers = "small", "float32", 0
+        config.augment.image_size = 32
+        return config
+
+    plan = dataclasses.replace(dry, config=config)
+    name = "dry_run-glmc-proj-released-if256-label"
+    work = Work(tmp_path, tmp_path / "r.jsonl", only=[name])
+    assert reproduce("imagenet_dry_run", plan, work, lambda line: None) == 0
+    (record,) = read_records(tmp_path / "r.jsonl")
+    assert record["stage"] == "dry_run"
+    assert record["summary"]["class_counts"] == [24, 18, 14, 11, 8, 6, 5, 4, 3, 2]
+    assert len(record["curves"]["train_loss"]) == 2
+    row = dry_run_table([record]).splitlines()[-1]
+    assert row.startswith("| GLMC | Proj (released) | small | ")
