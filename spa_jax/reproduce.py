@@ -8,8 +8,9 @@ Stop it at any moment and start it again: a finished run is a line of JSON in th
 that was cut off goes on from its last checkpoint. --only names a run, or all seeds of a run by its
 name without the seed, and may be given again. --set gives every run a place for its data, or fields
 of loader, checkpoint, logging and parallel. On accelerators runs that differ in the seed or in a
-strength train as one program; --together and --notogether decide. --dry_run trains every cell of
-imagenet with one seed for two epochs on a few small JPEG files, to see that it would train.
+strength train as one program; --together and --notogether decide where none was begun. --dry_run
+trains every cell of imagenet with one seed for two epochs on a few small JPEG files, to see that it
+would train.
 """
 
 from collections.abc import Sequence
@@ -33,18 +34,17 @@ def main(argv: Sequence[str]) -> None:
     values, table = flags.FLAGS, argv[1]
     name = f"{table}_dry_run" if values.dry_run else table
     folder = Path(values.out) / name
-    records = folder.with_suffix(".jsonl") if values.dry_run else Path(f"results/{table}.jsonl")
     try:
         plan = find_table(table)
         if values.dry_run and table != "imagenet":
             stop("--dry_run is for imagenet, whose images are files; the others begin in seconds.")
         work = Work(
             folder=folder,
-            records=Path(values.records or records),
+            records=Path(values.records or f"results/{name}.jsonl"),
             minutes=values.minutes,
             most_cells=values.cells,
             only=values.only,
-            places=dict(map(_parse_place, values.set)),
+            places=_parse_places(values.set),
             together=values.together,
             command=own_command("-m spa_jax.reproduce"),
         )
@@ -56,12 +56,15 @@ def main(argv: Sequence[str]) -> None:
     _say(f"{left} runs of {name} are open; the records are in {work.records}.")
 
 
-def _parse_place(text: str) -> tuple[str, Any]:
-    """Reads FIELD=VALUE; InputError if it is not that."""
-    field, (value, *others) = parse_axis(text)
-    if others:
-        raise InputError(f"--set {text} has {1 + len(others)} values, and a field takes one.")
-    return field, value
+def _parse_places(texts: Sequence[str]) -> dict[str, Any]:
+    """Reads FIELD=VALUE texts; InputError for one that is not that, or a field set twice."""
+    places: dict[str, Any] = {}
+    for text in texts:
+        field, (value, *others) = parse_axis(text, "--set")
+        if others or field in places:
+            raise InputError(f"--set {field} has more than one value: give it one.")
+        places[field] = value
+    return places
 
 
 def _say(line: str) -> None:
@@ -77,7 +80,7 @@ def define_flags() -> None:
     flags.DEFINE_boolean("together", None, "One program for many; default: where it is faster.")
     flags.DEFINE_boolean("dry_run", False, "Two epochs of every cell on a few JPEG files.")
     flags.DEFINE_string("out", "runs/reproduce", "Folder for the runs.")
-    flags.DEFINE_string("records", None, "A file of JSON lines; default results/TABLE.jsonl.")
+    flags.DEFINE_string("records", None, "JSON lines; default results/TABLE.jsonl.")
 
 
 if __name__ == "__main__":

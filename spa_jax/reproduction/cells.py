@@ -87,6 +87,12 @@ ABLATION: Mapping[str, Settings] = {
 }
 """In what the paper's text and the released code differ, one at a time, for GLMC with Proj."""
 
+CLEAN_FORWARD: Mapping[str, Any] = {
+    "variant": "clean-forward",
+    "settings": (("spa.means_from", "auto"),),
+}
+"""GLMC with the forward of unmixed images that SpA's class means need: what its variants add to."""
+
 GAMMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 IMBALANCE_FACTORS = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 VARIANTS = ("none", "reg", "slerp", "proj")

@@ -3,7 +3,14 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from spa_jax.reproduction.cells import RELEASED, TABLE_METHODS, Cell, tuning_cells, with_settings
+from spa_jax.reproduction.cells import (
+    CLEAN_FORWARD,
+    RELEASED,
+    TABLE_METHODS,
+    Cell,
+    tuning_cells,
+    with_settings,
+)
 from spa_jax.reproduction.plan import Published, Records, TablePlan, TunedCells, config_file
 from spa_jax.training.config import Config, default_config
 
@@ -60,6 +67,8 @@ def _config(name: str, cell: Cell) -> Config:
     # SpA's recipe brings the strengths of its code, which only the cells "released" train with.
     unset = default_config().spa
     config.spa.gamma, config.spa.radial = unset.gamma, unset.radial
+    if cell.spa_method != "none":
+        config.spa.means_from = "auto"
     return with_settings(config, cell)
 
 
@@ -90,12 +99,14 @@ def _cells(records: Records, first: Callable[[TunedCells], list[Cell]]) -> list[
     cells += tuned.plain(("cross_entropy", "balanced_softmax", "ldam_drw", "glmc", "arb"), _SEEDS)
     for method in tuned.tuned_on:
         cells += tuning_cells(method, _ORDER, _FACTOR)
+    cells += tuned.plain(("glmc",), _SEEDS, **CLEAN_FORWARD)
     cells += tuned.variants(_SEEDS)
     cells += tuned.released(_SEEDS)
     cells += tuned.variants(_SEEDS, tuned.tuned_on, imbalance_factor=200.0)
     cells += tuned.released(_SEEDS, imbalance_factor=200.0)
     for factor in (50.0, 10.0):
         cells += tuned.plain(TABLE_METHODS, _SEEDS, imbalance_factor=factor)
+        cells += tuned.plain(("glmc",), _SEEDS, imbalance_factor=factor, **CLEAN_FORWARD)
         cells += tuned.variants(_SEEDS, tuned.tuned_on, imbalance_factor=factor)
     return list(dict.fromkeys(cells))
 

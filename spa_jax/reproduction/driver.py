@@ -1,9 +1,11 @@
 """Trains the runs of a table in the order of their worth, for as long as it may, and records each.
 
-Runs that one program can train are trained together where that is faster; the others one by one.
+Runs that one program can train are trained together where that is faster, the less worthy with the
+first of them; the others one by one. Runs that were begun together go on together.
 """
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +18,6 @@ from spa_jax.errors import InputError
 from spa_jax.reproduction.cells import Cell
 from spa_jax.reproduction.plan import Records, TablePlan, tuned_as
 from spa_jax.reproduction.records import (
-    PLACES,
     append_record,
     check_records,
     make_record,
@@ -29,7 +30,7 @@ from spa_jax.training.members import CannotTrainTogether
 from spa_jax.training.program import Program, compiled_differences
 from spa_jax.training.records import JsonLines
 from spa_jax.training.together import open_chunks, train_together
-from spa_jax.training.workdir import FREE_ON_RESUME
+from spa_jax.training.workdir import FREE_ON_RESUME, PLACES, check_workdir
 
 Say = Callable[[str], None]
 
@@ -42,10 +43,11 @@ class Work:
       folder: gets a workdir for each run.
       records: a file of JSON lines, one for each finished run; it says what is done.
       minutes: for how long to go on; a run that is cut off is continued the next time.
-      most_cells: how many runs to begin or continue at most; None: no limit.
+      most_cells: how many runs to begin or continue at most, but that those begun together go on
+        together; None: no limit.
       only: names of runs, or of runs without their seed; empty: all of the table.
       places: fields of every configuration that say where its data are and how they are brought.
-      together: train runs as one program, or one by one; None: what is faster here.
+      together: begin runs as one program, or one by one; None: what is faster here.
       command: the command line that the runs' summaries name.
     """
 
@@ -135,24 +137,29 @@ class _Driver:
         open_cells = _open_cells(self._plan, self._work, records)
         # Those that wait for tuning come later.
         ready = [cell for cell in open_cells if cell.settings is not None]
-        if not ready or self._is_over() or self._begun == self._work.most_cells:
+        most = math.inf if self._work.most_cells is None else self._work.most_cells
+        if not ready or self._is_over() or self._begun >= most:
             return False
-        members = {cell: self._member(cell) for cell in ready}
-        group = self._group(members)
+        chunk = self._begun_together(ready, records)
+        group = chunk or self._group({cell: self._member(cell) for cell in ready}, most)
         self._say(f"{', '.join(cell.name for cell in group)}: {len(open_cells)} open")
-        began = time.monotonic()
+        began, new = time.monotonic(), sum(not member.is_done for member in group.values())
         try:
-            self._train([members[cell] for cell in group])
+            self._train(list(group.values()), together=bool(chunk) or len(group) > 1)
         except RunStopped as stopped:
-            self._say(f"{group[0].name}: {stopped}")
+            self._say(f"{next(iter(group)).name}: {stopped}")
             return False
         except CannotTrainTogether as error:
+            if chunk:
+                raise
             self._say(str(error))
             self._together = False
             return True
-        self._begun += len(group)
-        for cell in group:
-            self._record(cell, members[cell])
+        self._begun += new
+        done = {record["cell"] for record in records}
+        for cell, member in group.items():
+            if cell.name not in done:
+                self._record(cell, member)
         self._say(f"{time.monotonic() - began:.0f} s")
         return True
 
@@ -164,28 +171,38 @@ class _Driver:
         config.update_from_flattened_dict(dict(self._work.places))
         return Member(self._work.folder / cell.name, {}, cell.seed, config)
 
-    def _group(self, members: Mapping[Cell, Member]) -> list[Cell]:
-        """The first run, and those that are trained with it."""
-        by_name = {member.name: cell for cell, member in members.items()}
-        begun = open_chunks(list(members.values()), self._work.folder)
-        if begun and self._work.together is not False:
-            return [by_name[member.name] for member in begun[0].members]
-        first, *others = members
-        if not self._together or _was_begun(members[first]):
-            return [first]
-        config = members[first].config
-        fitting = [
-            cell for cell in others if not compiled_differences(config, members[cell].config)
-        ]
-        fitting = [first, *(cell for cell in fitting if not _was_begun(members[cell]))]
-        most = self._work.most_cells
-        return fitting if most is None else fitting[: most - self._begun]
+    def _begun_together(self, ready: list[Cell], records: Records) -> dict[Cell, Member]:
+        """All runs of a program that was begun and holds one of these; none if there is none."""
+        if not (self._work.folder / "together").exists():
+            return {}
+        known = [cell for cell in self._plan.cells(records) if cell.settings is not None]
+        members = {cell.name: self._member(cell) for cell in known}
+        by_name = {cell.name: cell for cell in known}
+        wanted = {cell.name for cell in ready}
+        for chunk in open_chunks(list(members.values()), self._work.folder):
+            if any(member.name in wanted for member in chunk.members):
+                return {by_name[member.name]: member for member in chunk.members}
+        return {}
 
-    def _train(self, members: list[Member]) -> None:
+    def _group(self, members: dict[Cell, Member], most: float) -> dict[Cell, Member]:
+        """The first run, and those that are trained with it."""
+        (first, member), *others = members.items()
+        if not self._together or _was_begun(member):
+            return {first: member}
+        fitting = {
+            cell: other
+            for cell, other in others
+            if not compiled_differences(member.config, other.config) and not _was_begun(other)
+        }
+        group = [(first, member), *fitting.items()]
+        return dict(itertools.islice(group, int(min(most - self._begun, len(group)))))
+
+    def _train(self, members: list[Member], together: bool) -> None:
         """Trains members to their end; one that diverges has said so in its folder."""
         for member in members:
             check_config(member.config)
-        if len(members) > 1:
+            check_workdir(member.folder, member.config)  # one that is done is not looked at again
+        if together:
             self._program = None  # frees its data before those of the group are loaded
             train_together(
                 members,

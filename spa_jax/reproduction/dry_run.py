@@ -1,6 +1,7 @@
 """A dry run of a table: its networks, methods and recipes on a handful of small JPEG files."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,16 @@ from spa_jax.training.config import Config
 
 _TRAIN_COUNTS = (24, 18, 14, 11, 8, 6, 5, 4, 3, 2)
 _TEST_COUNT = 4
-_SIDE = 80
-_EPOCHS, _BATCH_SIZE, _IMAGE_SIZE = 2, 16, 64
+_SIDE = 40
+_EPOCHS, _BATCH_SIZE, _IMAGE_SIZE = 2, 16, 32
 
 
 def dry_run(plan: TablePlan, folder: Path) -> TablePlan:
     """The table's cells with one seed, for two epochs on a folder of JPEG files that it writes.
 
-    Everything else is the cell's: network, method, alignment, augmentation, precision. It shows
-    that a cell trains from files to its summary, and says nothing of accuracy.
+    Everything else is the cell's: network, method, alignment, augmentation, precision; the learning
+    rate falls with the batch size. It shows that a cell trains from files to its summary, and says
+    nothing of accuracy.
 
     Args:
       plan: the table.
@@ -30,7 +32,10 @@ def dry_run(plan: TablePlan, folder: Path) -> TablePlan:
       A plan whose cells have the stage "dry_run", so that their records are not taken for others.
     """
     if not folder.exists():
-        write_digits(folder)
+        unfinished = folder.with_name(f"{folder.name}-unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        write_digits(unfinished)
+        unfinished.rename(folder)
 
     def cells(records: Records) -> list[Cell]:
         del records
@@ -41,6 +46,7 @@ def dry_run(plan: TablePlan, folder: Path) -> TablePlan:
 
 
 def _shortened(config: Config, folder: Path) -> Config:
+    config.optimizer.learning_rate *= _BATCH_SIZE / config.batch_size
     config.epochs, config.batch_size, config.eval_batch_size = _EPOCHS, _BATCH_SIZE, _BATCH_SIZE
     config.data.name, config.data.folder = "digits_as_files", str(folder)
     config.data.profile, config.data.feed = "natural", "stream"

@@ -1,9 +1,10 @@
 """The table of ImageNet-LT: the published recipes, with and without SpA."""
 
+import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from spa_jax.reproduction.cells import RELEASED, Cell, Settings, with_settings
+from spa_jax.reproduction.cells import CLEAN_FORWARD, RELEASED, Cell, Settings, with_settings
 from spa_jax.reproduction.plan import Published, Records, TablePlan, config_file
 from spa_jax.training.config import Config
 
@@ -38,6 +39,8 @@ def _config(cell: Cell) -> Config:
         config.method.drw_epoch = 70
     if cell.network:
         config.model.name = cell.network
+    if cell.spa_method != "none":
+        config.spa.means_from = "auto"
     return with_settings(config, cell)
 
 
@@ -46,12 +49,16 @@ def _cells(records: Records) -> list[Cell]:
     del records
     rows = [(method, "") for method in _METHODS]
     rows += [(method, "resnet50") for method in ("arb", "glmc")]
-    return [
-        Cell("final", method, spa_method, _FACTOR, seed, "label", variant, settings, network)
-        for seed in _SEEDS
-        for method, network in rows
-        for spa_method, (variant, settings) in _STRENGTHS.items()
-    ]
+    cells = []
+    for seed in _SEEDS:
+        for method, network in rows:
+            base = Cell("final", method, "none", _FACTOR, seed, "label", network=network)
+            if method == "glmc":
+                cells.append(dataclasses.replace(base, **CLEAN_FORWARD))
+            for spa_method, (variant, settings) in _STRENGTHS.items():
+                changes = {"spa_method": spa_method, "variant": variant, "settings": settings}
+                cells.append(dataclasses.replace(base, **changes))
+    return cells
 
 
 IMAGENET = TablePlan(_config, _cells, _PUBLISHED)

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from spa_jax.errors import InputError
+from spa_jax.files import write_text_whole
 from spa_jax.reproduction.cells import Cell
 from spa_jax.reproduction.plan import Records, TablePlan
 from spa_jax.training.config import Config, default_config
 from spa_jax.training.records import JsonLines
-from spa_jax.training.workdir import FREE_ON_RESUME, differing_fields, flatten_config
-
-PLACES = ("data.folder", "data.verify", "data.feed")
-"""Fields that say where the data are, and change nothing of what is computed."""
+from spa_jax.training.workdir import FREE_ON_RESUME, PLACES, differing_fields, flatten_config
 
 _CURVES = ("test_accuracy", "mean_cosine", "test_mean_cosine", "validation_accuracy", "train_loss")
 
@@ -59,7 +57,7 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
         whole = path.read_text().rpartition("\n")[0]
-        path.write_text(whole + "\n" if whole else "")
+        write_text_whole(path, whole + "\n" if whole else "")
     JsonLines(path).append(record)
 
 
@@ -73,10 +71,9 @@ def check_records(plan: TablePlan, records: Records) -> None:
             continue
         old = defaults | flatten_config(by_name[cell.name]["config"])
         new = flatten_config(plan.config(cell).to_dict())
-        fields = differing_fields(old, new, FREE_ON_RESUME)
-        differing = [field for field in fields if field not in PLACES]
+        differing = differing_fields(old, new, FREE_ON_RESUME + PLACES)
         if differing:
             raise InputError(
                 f"The record of {cell.name} was made with other values of {', '.join(differing)}: "
-                "remove its line to train it anew."
+                "remove its line, and its folder of that name, to train it anew."
             )

@@ -57,8 +57,7 @@ def results_table(table: str, records: Records, wanted: Callable[[Cell], bool]) 
     for group, (found, diverged, planned) in groups.items():
         row = [method_name(group), variant_name(group), f"{group.imbalance_factor:g}"]
         if not found:
-            what = "diverged" if diverged else f"not run: `{command(table, group)}`"
-            row += [f"0 of {planned}", what]
+            row += [f"0 of {planned}", _why_not(table, group, diverged)]
         else:
             columns = statistics([record["summary"] for record in found], _COLUMNS)
             row.append(f"{len(found)}" if len(found) == planned else f"{len(found)} of {planned}")
@@ -96,7 +95,7 @@ def published_table(table: str, records: Records) -> str:
     groups = groups_of(table, records, lambda cell: cell.group_name in published)
     header = ["method", "SpA", "IF", "published", "protocol", "seeds", "last", "best epoch"]
     rows = [header]
-    for group, (found, _, planned) in groups.items():
+    for group, (found, diverged, planned) in groups.items():
         known = published[group.group_name]
         row = [method_name(group), variant_name(group), f"{group.imbalance_factor:g}"]
         row += [f"{known.accuracy:g}", known.protocol, f"{len(found)} of {planned}"]
@@ -104,7 +103,7 @@ def published_table(table: str, records: Records) -> str:
             columns = statistics([record["summary"] for record in found], _COLUMNS)
             row += [cell_text(columns[name], "std", True) for name in ("last", "best epoch")]
         else:
-            row += [f"not run: `{command(table, group)}`", ""]
+            row += [_why_not(table, group, diverged), ""]
         rows.append(row)
     return markdown(rows)
 
@@ -159,24 +158,25 @@ def dry_run_table(records: Records) -> str:
         return "Not run."
     rows = [["method", "SpA", "network", "parameters", "train loss", "minutes"]]
     for record in records:
-        losses = record["curves"]["train_loss"]
         summary = record["summary"]
-        rows.append(
-            [
-                _NAMES[record["method"]],
-                _with_variant(record["spa_method"], record["variant"]),
-                record["config"]["model"]["name"],
-                f"{summary['parameters'] / 1e6:.1f} M",
-                f"{losses[0]:.2f} to {losses[-1]:.2f}",
-                f"{summary['wall_time_seconds'] / 60:.1f}",
-            ]
-        )
+        row = [_NAMES[record["method"]], _with_variant(record["spa_method"], record["variant"])]
+        row.append(record["config"]["model"]["name"])
+        if summary is None:
+            row += ["", "diverged", ""]
+        else:
+            losses = record["curves"]["train_loss"]
+            row.append(f"{summary['parameters'] / 1e6:.1f} M")
+            row.append(f"{losses[0]:.2f} to {losses[-1]:.2f}")
+            row.append(f"{summary['wall_time_seconds'] / 60:.1f}")
+        rows.append(row)
     return markdown(rows)
 
 
-def command(table: str, group: Cell) -> str:
-    """The command that trains a group of runs, and the tuning that they need."""
-    return f"python -m spa_jax.reproduce {table} --only={group.group_name}"
+def _why_not(table: str, group: Cell, diverged: int) -> str:
+    """Why a group has no finished run; if it was not run, with the command that does."""
+    if diverged:
+        return "diverged"
+    return f"not run: `python -m spa_jax.reproduce {table} --only={group.group_name}`"
 
 
 def method_name(cell: Cell) -> str:
@@ -219,15 +219,16 @@ def difference_to_none(
 ) -> Mapping[str, Mapping[str, float | None]] | None:
     """Last accuracy and cosines minus those of the same method without SpA, seed by seed.
 
-    None if the runs are those without SpA, or share no seed with them.
+    Without SpA, but with class means of the same images: GLMC's forward of unmixed ones changes a
+    run by itself. None if the runs are without SpA, or share no seed with such runs.
     """
     first = runs[0]
-    if is_plain(first):
+    if first["spa_method"] == "none":
         return None
     baseline = {
         record["seed"]: record["summary"]
         for record in records
-        if is_plain(record) and record["summary"] and _place(record) == _place(first)
+        if _is_baseline(record) and record["summary"] and _place(record) == _place(first)
     }
     shared = [run for run in runs if run["seed"] in baseline]
     if not shared:
@@ -242,10 +243,14 @@ def is_plain(record: Mapping[str, Any]) -> bool:
     return plain and record["stage"] == "final"
 
 
+def _is_baseline(record: Mapping[str, Any]) -> bool:
+    return record["spa_method"] == "none" and record["stage"] != "tune"
+
+
 def _place(record: Mapping[str, Any]) -> tuple[Any, ...]:
     fields = ("class_order", "method", "imbalance_factor")
-    # A record of a table with one network does not name it.
-    return *(record[field] for field in fields), record.get("network", "")
+    network = record.get("network", "")  # a record of a table with one network does not name it
+    return *(record[field] for field in fields), network, record["config"]["spa"]["means_from"]
 
 
 def difference_text(difference: Mapping[str, Mapping[str, float | None]] | None) -> str:

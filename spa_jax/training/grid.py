@@ -84,11 +84,12 @@ class Member:
         return json.loads(path.read_text()) if path.exists() else None
 
 
-def parse_axis(text: str) -> tuple[str, tuple[Any, ...]]:
+def parse_axis(text: str, flag: str = "--axis") -> tuple[str, tuple[Any, ...]]:
     """Reads `FIELD=VALUE,VALUE`; a field that takes several numbers has `;` between its values.
 
     Args:
       text: such as "spa.gamma=0.1,0.5", "spa.center=true,false" or "model.widths=8,16;16,32".
+      flag: what messages call it.
 
     Returns:
       The field, and its values in the type of the field's default.
@@ -108,19 +109,19 @@ def parse_axis(text: str) -> tuple[str, tuple[Any, ...]]:
     default = field_value(default_config(), field)
     if hasattr(default, "items"):
         raise InputError(
-            f"--axis {field} is a group of fields, not a field: name one of "
+            f"{flag} {field} is a group of fields, not a field: name one of "
             f"{', '.join(f'{field}.{key}' for key in default)}."
         )
     parts = [part.strip() for part in values.split(";" if isinstance(default, tuple) else ",")]
     if not all(parts):
         raise InputError(
-            f"--axis {text} lacks a value: write the field, an equals sign, and its values with "
-            f"commas between, as in --axis {field}={default},..."
+            f"{flag} {text} lacks a value: write the field, an equals sign, and its values with "
+            f"commas between, as in {flag} {field}={default},..."
         )
-    parsed = tuple(_parse_value(field, part, default) for part in parts)
+    parsed = tuple(_parse_value(f"{flag} {field}", part, default) for part in parts)
     twice = [value for value, count in Counter(parsed).items() if count > 1]
     if twice:
-        raise InputError(f"--axis {field} has the value {twice[0]!r} twice: give each value once.")
+        raise InputError(f"{flag} {field} has the value {twice[0]!r} twice: give each value once.")
     return field, parsed
 
 
@@ -223,7 +224,7 @@ def _check_strengths(axes: Axes, members: Sequence[Member]) -> None:
             )
 
 
-def _parse_value(field: str, text: str, default: Any) -> Any:
+def _parse_value(name: str, text: str, default: Any) -> Any:
     try:
         if isinstance(default, bool):
             return _TRUTH[text.lower()]
@@ -232,7 +233,7 @@ def _parse_value(field: str, text: str, default: Any) -> Any:
         return type(default)(text)
     except (KeyError, ValueError) as error:
         raise InputError(
-            f"--axis {field} takes values of type {type(default).__name__}, as its default "
+            f"{name} takes values of type {type(default).__name__}, as its default "
             f"{default!r} is; got {text!r}."
         ) from error
 

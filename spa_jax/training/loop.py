@@ -161,7 +161,7 @@ class _Loop:
         )
         if start:
             self.say(f"Resuming {self.workdir} after epoch {start // steps_per_epoch}.")
-        self.epochs.check_epochs(start, steps_per_epoch)
+        self.epochs.check_epochs(start, steps_per_epoch, self.workdir)
         self.epochs.cut_back(start)
         self.steps.cut_back(start)
         report = None

@@ -41,13 +41,13 @@ class JsonLines:
                 break
         return records
 
-    def check_epochs(self, start: int, steps_per_epoch: int) -> None:
-        """Raises InputError unless there is a line for each epoch up to step `start`."""
+    def check_epochs(self, start: int, steps_per_epoch: int, checkpoint: Path) -> None:
+        """Raises InputError unless there is a line for each epoch up to a checkpoint's step."""
         steps = [record["step"] for record in self.read() if record["step"] <= start]
         if steps != list(range(steps_per_epoch, start + 1, steps_per_epoch)):
             raise InputError(
-                f"{self.path} does not hold the epochs up to step {start}, which the checkpoint "
-                "continues from: put the file back, or start over in another folder."
+                f"{self.path} does not hold the epochs up to step {start}, which the checkpoint in "
+                f"{checkpoint} continues from: put the file back, or remove both to start over."
             )
 
     def cut_back(self, step: int) -> list[dict[str, Any]]:

@@ -220,7 +220,7 @@ class _Epochs:
         """Drops lines after the checkpoint; InputError if it does not hold all before it."""
         spe = self.program.steps_per_epoch
         for lines in self.lines.values():
-            lines.check_epochs(start, spe)
+            lines.check_epochs(start, spe, self.chunk.folder)
             lines.cut_back(start)
 
     def _train_epoch(self, states: TrainState, epoch: int, bar: ProgressBar) -> TrainState:

@@ -11,6 +11,9 @@ from spa_jax.training.config import Config
 # A run may be continued with other values of these: they do not change what is computed.
 FREE_ON_RESUME = ("parallel", "checkpoint", "loader", "logging")
 
+PLACES = ("data.folder", "data.verify")
+"""Fields that say where the data are: a run may be continued where they lie elsewhere."""
+
 
 def flatten_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one with dotted keys; tuples become lists, as in JSON."""
@@ -26,18 +29,19 @@ def flatten_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def differing_fields(
     one: dict[str, Any], other: dict[str, Any], free: tuple[str, ...]
 ) -> list[str]:
-    """Fields in which two flattened configurations differ, but for the groups in `free`."""
+    """Fields in which two flattened configurations differ, without those (or groups) in `free`."""
     return [
         field
         for field in sorted(one.keys() | other.keys())
-        if field.split(".")[0] not in free and one.get(field) != other.get(field)
+        if not {field, field.split(".")[0]} & {*free} and one.get(field) != other.get(field)
     ]
 
 
 def check_workdir(workdir: Path, config: Config) -> None:
     """Raises InputError if the workdir holds a run that was made by another config.
 
-    Every field counts but those in `FREE_ON_RESUME`; the message lists the fields that differ.
+    Every field counts but `PLACES` and those of `FREE_ON_RESUME`; the message lists the fields that
+    differ.
     """
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"{workdir} is a file, and a run needs a folder: choose another.")
@@ -62,7 +66,7 @@ def write_config(workdir: Path, config: Config) -> None:
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None:
-    free = FREE_ON_RESUME
+    free = FREE_ON_RESUME + PLACES
     lacking = [field for field in new if field not in old and field.split(".")[0] not in free]
     if lacking:
         raise InputError(
@@ -78,6 +82,6 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None
     if differing:
         raise InputError(
             f"{workdir} was made by another config; these fields differ: {', '.join(differing)}. "
-            "Choose another folder with --workdir, or --out of spa_jax.compare, or run with the "
-            "old values to continue that run."
+            "Choose another folder with --workdir or --out, or run with the old values to continue "
+            "that run."
         )

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,6 +113,13 @@ def test_runs_of_one_program_are_trained_together_in_pieces_too(whole, tmp_path,
     assert said[0] == f"{CELLS[0].name}, {CELLS[2].name}: 4 open"
     assert said[-1] == f"{CELLS[0].name}: stopped after epoch 1 of 2"
     monkeypatch.undo()
+    # Only the second is asked for, one at most, and not together: what was begun goes on as it is.
+    asked = {"only": [CELLS[2].name], "most_cells": 1, "together": False}
+    first_lines = [(tmp_path / CELLS[i].name / "metrics.jsonl").read_text() for i in (0, 2)]
+    assert train(tmp_path, say=said.append, command=COMMAND, **asked) == 0
+    assert "Continuing the 2 runs of" in "".join(said)
+    for i, line in zip((0, 2), first_lines, strict=True):
+        assert (tmp_path / CELLS[i].name / "metrics.jsonl").read_text().startswith(line)
     assert train(tmp_path, together=True, command=COMMAND) == 1
     found = read_records(tmp_path / "r.jsonl")
     assert [record["cell"] for record in found] == [CELLS[i].name for i in (0, 2, 3)]
@@ -126,9 +134,9 @@ def test_runs_of_one_program_are_trained_together_in_pieces_too(whole, tmp_path,
 
 
 def test_no_more_runs_than_asked_for_are_begun(tmp_path):
-    assert train(tmp_path, most_cells=1) == 3
-    assert len(read_records(tmp_path / "r.jsonl")) == 1
-    assert train(tmp_path, most_cells=1, together=True) == 2  # one of a group of its own
+    assert train(tmp_path, most_cells=1, together=True) == 3  # of two that would go together
+    assert [record["seed"] for record in read_records(tmp_path / "r.jsonl")] == [0]
+    assert train(tmp_path, most_cells=1) == 2
 
 
 def test_runs_that_are_named_are_trained_alone(tmp_path):
@@ -163,9 +171,9 @@ def test_a_named_run_that_waits_brings_its_tuning_along(tmp_path):
 
 
 def test_places_reach_every_run_and_other_fields_are_refused(tmp_path):
-    train(tmp_path, most_cells=1, places={"parallel": "shard_map"})
-    (record,) = read_records(tmp_path / "r.jsonl")
-    assert record["config"]["parallel"] == record["summary"]["parallel"] == "shard_map"
+    train(tmp_path, most_cells=2, places={"parallel": "shard_map"})
+    for record in read_records(tmp_path / "r.jsonl"):
+        assert record["config"]["parallel"] == record["summary"]["parallel"] == "shard_map"
     message = refusal(train, tmp_path, places={"optimizer.learning_rate": 0.5})
     assert "--set optimizer.learning_rate would change what the table's runs compute" in message
 
@@ -186,6 +194,30 @@ def test_a_record_of_other_settings_is_refused_and_named(whole, tmp_path):
     message = refusal(train, tmp_path)
     for part in (CELLS[0].name, "optimizer.learning_rate", "remove its line"):
         assert part in message
+
+
+def test_a_finished_folder_is_not_taken_for_the_run_of_other_settings(whole, tmp_path):
+    """As when a recipe changes and its line is removed from the records, but not the folder."""
+    _, folder, _, _ = whole
+    shutil.copytree(folder, tmp_path / "runs")
+    (tmp_path / "runs" / "r.jsonl").unlink()
+
+    def config(cell):
+        return with_settings(small_config(optimizer__learning_rate=0.07), cell)
+
+    plan = dataclasses.replace(PLAN, config=config)
+    for together in (False, True):
+        message = refusal(train, tmp_path / "runs", plan, together=together)
+        assert "was made by another config" in message
+        assert "optimizer.learning_rate (0.1 there, 0.07 now)" in message
+
+
+def test_data_may_lie_elsewhere_when_a_run_goes_on(tmp_path, monkeypatch):
+    minutes, clock = clock_of(epochs=1)
+    monkeypatch.setattr(driver, "time", clock)
+    assert train(tmp_path, places={"data.folder": "here"}, **minutes) == 4
+    monkeypatch.undo()
+    assert train(tmp_path, places={"data.folder": "there"}, most_cells=1) == 3
 
 
 @pytest.mark.parametrize("together", [False, True])

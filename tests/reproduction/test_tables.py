@@ -27,6 +27,7 @@ def record_of(cell, last, validation=None):
         "cell": cell.name,
         **{name: getattr(cell, name) for name in ("stage", "method", "spa_method", "variant")},
         **{name: getattr(cell, name) for name in ("imbalance_factor", "seed", "class_order")},
+        "config": {"spa": {"means_from": "auto"}},
         "summary": {
             "test_accuracy": {"last": last, "best": last + 0.01},
             "validation_accuracy": None if validation is None else {"last": validation},
@@ -208,3 +209,52 @@ def test_every_section_can_be_made_of_nothing():
         text = section([])
         assert text.strip(), name
         assert "nan" not in text
+
+
+def test_glmcs_variants_are_compared_with_a_baseline_of_the_same_forwards():
+    """With class means of mixed images against none with them, and so for unmixed ones."""
+    cells = {c.name: c for c in PLAN.cells([])}
+    names = {
+        "final-glmc-none-if100-reversed": ("auto", 0.80),
+        "ablation-glmc-none-means-of-mixed-if100-reversed": ("training", 0.70),
+        "final-glmc-proj-tuned-if100-reversed": ("auto", 0.81),
+        "ablation-glmc-proj-means-of-mixed-if100-reversed": ("training", 0.72),
+    }
+    records = [
+        record_of(cells[f"{name}-seed{seed}"], last + seed / 1000)
+        | {"config": {"spa": {"means_from": means}}}
+        for name, (means, last) in names.items()
+        for seed in range(3)
+    ]
+    wanted = {f"{name}-seed{seed}" for name in names for seed in range(3)}
+    table = results_table("fashion_mnist", records, lambda c: c.name in wanted)
+    rows = [[part.strip() for part in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    differences = {row[1]: row[-1] for row in rows}
+    assert differences == {
+        "none": "",
+        "none (means-of-mixed)": "",
+        "Proj (tuned)": "+1.0 ± 0.0",
+        "Proj (means-of-mixed)": "+2.0 ± 0.0",
+    }
+
+
+@pytest.mark.parametrize("table", ["cifar10", "cifar100", "imagenet"])
+def test_glmc_with_spa_has_class_means_of_unmixed_images_and_a_baseline_that_has(table):
+    plan = TABLES[table]
+    groups = {cell.group_name: plan.config(cell).spa.means_from for cell in plan.cells([])}
+    factors = {"imagenet": "256"}.get(table, "100")
+    of_glmc = {name: means for name, means in groups.items() if "glmc" in name}
+    assert {means for name, means in of_glmc.items() if "-none-" not in name} == {"auto"}
+    assert of_glmc[f"final-glmc-none-clean-forward-if{factors}-label"] == "auto"
+    assert of_glmc[f"final-glmc-none-if{factors}-label"] == "training"
+
+
+def test_what_diverged_is_not_called_open():
+    cells = [
+        c for c in TABLES["cifar10"].cells([]) if c.group_name == "final-glmc-none-if200-label"
+    ]
+    records = [record_of(cell, 0.5) | {"summary": None} for cell in cells]
+    (row,) = (row for row in published_table("cifar10", records).splitlines() if "83.4" in row)
+    assert "| diverged |" in row
+    table = results_table("cifar10", records, lambda cell: cell in cells)
+    assert "| 0 of 3 | diverged |" in table

@@ -290,6 +290,7 @@ FREE = [
     field
     for field in FIELDS
     if field.split(".")[0] in ("parallel", "checkpoint", "loader", "logging")
+    or field in ("data.folder", "data.verify")
 ]
 
 
@@ -301,7 +302,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_field_that_differs(tmp_
 
 
 @pytest.mark.parametrize("field", FREE)
-def test_a_run_may_go_on_with_other_parallel_checkpoint_and_logging_fields(tmp_path, field):
+def test_a_run_may_go_on_with_fields_that_change_nothing_of_what_is_computed(tmp_path, field):
     write_config(tmp_path, default_config())
     check_workdir(tmp_path, with_value(field, other_value(FIELDS[field])))
 

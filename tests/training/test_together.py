@@ -291,7 +291,8 @@ def test_a_member_that_diverges_is_recorded_and_does_not_touch_the_others(tmp_pa
         # On one device, where the members share the convolutions.
         one = MembersProgram(of_name[0].config, 2, devices=jax.devices()[:1])
         chunk = Chunk.create(tmp_path / name, of_name, 2)
-        together._Epochs(chunk, one, said.append).train(show_progress=False)
+        epochs = together._Epochs(chunk, one, said.append, lambda: True, None)
+        epochs.train(show_progress=False)
     fine, sick = members["sick"]
     assert sick.summary() is None
     assert "not finite at step" in sick.failure()
