@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from spa_jax.reproduction.cells import Cell
+from spa_jax.reproduction.claim import claim_sentences
 from spa_jax.reproduction.plan import Records
 from spa_jax.reproduction.results_tables import (
     dry_run_table,
@@ -59,6 +60,7 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
     {
         f"{_FASHION}/origin": origin,
         f"{_FASHION}/methods": methods_table,
+        f"{_FASHION}/claim": lambda records: claim_sentences(_FASHION, records, "reversed", 100.0),
         f"{_FASHION}/tuning": _tuning(_FASHION, "reversed"),
         f"{_FASHION}/if100": _results(_FASHION, _of("final", (100.0,), "reversed")),
         f"{_FASHION}/if200": _results(_FASHION, _of("final", (200.0,), "reversed")),

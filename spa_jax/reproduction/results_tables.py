@@ -185,6 +185,11 @@ def method_name(cell: Cell) -> str:
     return f"{name}, {_NETWORKS[cell.network]}" if cell.network else name
 
 
+def spa_name(cell: Cell) -> str:
+    """For a reader, without the variant."""
+    return _NAMES[cell.spa_method]
+
+
 def variant_name(cell: Cell) -> str:
     """For a reader."""
     return _with_variant(cell.spa_method, cell.variant)

@@ -258,3 +258,37 @@ def test_what_diverged_is_not_called_open():
     assert "| diverged |" in row
     table = results_table("cifar10", records, lambda cell: cell in cells)
     assert "| 0 of 3 | diverged |" in table
+
+
+def test_the_claim_is_put_into_words_of_the_intervals():
+    """Of 15 pairs two rise by 2 points, one falls by 1, and the others do not move."""
+    moved = {("arb", "reg"): 0.02, ("glmc", "proj"): 0.02, ("ldam_drw", "slerp"): -0.01}
+    cells = [
+        cell
+        for cell in PLAN.cells([])
+        if cell.stage == "final" and cell.imbalance_factor == 100 and cell.seed < 3
+        if cell.class_order == "reversed"
+    ]
+    jitter = np.array([0.001, -0.001, 0.0])
+    records = []
+    for cell in cells:
+        change = moved.get((cell.method, cell.spa_method), 0.0)
+        noise = jitter[cell.seed] if cell.spa_method != "none" else 0.0
+        record = record_of(cell, 0.8 + change + noise)
+        record["summary"]["test_mean_cosine"] = 0.9 if cell.spa_method == "proj" else 0.7
+        records.append(record)
+    text = SECTIONS["fashion_mnist/claim"](records)
+    assert (
+        "changes accuracy by +2.0 ± 0.2 points with its tuned strength (3 seeds) and by +2.0"
+        in text
+    )
+    assert "from -1.0 ± 0.2 (LDAM-DRW with SLERP) to +2.0 ± 0.2 (" in text
+    assert (
+        "2 of the 95% intervals lie above zero, 1 below it, 12 hold it; 13 lie wholly below" in text
+    )
+    assert "the claimed +0.5 points and 2 at or above them." in text
+    assert (
+        "changes by +0.00 to +0.20 over the same pairs, and rises by more than its interval in 5 of"
+        in text
+    )
+    assert SECTIONS["fashion_mnist/claim"](records[:-1]).startswith("Open: 16 of 17 rows")
