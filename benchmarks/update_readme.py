@@ -1,4 +1,4 @@
-"""Makes the tables in README.md and in docs/ anew from the records in results/.
+"""Makes the tables and figures of README.md and docs/ anew from the records in results/.
 
 python -m benchmarks.update_readme
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.studies import with_studies
 from benchmarks.tables import input_rate_table, input_share_table, sweep_table
 from spa_jax.compare import markdown_table
+from spa_jax.reproduction.figures import save_figures
 from spa_jax.reproduction.page import SECTIONS
 from spa_jax.reproduction.records import read_records
 
@@ -20,6 +21,7 @@ _TABLES = {
     "sweep": sweep_table,
 }
 _TABLE = re.compile(r"(<!-- (table|reproduction): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FIGURES = REPOSITORY / "docs" / "reproduction"
 PAGES = ("README.md", "docs/reproduction.md")
 
 
@@ -42,5 +44,6 @@ if __name__ == "__main__":
     for page in PAGES:
         path = REPOSITORY / page
         path.write_text(with_tables(path.read_text()))
+    save_figures(REPOSITORY / "results", FIGURES)
     for study in (REPOSITORY / "docs" / "studies").glob("*.md"):
         study.write_text(with_studies(study.read_text(), REPOSITORY / "results"))

@@ -2,7 +2,7 @@
 
 Data: `python -m spa_jax.data.prepare i_naturalist2018`; its validation images are the test set.
 Paper: Wang, Gao and Xie, AAAI 2026, has none of it; data of Van Horn et al., CVPR 2018; the recipe
-is ImageNet-LT's with a batch of 512 and its learning rate scaled by it.
+is a plain one that follows no published code.
 Command: python train.py --config=configs/inaturalist2018.py --workdir=runs/inaturalist2018
 Wall time: for accelerators; not measured yet. Expected figure: none at hand.
 Status: not run yet.
@@ -12,7 +12,7 @@ from spa_jax.training.config import Config, default_config
 
 
 def get_config() -> Config:
-    """ResNet-50, batch 512, cosine from 0.2."""
+    """ResNet-50, batch 512, cosine from 0.2 after five epochs of warm-up."""
     config = default_config()
     config.epochs = 90
     config.batch_size = 512

@@ -8,9 +8,12 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import pytest
+from PIL import Image
 
-from benchmarks.update_readme import PAGES, REPOSITORY, with_tables
+from benchmarks.update_readme import FIGURES, PAGES, REPOSITORY, with_tables
 from spa_jax.longtail.method import Situation
+from spa_jax.reproduction.figures import FIGURES as DRAWINGS
+from spa_jax.reproduction.figures import records_checksum
 from spa_jax.reproduction.page import SECTIONS
 
 README = (REPOSITORY / "README.md").read_text()
@@ -24,7 +27,19 @@ def test_every_table_is_the_one_of_its_record():
         text = (REPOSITORY / page).read_text()
         sections += re.findall(r"<!-- reproduction: (\S+) -->", text)
         assert with_tables(text) == text
-    assert sorted(sections) == sorted(SECTIONS)
+    assert {*sections} == {*SECTIONS}
+
+
+def test_every_figure_is_drawn_from_the_records_that_there_are():
+    text = "".join((REPOSITORY / page).read_text() for page in PAGES)
+    drawn = sorted(FIGURES.glob("*.png"))
+    assert {path.stem for path in drawn} >= {"differences", "epochs"}
+    for path in drawn:
+        table, _ = DRAWINGS[path.stem]
+        with Image.open(path) as picture:
+            checksum = picture.info["Description"]
+        assert checksum == records_checksum(REPOSITORY / "results" / f"{table}.jsonl"), path
+        assert f"reproduction/{path.name})" in text
 
 
 @pytest.mark.parametrize("record", [name for name in RECORDS if name.endswith("_lt.json")])
