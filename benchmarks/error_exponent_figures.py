@@ -20,18 +20,10 @@ from benchmarks.error_exponent_cases import (
 )
 from spa_jax.dynamics.error_exponent import error_exponents, exponent_bounds, optimal_exponent
 from spa_jax.dynamics.error_probability import error_probability
+from spa_jax.dynamics.figures_style import LOOSE_RC
 from spa_jax.dynamics.misalignment import rotated_exponents
 
-_RC: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.5,
-}
+_RC: Any = LOOSE_RC | {"legend.fontsize": 8}
 _BLACK, _BLUE, _ORANGE, _GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
 
 

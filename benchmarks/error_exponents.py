@@ -23,6 +23,7 @@ from benchmarks.error_exponent_cases import CASES, DEGREE, Case, exact_log_error
 from benchmarks.error_exponent_figures import plot_decay, plot_exponents
 from spa_jax.dynamics.error_exponent import error_exponents, exponent_bounds, overall_exponent
 from spa_jax.dynamics.error_probability import error_probability, fit_exponent
+from spa_jax.dynamics.table_text import markdown_rows
 
 _DOCS = flags.DEFINE_string("docs", "docs", "Folder of theory.md and of its figures.")
 _RECORD = flags.DEFINE_string("record", "results/error_exponents.json", "File for the numbers.")
@@ -75,8 +76,7 @@ def write_table(page: Path, header: list[str], body: list[list[str]]) -> None:
     """Puts the table between its markers in the page, if there is one."""
     if not page.exists():
         return
-    rule = ["---:", "---"] + ["---:"] * (len(header) - 2)
-    markdown = "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *body))
+    markdown = markdown_rows([header, *body], text=(1,))
     before, rest = page.read_text().split("<!-- table -->\n")
     _, after = rest.split("<!-- end -->")
     page.write_text(f"{before}<!-- table -->\n{markdown}\n<!-- end -->{after}")

@@ -1,11 +1,12 @@
 """The tables of docs/studies/, made from the records of the studies."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from benchmarks.study_figures import NAMES
-from benchmarks.study_numbers import COLLAPSE, MEASURES, REACHED, Interval
+from benchmarks.study_numbers import COLLAPSE, MEASURES, REACHED
+from spa_jax.dynamics.table_text import difference_text, markdown_rows, mean_text
 
 Numbers = Mapping[str, Any]
 
@@ -37,19 +38,19 @@ def _alignment_and_accuracy(numbers: Numbers) -> list[str]:
     rows = [["SpA", "test accuracy", "few-shot", "EMA cosine", "held-out cosine"]]
     rows[0] += ["r, levels", "r, changes"]
     for method, columns in numbers["statistics"].items():
-        row = [_spread(columns[name], 100, 1) for name in ("accuracy", "few_shot_accuracy")]
-        row += [_spread(columns[name], 1, 3) for name in ("ema_cosine", "held_out_cosine")]
-        row += [_spread(columns[name], 1, 2) for name in ("r_epochs", "r_changes")]
+        row = [mean_text(columns[name], True) for name in ("accuracy", "few_shot_accuracy")]
+        row += [mean_text(columns[name]) for name in ("ema_cosine", "held_out_cosine")]
+        row += [mean_text(columns[name], digits=2) for name in ("r_epochs", "r_changes")]
         rows.append([NAMES.get(method, method), *row])
     paired = [["minus none", "test accuracy", "few-shot", "EMA cosine", "held-out cosine"]]
     paired[0] += ["r over seeds", "needed at 5%"]
     for method, columns in numbers["differences"].items():
-        row = [_interval(columns[name], 100, 1) for name in ("accuracy", "few_shot_accuracy")]
-        row += [_interval(columns[name], 1, 3) for name in ("ema_cosine", "held_out_cosine")]
+        row = [difference_text(columns[name], True) for name in ("accuracy", "few_shot_accuracy")]
+        row += [difference_text(columns[name]) for name in ("ema_cosine", "held_out_cosine")]
         over = numbers["over_seeds"][method]
         row += ["-" if value is None else f"{value:.3f}" for value in (over["r"], over["needed"])]
         paired.append([NAMES.get(method, method), *row])
-    return [_markdown(rows), _markdown(paired)]
+    return [markdown_rows(rows), markdown_rows(paired)]
 
 
 def _nc2_convergence(numbers: Numbers) -> list[str]:
@@ -59,11 +60,11 @@ def _nc2_convergence(numbers: Numbers) -> list[str]:
     for measure in MEASURES:
         last, mean = f"{measure}_last", f"{measure}_mean"
         for method, columns in numbers["differences"].items():
-            row = [_spread(baseline[last], 1, 3)]
-            row += [_interval(columns[name], 1, 3) for name in (last, mean)]
+            row = [mean_text(baseline[last])]
+            row += [difference_text(columns[name]) for name in (last, mean)]
             row += [_reached(numbers, method, measure), numbers["verdicts"][method][last]]
             rows.append([_MEASURE_NAMES[measure], NAMES.get(method, method), *row])
-    return [_markdown(rows, text=(0, 1, 6))]
+    return [markdown_rows(rows, text=(0, 1, 6))]
 
 
 def _reached(numbers: Numbers, method: str, measure: str) -> str:
@@ -74,22 +75,22 @@ def _reached(numbers: Numbers, method: str, measure: str) -> str:
     there = sum(epoch is not None for epoch in epochs)
     if there < len(epochs):
         return f"{there} of {len(epochs)} get there"
-    return _interval(numbers["differences"][method][f"{measure}_reached"], 1, 1)
+    return difference_text(numbers["differences"][method][f"{measure}_reached"], digits=1)
 
 
 def _train_and_held_out(numbers: Numbers) -> list[str]:
     rows = [["SpA", "EMA", "clean training", "held-out"]]
     for method, columns in numbers["statistics"].items():
         names = ("cosine_ema", "cosine_training", "cosine_held_out")
-        rows.append([NAMES.get(method, method), *(_spread(columns[name], 1, 3) for name in names)])
+        rows.append([NAMES.get(method, method), *(mean_text(columns[name]) for name in names)])
     gaps = [["gap to held-out", "SpA", "many-shot", "few-shot", "few minus many"]]
     gaps[0] += ["slope per tenfold size"]
     for side, name in (("training", "clean training"), ("ema", "EMA")):
         for method, columns in numbers["intervals"].items():
             parts = ("many", "few", "few_minus_many", "slope")
-            cells = [_interval(columns[f"{side}_gap_{part}"], 1, 3) for part in parts]
+            cells = [difference_text(columns[f"{side}_gap_{part}"]) for part in parts]
             gaps.append([name, NAMES.get(method, method), *cells])
-    return [_markdown(rows), _markdown(gaps, text=(0, 1))]
+    return [markdown_rows(rows), markdown_rows(gaps, text=(0, 1))]
 
 
 def _neural_collapse(numbers: Numbers) -> list[str]:
@@ -99,18 +100,18 @@ def _neural_collapse(numbers: Numbers) -> list[str]:
     for part, features in (("train", "training"), ("test", "held-out")):
         for name in COLLAPSE:
             moments = ("first", "zero", "last")
-            cells = [_spread(columns[f"{moment}_{part}_{name}"], 1, 3) for moment in moments]
-            cells += [_interval(numbers["differences"][f"{part}_{name}"], 1, 3)]
+            cells = [mean_text(columns[f"{moment}_{part}_{name}"]) for moment in moments]
+            cells += [difference_text(numbers["differences"][f"{part}_{name}"])]
             rows.append([_COLLAPSE_NAMES[name], features, *cells])
     runs = numbers["runs"]["none"]
     zero = ", ".join(f"{run['zero_epoch']:.0f}" for run in runs if run["zero_epoch"] is not None)
-    accuracy = _spread(columns["last_test_accuracy"], 100, 1)
-    error = _spread(columns["last_training_error"], 100, 1)
+    accuracy = mean_text(columns["last_test_accuracy"], True)
+    error = mean_text(columns["last_training_error"], True)
     words = (
         f"Training error is zero for the first time after epoch {zero or 'none'} (one number a "
         f"seed); after the last epoch it is {error}%, and test accuracy {accuracy}%."
     )
-    return [_markdown(rows, text=(0, 1)), words]
+    return [markdown_rows(rows, text=(0, 1)), words]
 
 
 def _origin(data_set: Numbers, date: str) -> str:
@@ -121,29 +122,6 @@ def _origin(data_set: Numbers, date: str) -> str:
         f"{seeds}; split `{data_set['split_checksum'][:16]}`; jax {data_set['jax']}, "
         f"{machine['cpu_count']} CPU cores, {machine['platform']}; {date}."
     )
-
-
-def _spread(value: Interval, scale: float, digits: int) -> str:
-    return _with_width(value["mean"], value["std"], scale, digits, "")
-
-
-def _interval(value: Interval, scale: float, digits: int) -> str:
-    return _with_width(value["mean"], value["half_width"], scale, digits, "+")
-
-
-def _with_width(
-    mean: float | None, width: float | None, scale: float, digits: int, sign: str
-) -> str:
-    if mean is None:
-        return "-"
-    text = f"{scale * mean:{sign}.{digits}f}"
-    return text if width is None else f"{text} ± {scale * width:.{digits}f}"
-
-
-def _markdown(rows: Sequence[Sequence[str]], text: Sequence[int] = (0,)) -> str:
-    header, *body = rows
-    rule = ["---" if column in text else "---:" for column in range(len(header))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *body))
 
 
 _TABLES: Mapping[str, Callable[[Numbers], list[str]]] = MappingProxyType(

@@ -1,7 +1,8 @@
 """Records of benchmarks as Markdown tables for the README, with where they come from."""
 
-from collections.abc import Sequence
 from typing import Any
+
+from spa_jax.dynamics.table_text import markdown_rows
 
 
 def input_share_table(record: dict[str, Any]) -> str:
@@ -16,7 +17,7 @@ def input_share_table(record: dict[str, Any]) -> str:
         f"{config['data']['name']}, batch {config['batch_size']}; jax {record['jax']}, "
         f"{machine['cpu_count']} CPU cores, {machine['platform']}; {record['date']}."
     )
-    return f"{_markdown(rows)}\n\n{origin}\n"
+    return f"{markdown_rows(rows)}\n\n{origin}\n"
 
 
 def input_rate_table(record: dict[str, Any]) -> str:
@@ -38,7 +39,7 @@ def input_rate_table(record: dict[str, Any]) -> str:
         f"JPEG quality {record['quality']}; Pillow {machine['pillow']}, libjpeg-turbo "
         f"{machine['libjpeg_turbo']}, {machine['cpu_count']} CPU cores; {record['date']}."
     )
-    return f"{_markdown(rows)}\n\n{origin}\n"
+    return f"{markdown_rows(rows)}\n\n{origin}\n"
 
 
 def sweep_table(record: dict[str, Any]) -> str:
@@ -66,10 +67,4 @@ def sweep_table(record: dict[str, Any]) -> str:
         f"{record['jax']}, {machine['cpu_count']} CPU cores, {machine['platform']}, load "
         f"{machine['load']:.0f}; {record['date']}."
     )
-    return f"{_markdown(rows)}\n\n{text}\n"
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    header, *body = rows
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{markdown_rows(rows)}\n\n{text}\n"

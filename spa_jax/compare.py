@@ -23,7 +23,8 @@ from rich.table import Table
 
 from spa_jax.command_line import own_command, parse_flags, read_config, stop
 from spa_jax.dynamics.plots import plot_alignment_over_epochs
-from spa_jax.dynamics.statistics import COLUMNS, paired_differences, statistics
+from spa_jax.dynamics.statistics import COLUMNS, IN_PERCENT, paired_differences, statistics
+from spa_jax.dynamics.table_text import difference_text, markdown_rows, mean_text
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.training.config import Config, check_config
@@ -32,8 +33,6 @@ from spa_jax.training.loop import run
 from spa_jax.training.program import Program
 from spa_jax.training.records import JsonLines
 from spa_jax.training.workdir import check_workdir
-
-_IN_PERCENT = {"test accuracy", "few-shot accuracy"}
 
 
 def compare(
@@ -140,7 +139,7 @@ def format_differences(comparison: Mapping[str, Any]) -> str:
 
 def markdown_table(comparison: Mapping[str, Any]) -> str:
     """The comparison as a Markdown table, with what is needed to tell where it comes from."""
-    tables = [_markdown(_statistics_rows(comparison)), _markdown(_difference_rows(comparison))]
+    tables = [markdown_rows(rows(comparison)) for rows in (_statistics_rows, _difference_rows)]
     seeds = ", ".join(str(seed) for seed in comparison["seeds"])
     hardware = comparison["hardware"]
     origin = (
@@ -155,7 +154,8 @@ def markdown_table(comparison: Mapping[str, Any]) -> str:
 def _statistics_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
     rows = [["method", *COLUMNS]]
     for method, columns in comparison["statistics"].items():
-        rows.append([method, *(_cell(column, value, "std") for column, value in columns.items())])
+        cells = (mean_text(value, column in IN_PERCENT) for column, value in columns.items())
+        rows.append([method, *cells])
     return rows
 
 
@@ -163,25 +163,9 @@ def _difference_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
     baseline = next(iter(comparison["statistics"]))
     rows = [[f"minus {baseline}", *COLUMNS]]
     for method, columns in comparison["differences"].items():
-        cells = (_cell(column, value, "half_width", "+") for column, value in columns.items())
+        cells = (difference_text(value, column in IN_PERCENT) for column, value in columns.items())
         rows.append([method, *cells])
     return rows
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    header, *body = rows
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _cell(column: str, value: Mapping[str, float | None], spread: str, sign: str = "") -> str:
-    """`mean ± spread`, accuracies in percent; a dash where there is no value."""
-    mean, width = value["mean"], value[spread]
-    if mean is None:
-        return "-"
-    scale, digits = (100, 1) if column in _IN_PERCENT else (1, 3)
-    text = f"{scale * mean:{sign}.{digits}f}"
-    return text if width is None else f"{text} ± {scale * width:.{digits}f}"
 
 
 def _title(comparison: Mapping[str, Any]) -> str:

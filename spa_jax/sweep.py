@@ -28,7 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from spa_jax.command_line import parse_flags, read_config, stop
-from spa_jax.dynamics.statistics import COLUMNS, statistics
+from spa_jax.dynamics.statistics import COLUMNS, IN_PERCENT, statistics
+from spa_jax.dynamics.table_text import mean_text
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.training.config import Config
@@ -54,7 +55,6 @@ _OF_A_RUN = (
     "parallel",
     "wall_time_seconds",
 )
-_IN_PERCENT = {"test accuracy", "few-shot accuracy"}
 
 
 def sweep(
@@ -208,21 +208,13 @@ def format_table(record: Mapping[str, Any]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for point in record["points"]:
         settings = [str(value) for value in point["settings"].values()]
-        cells = [_cell(column, point["statistics"]) for column in COLUMNS]
+        cells = ["-"] * len(COLUMNS)
+        if point["statistics"] is not None:
+            cells = [mean_text(point["statistics"][name], name in IN_PERCENT) for name in COLUMNS]
         if point["finished"] < seeds:
             cells[0] += f" ({seeds - point['finished']} failed)"
         table.add_row(*settings, *cells)
     return table
-
-
-def _cell(column: str, columns: Mapping[str, Any] | None) -> str:
-    """`mean ± std`, accuracies in percent; a dash where there is no value."""
-    if columns is None or columns[column]["mean"] is None:
-        return "-"
-    mean, std = columns[column]["mean"], columns[column]["std"]
-    scale, digits = (100, 1) if column in _IN_PERCENT else (1, 3)
-    text = f"{scale * mean:.{digits}f}"
-    return text if std is None else f"{text} ± {scale * std:.{digits}f}"
 
 
 def main(argv: Sequence[str]) -> None:

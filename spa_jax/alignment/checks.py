@@ -1,9 +1,20 @@
-"""Checks of hyper-parameters and required extra arguments, shared by the SpA variants."""
+"""Checks of hyper-parameters and required arguments, and what can be checked of an array."""
 
 from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
+
+
+def is_known(values: Any) -> bool:
+    """Whether this process can read the values: not traced, and not spread over processes."""
+    if isinstance(values, Tracer):
+        return False
+    if not isinstance(values, jax.Array):
+        return True
+    # Of an array that is spread over processes as copies, each of them has all.
+    return values.is_fully_addressable or values.is_fully_replicated
 
 
 def check_range(name: str, value: Any, low: float, high: float, meaning: str) -> None:

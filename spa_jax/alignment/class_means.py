@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Shaped
 
+from spa_jax.alignment.checks import is_known
 from spa_jax.alignment.geometry import row_norms, unit_rows, widen
 
 SHORTEST_MEAN = 1e-6
@@ -261,7 +261,7 @@ def check_labels(labels: Shaped[Array | np.ndarray, "..."], batch: int, num_clas
             f"labels must be integers of shape ({batch},) or floating weights of shape "
             f"({batch}, {num_classes}), got shape {labels.shape} and dtype {labels.dtype}."
         )
-    if isinstance(labels, Tracer) or not getattr(labels, "is_fully_addressable", True):
+    if not is_known(labels):
         return
     values = np.asarray(labels)
     if integer and (values.min() < 0 or values.max() >= num_classes):

@@ -1,13 +1,11 @@
 """Refusals that the neural-collapse functions share; values are checked where they are known."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Shaped
 
+from spa_jax.alignment.checks import is_known
 from spa_jax.errors import InputError
 
 Anything = Shaped[Array | np.ndarray, "..."]
@@ -28,14 +26,6 @@ _FAULTS = {
     "no_weights": "All weights are zero, or the same with center_weights=True, and point nowhere: "
     "measure after the first step.",
 }
-
-
-def is_known(values: Any) -> bool:
-    """Whether this process can read the values: not traced, and not spread over processes."""
-    if isinstance(values, Tracer):
-        return False
-    addressable = getattr(values, "is_fully_addressable", True)
-    return addressable or getattr(values, "is_fully_replicated", False)
 
 
 def check_features(features: Anything, dim: int) -> None:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
+from spa_jax.alignment.checks import is_known
 from spa_jax.alignment.geometry import widen
 from spa_jax.dynamics.collapse_checks import (
     check_bias,
@@ -13,7 +14,6 @@ from spa_jax.dynamics.collapse_checks import (
     check_labels,
     check_mask,
     check_rows,
-    is_known,
 )
 from spa_jax.dynamics.collapse_rows import product
 from spa_jax.errors import InputError

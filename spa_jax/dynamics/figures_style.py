@@ -1,6 +1,6 @@
 """What the figures share: styles that stay apart in black and white, panels, saving as PNG and SVG.
 
-A figure is 7 inches wide, the text width of a page, with one size of type.
+A figure of a report is 7 inches wide, the text width of a page, with one size of type.
 """
 
 import math
@@ -26,7 +26,17 @@ _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
-RC: Any = {
+_LOOK: Any = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+LOOSE_RC: Any = _LOOK | {"font.size": 9}
+"""For figures of a width of their own, which stand in no report."""
+
+RC: Any = _LOOK | {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -34,15 +44,10 @@ RC: Any = {
     "ytick.labelsize": 8,
     "legend.fontsize": 8,
     "figure.titlesize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.linewidth": 0.6,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
     "grid.linewidth": 0.5,
-    "legend.frameon": False,
     # The same figure is the same file, whenever and wherever it is drawn.
     "svg.hashsalt": "spa_jax",
     "svg.fonttype": "path",

@@ -10,21 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from spa_jax.dynamics.figures_style import line_style
+from spa_jax.dynamics.figures_style import LOOSE_RC, line_style
 
 _PANELS = (
     ("mean_cosine", "mean cosine, EMA class means"),
     ("test_mean_cosine", "mean cosine, held-out class means"),
     ("test_accuracy", "test accuracy"),
 )
-_RC: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-}
 
 
 def plot_alignment_over_epochs(
@@ -37,7 +29,7 @@ def plot_alignment_over_epochs(
         band one standard deviation to each side. One name alone gets no legend.
       path: the PNG to write.
     """
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(LOOSE_RC):
         figure = Figure(figsize=(10, 3.2), layout="constrained")
         panels = figure.subplots(1, 3)
         panels[1].sharey(panels[0])  # the two cosines are there to be compared
@@ -70,7 +62,7 @@ def plot_cosine_by_class_size(
       path: the PNG to write.
     """
     counts = np.asarray(class_counts)
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(LOOSE_RC):
         figure = Figure(figsize=(5.2, 3.6), layout="constrained")
         axes = figure.subplots()
         axes.plot(counts, cosines, "o", color="#000000", label="EMA class means")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from spa_jax.dynamics.report_groups import Group, baseline_of, paired_runs, why_not_paired
-from spa_jax.dynamics.statistics import Columns, paired_differences, statistics
+from spa_jax.dynamics.statistics import IN_PERCENT, Columns, paired_differences, statistics
+from spa_jax.dynamics.table_text import Value, mean_text, number_text
 
 _ACCURACY: Columns = {
     "last": ("test_accuracy", "last"),
@@ -27,7 +28,7 @@ _DIFFERENCES: Columns = {
     "mean cosine": ("mean_cosine",),
     "held-out cosine": ("test_mean_cosine",),
 }
-_IN_PERCENT = {*_ACCURACY, "test accuracy", "few-shot accuracy"}
+_IN_PERCENT = IN_PERCENT | _ACCURACY.keys()
 _MOST_CLASSES = 20
 NOT_RECORDED = "command not recorded"
 _MINUS = "\u2212"
@@ -167,34 +168,30 @@ def mark_of(group: Group, groups: Sequence[Group]) -> str:
 
 def _statistics_row(group: Group, groups: Sequence[Group], columns: Columns) -> tuple[str, ...]:
     found = statistics([run.summary for run in group.runs], columns)
-    cells = (_mean_and_std(column, **values) for column, values in found.items())
+    cells = (_mean_and_std(column, value) for column, value in found.items())
     return f"{group.label}{mark_of(group, groups)}", str(len(group.runs)), *cells
 
 
-def _mean_and_std(column: str, mean: float | None, std: float | None) -> str:
-    if mean is None:
+def _mean_and_std(column: str, value: Value) -> str:
+    if value["mean"] is None:
         return _DASH
-    scale, digits = _format_of(column)
-    text = f"{scale * mean:.{digits}f}".replace("-", _MINUS)
-    return text if std is None else f"{text}{_FIXED}±{_FIXED}{scale * std:.{digits}f}"
+    return _typeset(mean_text(value, column in _IN_PERCENT)).replace(" ", _FIXED)
 
 
 def _interval(column: str, mean: float | None, half_width: float | None) -> str:
     if mean is None:
         return _DASH
-    scale, digits = _format_of(column)
     values = [mean] if half_width is None else [mean, mean - half_width, mean + half_width]
-    texts = [f"{scale * value:+.{digits}f}".replace("-", _MINUS) for value in values]
+    texts = [_typeset(number_text(value, column in _IN_PERCENT, sign="+")) for value in values]
     return texts[0] if half_width is None else f"{texts[0]} [{texts[1]},{_FIXED}{texts[2]}]"
 
 
-def _format_of(column: str) -> tuple[int, int]:
-    """What a value is multiplied by, and its decimals."""
-    return (100, 1) if column in _IN_PERCENT else (1, 3)
+def _typeset(text: str) -> str:
+    return text.replace("-", _MINUS)
 
 
 def _percent(value: float | None) -> str:
-    return _DASH if value is None else f"{100 * value:.1f}"
+    return _DASH if value is None else number_text(value, in_percent=True)
 
 
 def _same_classes(groups: Sequence[Group]) -> bool:

@@ -18,6 +18,9 @@ COLUMNS: Columns = {
 }
 """The columns of `python -m spa_jax.compare`."""
 
+IN_PERCENT = frozenset({"test accuracy", "few-shot accuracy"})
+"""Those of them that tables show in percent."""
+
 
 def column_value(summary: Mapping[str, Any], path: Sequence[str]) -> Any:
     """The number that stands at `path` in a run's summary; None if it does not exist.

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num, Shaped
 
+from spa_jax.alignment.checks import is_known
 from spa_jax.alignment.class_means import check_labels
 from spa_jax.alignment.geometry import widen
 from spa_jax.errors import InputError
@@ -278,11 +278,6 @@ def check_matrix(values: Shaped[Array | np.ndarray, "..."], name: str) -> None:
             f"{name} must be a floating matrix, one row an example, got shape {values.shape} and "
             f"dtype {values.dtype}."
         )
-
-
-def is_known(values: Shaped[Array | np.ndarray, "..."]) -> bool:
-    """Whether this process can read the values: not traced, and not spread over processes."""
-    return not isinstance(values, Tracer) and getattr(values, "is_fully_addressable", True)
 
 
 def check_counts(counts: Counts, quantity: str) -> None:

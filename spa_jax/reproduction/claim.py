@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from spa_jax.dynamics.table_text import difference_text
 from spa_jax.reproduction.cells import TABLE_METHODS, Cell
 from spa_jax.reproduction.plan import Records
 from spa_jax.reproduction.results_tables import (
-    difference_text,
     difference_to_none,
     groups_of,
     method_name,
@@ -53,7 +53,7 @@ def claim_sentences(table: str, records: Records, class_order: str, factor: floa
 
 def _own_pair(found: Mapping[Cell, Difference], seeds: Mapping[Cell, int]) -> str:
     parts = [
-        f"{difference_text(difference)} points with its {group.variant} strength "
+        f"{difference_text(difference['last'], True)} points with its {group.variant} strength "
         f"({seeds[group]} seeds)"
         for group, difference in found.items()
         if (group.method, group.spa_method) == ("glmc", "proj")
@@ -74,7 +74,7 @@ def _all_pairs(tuned: Mapping[Cell, Difference]) -> str:
         )
     )
     ends = [
-        f"{difference_text(tuned[group])} ({method_name(group)} with {spa_name(group)})"
+        f"{difference_text(last[group], True)} ({method_name(group)} with {spa_name(group)})"
         for group in (order[0], order[-1])
     ]
     return (

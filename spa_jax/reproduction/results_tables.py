@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from spa_jax.dynamics.statistics import paired_differences, statistics
+from spa_jax.dynamics.table_text import difference_text, markdown_rows, mean_text, number_text
 from spa_jax.reproduction.cells import TUNING, Cell, settings_name, tuning_cells
 from spa_jax.reproduction.plan import Records, TunedCells
 from spa_jax.reproduction.tables import find_table
@@ -61,10 +62,11 @@ def results_table(table: str, records: Records, wanted: Callable[[Cell], bool]) 
         else:
             columns = statistics([record["summary"] for record in found], _COLUMNS)
             row.append(f"{len(found)}" if len(found) == planned else f"{len(found)} of {planned}")
-            row += [cell_text(columns[name], "std", name in _ACCURACIES) for name in _COLUMNS]
-            row.append(difference_text(difference_to_none(found, records)))
+            row += [mean_text(columns[name], name in _ACCURACIES) for name in _COLUMNS]
+            difference = difference_to_none(found, records)
+            row.append("" if difference is None else difference_text(difference["last"], True))
         rows.append([*row, *[""] * (len(header) - len(row))])
-    return markdown(rows)
+    return markdown_rows(rows, text=(0, 1))
 
 
 def groups_of(
@@ -101,11 +103,11 @@ def published_table(table: str, records: Records) -> str:
         row += [f"{known.accuracy:g}", known.protocol, f"{len(found)} of {planned}"]
         if found:
             columns = statistics([record["summary"] for record in found], _COLUMNS)
-            row += [cell_text(columns[name], "std", True) for name in ("last", "best epoch")]
+            row += [mean_text(columns[name], True) for name in ("last", "best epoch")]
         else:
             row += [_why_not(table, group, diverged), ""]
         rows.append(row)
-    return markdown(rows)
+    return markdown_rows(rows, text=(0, 1))
 
 
 def methods_table(records: Records) -> str:
@@ -122,16 +124,14 @@ def methods_table(records: Records) -> str:
     for method, found in runs.items():
         of_method = statistics([record["summary"] for record in found], columns)
         row = [_NAMES[method], str(len(found))]
-        row += [cell_text(value, "std", True) for value in of_method.values()]
+        row += [mean_text(value, True) for value in of_method.values()]
         shared = [record for record in found if record["seed"] in baseline]
         if method != "cross_entropy" and shared:
             pairs = [baseline[record["seed"]] for record in shared]
             difference = paired_differences([r["summary"] for r in shared], pairs, columns)
-            row += [
-                cell_text(difference[name], "half_width", True, "+") for name in ("last", "few")
-            ]
+            row += [difference_text(difference[name], True) for name in ("last", "few")]
         rows.append([*row, *[""] * (len(rows[0]) - len(row))])
-    return markdown(rows)
+    return markdown_rows(rows, text=(0, 1))
 
 
 def tuning_table(table: str, records: Records, class_order: str, imbalance_factor: float) -> str:
@@ -149,7 +149,7 @@ def tuning_table(table: str, records: Records, class_order: str, imbalance_facto
     for (spa_method, strength), *cells in zip(strengths, *columns, strict=True):
         accuracies = [_validation(by_name.get(cell.name)) for cell in cells]
         rows.append([_NAMES[spa_method], f"`{strength}`", *accuracies])
-    return markdown(rows)
+    return markdown_rows(rows, text=(0, 1))
 
 
 def dry_run_table(records: Records) -> str:
@@ -169,7 +169,7 @@ def dry_run_table(records: Records) -> str:
             row.append(f"{losses[0]:.2f} to {losses[-1]:.2f}")
             row.append(f"{summary['wall_time_seconds'] / 60:.1f}")
         rows.append(row)
-    return markdown(rows)
+    return markdown_rows(rows, text=(0, 1))
 
 
 def _why_not(table: str, group: Cell, diverged: int) -> str:
@@ -258,32 +258,8 @@ def _place(record: Mapping[str, Any]) -> tuple[Any, ...]:
     return *(record[field] for field in fields), network, record["config"]["spa"]["means_from"]
 
 
-def difference_text(difference: Mapping[str, Mapping[str, float | None]] | None) -> str:
-    """Of the last accuracy, in points."""
-    return "" if difference is None else cell_text(difference["last"], "half_width", True, "+")
-
-
-def cell_text(
-    value: Mapping[str, float | None], spread: str, in_percent: bool, sign: str = ""
-) -> str:
-    """`mean ± spread`, accuracies in percent; a dash where there is no value."""
-    mean, width = value["mean"], value[spread]
-    if mean is None:
-        return "-"
-    scale, digits = (100, 1) if in_percent else (1, 3)
-    text = f"{scale * mean:{sign}.{digits}f}"
-    return text if width is None else f"{text} ± {scale * width:.{digits}f}"
-
-
 def _validation(record: Mapping[str, Any] | None) -> str:
     if record is None:
         return "not run"
     summary = record["summary"]
-    return f"{100 * summary['validation_accuracy']['last']:.1f}" if summary else "diverged"
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first row is the header and whose first two columns are text."""
-    header, *body = rows
-    lines = [header, ["---", "---"] + ["---:"] * (len(header) - 2), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return number_text(summary["validation_accuracy"]["last"], True) if summary else "diverged"

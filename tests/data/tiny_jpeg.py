@@ -1,4 +1,4 @@
-"""A folder of small JPEG files of many sizes and modes, smooth as photographs are."""
+"""Small JPEG files, smooth as photographs are: of many sizes and modes, and folders to train on."""
 
 import multiprocessing
 
@@ -44,3 +44,15 @@ def write_tiny_jpegs(folder):
         image = Image.fromarray(smooth_image(number, *image_size(number))).convert(mode)
         image.save(path, "JPEG", quality=90)
     return LabelledImages(WatchedFiles(folder, np.array(names)), labels, np.array(names))
+
+
+def write_photographs(folder):
+    """Writes `train`, with 20, 10 and 7 images of three classes, and `val`, with 4 of each."""
+    for part, sizes in (("train", (20, 10, 7)), ("val", (4, 4, 4))):
+        for label, size in enumerate(sizes):
+            place = folder / part / f"class_{label}"
+            place.mkdir(parents=True)
+            for number in range(size):
+                pixels = smooth_image(100 * label + number, 20 + number, 30 - number)
+                Image.fromarray(pixels).save(place / f"{part}_{number}.jpg", quality=90)
+    return folder

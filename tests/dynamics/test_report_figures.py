@@ -1,39 +1,20 @@
 """What the figures of a report show, read back from their lines, points and cells."""
 
-import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
 from spa_jax.dynamics import figures_style as style
-from spa_jax.dynamics.figures_classes import (
-    draw_angle_by_class_size,
-)
+from spa_jax.dynamics.figures_classes import draw_angle_by_class_size
 from spa_jax.dynamics.figures_epochs import draw_alignment, draw_collapse, draw_equinorm_equiangular
 from spa_jax.dynamics.figures_gram import draw_gram_matrices
 from spa_jax.dynamics.figures_sweep import draw_sweeps
 from spa_jax.dynamics.report_groups import find_sweeps, group_runs
 from spa_jax.dynamics.report_runs import read_run
-from tests.dynamics.report_runs import (
-    COLLAPSE,
-    lines_of,
-    one_group,
-    two_methods,
-    write_run,
-)
+from tests.dynamics.report_runs import COLLAPSE, lines_of, one_group, write_run
 
-
-@pytest.fixture(autouse=True)
-def figure_style():
-    with matplotlib.rc_context(style.RC):
-        yield
-
-
-@pytest.fixture(scope="module")
-def groups(tmp_path_factory):
-    """Two seeds without alignment and two with SpA-Reg."""
-    return two_methods(tmp_path_factory.mktemp("runs"))
+pytestmark = pytest.mark.usefixtures("figure_style")
 
 
 def test_alignment_shows_means_over_seeds_and_a_band_of_one_deviation(groups):

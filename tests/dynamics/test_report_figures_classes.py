@@ -2,13 +2,11 @@
 
 import itertools
 
-import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spa_jax.dynamics import figures_style as style
 from spa_jax.dynamics.figures_classes import (
     draw_angle_by_class_size,
     draw_train_against_held_out,
@@ -17,19 +15,9 @@ from spa_jax.dynamics.figures_classes import (
 from spa_jax.dynamics.figures_gram import block_cosines, draw_gram_matrices, mean_gram_matrices
 from spa_jax.dynamics.report_groups import group_runs
 from spa_jax.dynamics.report_runs import read_run
-from tests.dynamics.report_runs import lines_of, one_group, titles, two_methods, write_run
+from tests.dynamics.report_runs import lines_of, one_group, titles, write_run
 
-
-@pytest.fixture(autouse=True)
-def figure_style():
-    with matplotlib.rc_context(style.RC):
-        yield
-
-
-@pytest.fixture(scope="module")
-def groups(tmp_path_factory):
-    """Two seeds without alignment and two with SpA-Reg."""
-    return two_methods(tmp_path_factory.mktemp("runs"))
+pytestmark = pytest.mark.usefixtures("figure_style")
 
 
 def reference_angle(a, b):

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from spa_jax.alignment import ClassMeans
 from spa_jax.data.epoch_order import EpochOrder
@@ -21,7 +20,7 @@ from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.program import Program
 from spa_jax.training.state import TrainState
 from spa_jax.training.stream_feed import StreamFeed
-from tests.data.tiny_jpeg import smooth_image
+from tests.data.tiny_jpeg import write_photographs
 from tests.refusals import refusal
 from tests.training.small import small_config
 from tests.training.test_parallel import assert_close
@@ -332,16 +331,7 @@ def test_draws_belong_to_the_seed_and_the_epoch(digits, resident_epochs):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """`train` and `val` folders of three classes of photographs, long-tailed."""
-    root = tmp_path_factory.mktemp("photographs")
-    for part, sizes in (("train", (20, 10, 7)), ("val", (4, 4, 4))):
-        for label, size in enumerate(sizes):
-            place = root / part / f"class_{label}"
-            place.mkdir(parents=True)
-            for number in range(size):
-                pixels = smooth_image(100 * label + number, 20 + number, 30 - number)
-                Image.fromarray(pixels).save(place / f"{part}_{number}.jpg", quality=90)
-    return root
+    return write_photographs(tmp_path_factory.mktemp("photographs"))
 
 
 def stream_config(folder, **changes):

@@ -7,13 +7,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.training.build import load_data
 from spa_jax.training.loop import run
 from spa_jax.training.program import Program
-from tests.data.tiny_jpeg import smooth_image
+from tests.data.tiny_jpeg import write_photographs
 from tests.refusals import refusal
 from tests.training.small import small_config
 from tests.training.test_parallel import assert_close
@@ -59,16 +58,7 @@ def stream_config(folder, **changes):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """`train` and `val` folders of three classes, long-tailed."""
-    root = tmp_path_factory.mktemp("photographs")
-    for part, sizes in (("train", (20, 10, 7)), ("val", (4, 4, 4))):
-        for label, size in enumerate(sizes):
-            place = root / part / f"class_{label}"
-            place.mkdir(parents=True)
-            for number in range(size):
-                pixels = smooth_image(100 * label + number, 20 + number, 30 - number)
-                Image.fromarray(pixels).save(place / f"{part}_{number}.jpg", quality=90)
-    return root
+    return write_photographs(tmp_path_factory.mktemp("photographs"))
 
 
 def states_of(program, config, steps):
