@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from spa_jax.dynamics.table_text import markdown_rows
+from spa_jax.dynamics.table_text import difference_text, markdown_rows
 
 
 def input_share_table(record: dict[str, Any]) -> str:
@@ -50,7 +50,7 @@ def sweep_table(record: dict[str, Any]) -> str:
         mean = 100 * sum(way["accuracies"]) / runs
         times = [f"{way['seconds']:.0f}", f"{way['processor_seconds']:.0f}"]
         rows.append([name, *times, f"{mean:.2f}"])
-    change = record["differences"]["test accuracy"]
+    change = difference_text(record["differences"]["test accuracy"], in_percent=True, digits=2)
     apart = ", ".join(
         f"{row['difference']:.0e} after {row['steps']} steps in {row['type']}"
         for row in record["agreement"]
@@ -60,11 +60,10 @@ def sweep_table(record: dict[str, Any]) -> str:
         f"{len(values)} values of {field}" for field, values in record["axes"].items()
     )
     text = (
-        f"Together minus one after another, run by run: {100 * change['mean']:+.2f} ± "
-        f"{100 * change['half_width']:.2f} points of accuracy (half the 95% interval). Largest "
-        f"difference of a parameter: {apart}. {config['data']['name']}, {grid} x "
-        f"{len(record['seeds'])} seeds, {config['epochs']} epochs, times with compilation; jax "
-        f"{record['jax']}, {machine['cpu_count']} CPU cores, {machine['platform']}, load "
-        f"{machine['load']:.0f}; {record['date']}."
+        f"Together minus one after another, run by run: {change} points of accuracy (half the 95% "
+        f"interval). Largest difference of a parameter: {apart}. {config['data']['name']}, "
+        f"{grid} x {len(record['seeds'])} seeds, {config['epochs']} epochs, times with "
+        f"compilation; jax {record['jax']}, {machine['cpu_count']} CPU cores, "
+        f"{machine['platform']}, load {machine['load']:.0f}; {record['date']}."
     )
     return f"{markdown_rows(rows)}\n\n{text}\n"

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from spa_jax.alignment import unit_rows
-from spa_jax.alignment.classifier import as_rows, find_kernels, path_names
+from spa_jax.alignment.classifier import as_rows, find_kernels
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.dynamics.collapse import NCState, metrics, nc4_agreement
 from spa_jax.longtail.method import Method
@@ -130,10 +130,12 @@ def tested_classifier(
     variables: PyTree, method: Method
 ) -> tuple[Float[Array, "C D"], Float[Array, " C"]]:
     """Weights and bias of the classifier that is used at test; a cosine head's weights are unit."""
-    weights = kernel_rows(variables, method.tested)
+    (position,) = find_kernels(variables, method.tested)
+    (*places, _), kernel = jax.tree_util.tree_leaves_with_path(variables)[position]
+    weights = as_rows(kernel, first=False)
     if method.head == "cosine":
         weights = unit_rows(weights)
-    (position,) = find_kernels(variables, method.tested)
-    leaves = {path_names(path)[0]: x for path, x in jax.tree_util.tree_leaves_with_path(variables)}
-    bias_name = [*leaves][position].removesuffix("kernel") + "bias"
-    return weights, leaves.get(bias_name, jnp.zeros(len(weights)))
+    layer = variables
+    for place in places:
+        layer = layer[place.key]
+    return weights, layer.get("bias", jnp.zeros(len(weights)))
