@@ -16,7 +16,7 @@ ARROWS = {
     "data": {"alignment", "errors"},
     "models": {"alignment", "errors"},
     "training": {"alignment", "dynamics", "data", "models", "longtail", "errors", "files"},
-    "reproduction": {"dynamics", "training", "errors"},
+    "reproduction": {"dynamics", "training", "errors", "files"},
 }
 ALIGNMENT_MAY_IMPORT = {"jax", "optax", "jaxtyping", "numpy", "spa_jax"}
 
