@@ -151,6 +151,8 @@ def with_settings(config: Config, cell: Cell) -> Config:
         "method.name": cell.method,
         "spa.method": cell.spa_method,
         "seed": cell.seed,
+        # Recipes without a forward of unmixed images get it where SpA reads its class means.
+        **({} if cell.spa_method == "none" else {"spa.means_from": "auto"}),
         **dict(settings),
     }
     for field, value in fields.items():

@@ -67,8 +67,6 @@ def _config(name: str, cell: Cell) -> Config:
     # SpA's recipe brings the strengths of its code, which only the cells "released" train with.
     unset = default_config().spa
     config.spa.gamma, config.spa.radial = unset.gamma, unset.radial
-    if cell.spa_method != "none":
-        config.spa.means_from = "auto"
     return with_settings(config, cell)
 
 

@@ -141,7 +141,7 @@ class _Driver:
         if not ready or self._is_over() or self._begun >= most:
             return False
         chunk = self._begun_together(ready, records)
-        group = chunk or self._group({cell: self._member(cell) for cell in ready}, most)
+        group = chunk or self._group(ready, most)
         self._say(f"{', '.join(cell.name for cell in group)}: {len(open_cells)} open")
         began, new = time.monotonic(), sum(not member.is_done for member in group.values())
         try:
@@ -184,14 +184,15 @@ class _Driver:
                 return {by_name[member.name]: member for member in chunk.members}
         return {}
 
-    def _group(self, members: dict[Cell, Member], most: float) -> dict[Cell, Member]:
+    def _group(self, ready: list[Cell], most: float) -> dict[Cell, Member]:
         """The first run, and those that are trained with it."""
-        (first, member), *others = members.items()
+        first, *others = ready
+        member = self._member(first)
         if not self._together or _was_begun(member):
             return {first: member}
         fitting = {
             cell: other
-            for cell, other in others
+            for cell, other in ((cell, self._member(cell)) for cell in others)
             if not compiled_differences(member.config, other.config) and not _was_begun(other)
         }
         group = [(first, member), *fitting.items()]

@@ -39,8 +39,6 @@ def _config(cell: Cell) -> Config:
         config.method.drw_epoch = 70
     if cell.network:
         config.model.name = cell.network
-    if cell.spa_method != "none":
-        config.spa.means_from = "auto"
     return with_settings(config, cell)
 
 

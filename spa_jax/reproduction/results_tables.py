@@ -116,7 +116,7 @@ def methods_table(records: Records) -> str:
     for record in records:
         place = (record["imbalance_factor"], record["class_order"])
         wanted = place == (100, "reversed") and record["seed"] < 3
-        if is_plain(record) and wanted and record["summary"]:
+        if _is_plain(record) and wanted and record["summary"]:
             runs.setdefault(record["method"], []).append(record)
     columns = {name: _ACCURACIES[name] for name in ("last", "many", "medium", "few")}
     rows = [["method", "seeds", *columns, "last, minus cross-entropy", "few, minus cross-entropy"]]
@@ -242,7 +242,7 @@ def difference_to_none(
     return paired_differences([run["summary"] for run in shared], pairs, _COLUMNS)
 
 
-def is_plain(record: Mapping[str, Any]) -> bool:
+def _is_plain(record: Mapping[str, Any]) -> bool:
     """Whether it is a final run of a method as it is, without SpA."""
     plain = record["spa_method"] == "none" and not record["variant"]
     return plain and record["stage"] == "final"
