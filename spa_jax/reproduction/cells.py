@@ -84,8 +84,15 @@ ABLATION: Mapping[str, Settings] = {
     "head-both": (("spa.classifier", "fc/kernel,fc_cb/kernel"),),
     "uncentred": (("spa.center", False),),
     "means-of-mixed": (("spa.means_from", "training"),),
+    "released-schedule": (
+        ("optimizer.schedule", "spa_released"),
+        ("optimizer.warmup_epochs", 0.0),
+    ),
 }
 """In what the paper's text and the released code differ, one at a time, for GLMC with Proj."""
+
+PLAIN_ABLATION = ("means-of-mixed", "released-schedule")
+"""Those that change GLMC without SpA as well."""
 
 CLEAN_FORWARD: Mapping[str, Any] = {
     "variant": "clean-forward",

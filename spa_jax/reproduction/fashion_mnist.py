@@ -7,6 +7,7 @@ from spa_jax.reproduction.cells import (
     ABLATION,
     GAMMAS,
     IMBALANCE_FACTORS,
+    PLAIN_ABLATION,
     TABLE_METHODS,
     Cell,
     Settings,
@@ -63,8 +64,9 @@ def _ablations(tuned: TunedCells) -> list[Cell]:
             cell = tuned.cell("glmc", "proj", seed, stage="ablation", variant=variant)
             both = None if cell.settings is None else (*cell.settings, *settings)
             cells.append(dataclasses.replace(cell, settings=both))
-    name = "means-of-mixed"
-    cells += tuned.plain(("glmc",), _FEW, stage="ablation", variant=name, settings=ABLATION[name])
+    for name in PLAIN_ABLATION:
+        changes = {"stage": "ablation", "variant": name, "settings": ABLATION[name]}
+        cells += tuned.plain(("glmc",), _FEW, **changes)
     for gamma in GAMMAS:
         settings = (("spa.gamma", gamma),)
         changes = {"stage": "ablation", "variant": f"gamma={gamma}", "settings": settings}

@@ -61,9 +61,13 @@ def differences_figure(records: Records) -> Figure | None:
 
 def gamma_figure(records: Records) -> Figure | None:
     """GLMC with Proj on Fashion-MNIST-LT over gamma; None before a value has two seeds."""
-    wanted = {f"gamma={gamma}": gamma for gamma in GAMMAS}
-    found = _differences("fashion_mnist", records, lambda cell: cell.variant in wanted)
-    return _strength_figure({wanted[c.variant]: d for c, d in found.items()}, "gamma", log=False)
+    gammas = {f"gamma={gamma}": gamma for gamma in GAMMAS}
+
+    def wanted(cell: Cell) -> bool:
+        return cell.stage == "ablation" and cell.variant in gammas
+
+    found = _differences("fashion_mnist", records, wanted)
+    return _strength_figure({gammas[c.variant]: d for c, d in found.items()}, "gamma", log=False)
 
 
 def imbalance_figure(records: Records) -> Figure | None:

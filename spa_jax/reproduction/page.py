@@ -4,15 +4,18 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from spa_jax.reproduction.cells import Cell
-from spa_jax.reproduction.claim import claim_sentences
+from spa_jax.reproduction.claim import changes_sentences, claim_sentences
 from spa_jax.reproduction.plan import Records
 from spa_jax.reproduction.results_tables import (
     dry_run_table,
+    method_name,
     methods_table,
     origin,
     published_table,
     results_table,
+    spa_name,
     tuning_table,
+    variant_name,
 )
 
 Section = Callable[[Records], str]
@@ -34,6 +37,10 @@ def _results(table: str, wanted: Callable[[Cell], bool]) -> Section:
     return lambda records: results_table(table, records, wanted)
 
 
+def _changes(table: str, wanted: Callable[[Cell], bool], name: Callable[[Cell], str]) -> Section:
+    return lambda records: changes_sentences(table, records, wanted, name)
+
+
 def _tuning(table: str, order: str) -> Section:
     return lambda records: tuning_table(table, records, order, 100.0)
 
@@ -53,8 +60,31 @@ def _cifar(table: str) -> dict[str, Section]:
     }
 
 
+def _pair_name(cell: Cell) -> str:
+    return f"{method_name(cell)} with {spa_name(cell)}"
+
+
+def _factor_name(cell: Cell) -> str:
+    return f"imbalance factor {cell.imbalance_factor:g}"
+
+
+def _of_gamma(cell: Cell) -> bool:
+    return cell.stage == "ablation" and cell.variant.startswith("gamma=")
+
+
+def _of_ablation(cell: Cell) -> bool:
+    return cell.stage == "ablation" and not _of_gamma(cell)
+
+
+def _of_imbalance(cell: Cell) -> bool:
+    """GLMC without SpA and with tuned Proj, at every imbalance factor."""
+    own = cell.method == "glmc" and cell.stage == "final" and cell.class_order == "reversed"
+    return own and (cell.spa_method, cell.variant) in (("none", ""), ("proj", "tuned"))
+
+
 _FASHION = "fashion_mnist"
-_OTHERS = (10.0, 20.0, 50.0, 500.0)
+_IF200 = _of("final", (200.0,), "reversed")
+_LABEL = _of("final", (100.0,), "label")
 
 SECTIONS: Mapping[str, Section] = MappingProxyType(
     {
@@ -63,10 +93,16 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
         f"{_FASHION}/claim": lambda records: claim_sentences(_FASHION, records, "reversed", 100.0),
         f"{_FASHION}/tuning": _tuning(_FASHION, "reversed"),
         f"{_FASHION}/if100": _results(_FASHION, _of("final", (100.0,), "reversed")),
-        f"{_FASHION}/if200": _results(_FASHION, _of("final", (200.0,), "reversed")),
-        f"{_FASHION}/ablation": _results(_FASHION, _of("ablation", (100.0,), "reversed")),
-        f"{_FASHION}/imbalance": _results(_FASHION, _of("final", _OTHERS, "reversed", "glmc")),
-        f"{_FASHION}/label": _results(_FASHION, _of("final", (100.0,), "label")),
+        f"{_FASHION}/if200": _results(_FASHION, _IF200),
+        f"{_FASHION}/if200_changes": _changes(_FASHION, _IF200, _pair_name),
+        f"{_FASHION}/imbalance": _results(_FASHION, _of_imbalance),
+        f"{_FASHION}/imbalance_changes": _changes(_FASHION, _of_imbalance, _factor_name),
+        f"{_FASHION}/ablation": _results(_FASHION, _of_ablation),
+        f"{_FASHION}/ablation_changes": _changes(_FASHION, _of_ablation, variant_name),
+        f"{_FASHION}/gamma": _results(_FASHION, _of_gamma),
+        f"{_FASHION}/gamma_changes": _changes(_FASHION, _of_gamma, variant_name),
+        f"{_FASHION}/label": _results(_FASHION, _LABEL),
+        f"{_FASHION}/label_changes": _changes(_FASHION, _LABEL, _pair_name),
         **_cifar("cifar10"),
         **_cifar("cifar100"),
         "imagenet/origin": origin,

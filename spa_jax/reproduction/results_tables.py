@@ -42,6 +42,8 @@ _NETWORKS = MappingProxyType({"resnet50": "ResNet-50"})
 def results_table(table: str, records: Records, wanted: Callable[[Cell], bool]) -> str:
     """A row for each group of runs that differ in the seed, next to its difference to no SpA.
 
+    Rows come in the order of their imbalance factor and worth.
+
     Args:
       table: a name in :data:`spa_jax.reproduction.tables.TABLES`.
       records: its records so far.
@@ -55,7 +57,8 @@ def results_table(table: str, records: Records, wanted: Callable[[Cell], bool]) 
     groups = groups_of(table, records, wanted)
     header = ["method", "SpA", "IF", "seeds", *_COLUMNS, "last, minus none"]
     rows = [header]
-    for group, (found, diverged, planned) in groups.items():
+    by_factor = sorted(groups.items(), key=lambda item: item[0].imbalance_factor)
+    for group, (found, diverged, planned) in by_factor:
         row = [method_name(group), variant_name(group), f"{group.imbalance_factor:g}"]
         if not found:
             row += [f"0 of {planned}", _why_not(table, group, diverged)]
@@ -224,8 +227,9 @@ def difference_to_none(
 ) -> Mapping[str, Mapping[str, float | None]] | None:
     """Last accuracy and cosines minus those of the same method without SpA, seed by seed.
 
-    Without SpA, but with class means of the same images: GLMC's forward of unmixed ones changes a
-    run by itself. None if the runs are without SpA, or share no seed with such runs.
+    Without SpA, but with the same optimiser and class means of the same images: GLMC's forward of
+    unmixed ones changes a run by itself. None if the runs are without SpA, or share no seed with
+    such runs.
     """
     first = runs[0]
     if first["spa_method"] == "none":
@@ -255,7 +259,9 @@ def _is_baseline(record: Mapping[str, Any]) -> bool:
 def _place(record: Mapping[str, Any]) -> tuple[Any, ...]:
     fields = ("class_order", "method", "imbalance_factor")
     network = record.get("network", "")  # a record of a table with one network does not name it
-    return *(record[field] for field in fields), network, record["config"]["spa"]["means_from"]
+    config = record["config"]
+    trained = config["optimizer"], config["spa"]["means_from"]
+    return *(record[field] for field in fields), network, *trained
 
 
 def _validation(record: Mapping[str, Any] | None) -> str:

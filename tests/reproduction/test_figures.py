@@ -14,7 +14,7 @@ from spa_jax.reproduction.figures import (
     imbalance_figure,
 )
 from spa_jax.reproduction.tables import TABLES
-from tests.reproduction.test_tables import record_of
+from tests.reproduction.made_records import record_of
 
 CELLS = TABLES["fashion_mnist"].cells([])
 

@@ -1,0 +1,19 @@
+"""Records as the page reads them, for tests."""
+
+
+def record_of(cell, last, validation=None):
+    """What the page reads of a record."""
+    groups = {"many": 0.9, "medium": None, "few": last / 2}
+    return {
+        "cell": cell.name,
+        **{name: getattr(cell, name) for name in ("stage", "method", "spa_method", "variant")},
+        **{name: getattr(cell, name) for name in ("imbalance_factor", "seed", "class_order")},
+        "config": {"spa": {"means_from": "auto"}, "optimizer": {"schedule": "cosine"}},
+        "summary": {
+            "test_accuracy": {"last": last, "best": last + 0.01},
+            "validation_accuracy": None if validation is None else {"last": validation},
+            "shot_groups": groups,
+            "mean_cosine": 0.5,
+            "test_mean_cosine": 0.25,
+        },
+    }
