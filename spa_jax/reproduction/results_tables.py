@@ -227,7 +227,7 @@ def difference_to_none(
 ) -> Mapping[str, Mapping[str, float | None]] | None:
     """Last accuracy and cosines minus those of the same method without SpA, seed by seed.
 
-    Without SpA, but with the same optimiser and class means of the same images: GLMC's forward of
+    Without SpA, but with the same schedule and class means of the same images: GLMC's forward of
     unmixed ones changes a run by itself. None if the runs are without SpA, or share no seed with
     such runs.
     """
@@ -260,7 +260,7 @@ def _place(record: Mapping[str, Any]) -> tuple[Any, ...]:
     fields = ("class_order", "method", "imbalance_factor")
     network = record.get("network", "")  # a record of a table with one network does not name it
     config = record["config"]
-    trained = config["optimizer"], config["spa"]["means_from"]
+    trained = config["optimizer"]["schedule"], config["spa"]["means_from"]
     return *(record[field] for field in fields), network, *trained
 
 

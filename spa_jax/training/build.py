@@ -14,9 +14,11 @@ from spa_jax.errors import InputError
 from spa_jax.longtail.method import Method
 from spa_jax.models.cifar_resnet import CifarResNet
 from spa_jax.models.classifier import Classifier
+from spa_jax.models.convnext import STAGES, ConvNeXt, Stages
 from spa_jax.models.heads import CosineHead, EtfHead, GlmcHeads, LinearHead
 from spa_jax.models.imagenet_resnet import ImageNetResNet
 from spa_jax.models.small_resnet import SmallResNet
+from spa_jax.models.vision_transformer import SIZES, Size, VisionTransformer
 from spa_jax.training.config import Config, default_config
 from spa_jax.training.devices import Layout
 from spa_jax.training.feeds import DEVICE_BYTES, Feed, ResidentFeed
@@ -78,23 +80,29 @@ def build_model(
     config: Config, method: Method, num_classes: int, axis_name: str | None
 ) -> Classifier:
     """The network that `config.model` describes, with the method's head."""
-    model = config.model
-    norm_axis = axis_name if model.batch_norm == "global" else None
-    dtype = jnp.dtype(model.dtype)
+    norm_axis = axis_name if config.model.batch_norm == "global" else None
     head = _build_head(config, method, num_classes, norm_axis)
-    backbone: Any
-    if model.name == "small":
-        backbone = SmallResNet(
-            widths=tuple(model.widths),
-            blocks=model.blocks,
-            stem_stride=model.stem_stride,
-            axis_name=norm_axis,
-        )
-    elif model.name == "cifar_resnet":
-        backbone = CifarResNet(model.depth, model.width_factor, axis_name=norm_axis, dtype=dtype)
-    else:
-        backbone = ImageNetResNet(model.name, axis_name=norm_axis, dtype=dtype)
-    return Classifier(backbone, head)
+    return Classifier(_build_backbone(config, norm_axis), head)
+
+
+def _build_backbone(config: Config, norm_axis: str | None) -> Any:
+    model = config.model
+    name, dtype, widths = model.name, jnp.dtype(model.dtype), tuple(model.widths)
+    if name == "small":
+        return SmallResNet(widths, model.blocks, model.stem_stride, axis_name=norm_axis)
+    if name == "vit":
+        size = Size(model.stem_stride, widths[-1], model.blocks, model.heads)
+        return VisionTransformer(size, dtype=dtype)
+    if name == "convnext":
+        stages = Stages(model.stem_stride, widths, (model.blocks,) * len(widths))
+        return ConvNeXt(stages, scale_init=1.0, dtype=dtype)
+    if name in SIZES:
+        return VisionTransformer(SIZES[name], dtype=dtype)
+    if name in STAGES:
+        return ConvNeXt(STAGES[name], dtype=dtype)
+    if name == "cifar_resnet":
+        return CifarResNet(model.depth, model.width_factor, axis_name=norm_axis, dtype=dtype)
+    return ImageNetResNet(name, axis_name=norm_axis, dtype=dtype)
 
 
 def _build_head(config: Config, method: Method, num_classes: int, norm_axis: str | None) -> Any:

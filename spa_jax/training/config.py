@@ -57,10 +57,11 @@ def default_config() -> Config:
                 "blur": 0.0,  # probability
             },
             "model": {
-                "name": "small",  # small | cifar_resnet | resnet18, 34, 50, 101 | resnext50_32x4d
-                "widths": (16, 32),  # small
-                "blocks": 1,  # small
-                "stem_stride": 1,  # small
+                "name": "small",  # see spa_jax.training.config_limits.BACKBONES
+                "widths": (16, 32),  # small, convnext: of each stage; vit: one
+                "blocks": 1,  # small, convnext: in each stage; vit: layers
+                "stem_stride": 1,  # small; vit, convnext: side of a patch
+                "heads": 4,  # vit: of attention
                 "depth": 32,  # cifar_resnet: 20, 32, 44 or 56
                 "width_factor": 1,  # cifar_resnet
                 "dtype": "float32",  # of the computation: float32 | bfloat16
@@ -161,6 +162,11 @@ def check_config(config: Config) -> None:
     widths = config.model.widths
     if not widths or not all(type(width) is int and width > 0 for width in widths):
         raise InputError(f"config.model.widths must be positive integers, got {tuple(widths)}.")
+    if config.model.name == "vit" and len(widths) != 1:
+        raise InputError(
+            f"config.model.name=vit has tokens of one width, got config.model.widths="
+            f"{tuple(widths)}: pass --config.model.widths='(WIDTH,)'."
+        )
 
 
 def field_value(config: Config, field: str) -> Any:

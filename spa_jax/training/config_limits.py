@@ -7,13 +7,15 @@ from spa_jax.data.selection import PROTOCOLS
 from spa_jax.data.shot_groups import SHOT_GROUP_RULES
 from spa_jax.data.splits import NATURAL
 from spa_jax.longtail.registry import METHODS
+from spa_jax.models.convnext import STAGES
 from spa_jax.models.imagenet_resnet import ARCHITECTURES
+from spa_jax.models.vision_transformer import SIZES
 
 SPA_METHODS = ("none", "reg", "slerp", "proj")
 PARALLEL_MODES = ("jit", "pmap", "shard_map")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "steps", "spa_released")
-BACKBONES = ("small", "cifar_resnet", *ARCHITECTURES)
+BACKBONES = ("small", "vit", "convnext", "cifar_resnet", *ARCHITECTURES, *SIZES, *STAGES)
 FEEDS = ("auto", "device", "stream")
 MIXES = ("none", "mixup", "cutmix")
 
@@ -66,6 +68,7 @@ RANGES = (
     ("loader.workers", 0, 1e3),
     ("model.blocks", 1, 1e3),
     ("model.stem_stride", 1, 1e3),
+    ("model.heads", 1, 1e3),
     ("method.tau", 0, 1e3),
     ("method.ldam_margin", 0, 1e3),
     ("method.ldam_scale", 1e-3, 1e6),

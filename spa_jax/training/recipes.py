@@ -114,5 +114,20 @@ def imagenet_lt_recipe(config: Config, epochs: int) -> None:
         config.method.glmc_similarity_weight = 10.0
 
 
+def adamw_recipe(config: Config) -> None:
+    """What networks without batch normalisation are usually trained with.
+
+    AdamW with rate 1e-3 and decay 0.05, after a warm-up over a tenth of the epochs.
+
+    Reference:
+      Touvron et al., "Training data-efficient image transformers and distillation through
+      attention", ICML 2021. Liu et al., "A ConvNet for the 2020s", CVPR 2022.
+    """
+    optimizer = config.optimizer
+    optimizer.name = "adamw"
+    optimizer.learning_rate, optimizer.weight_decay = 1e-3, 0.05
+    optimizer.warmup_epochs = config.epochs / 10
+
+
 CIFAR_RECIPES = {"standard": standard_recipe, "glmc": glmc_recipe, "spa": spa_recipe}
 """The recipes for CIFAR by name."""

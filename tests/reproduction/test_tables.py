@@ -119,7 +119,7 @@ def test_every_run_with_spa_has_a_baseline_that_is_trained_alike(table):
 
     def place(cell):
         config = plan.config(cell)
-        trained = config.optimizer.to_json(), config.spa.means_from, config.epochs
+        trained = config.optimizer.schedule, config.spa.means_from
         return cell.method, cell.network, cell.class_order, cell.imbalance_factor, *trained
 
     groups = {c.group: c for c in plan.cells([]) if c.stage != "tune"}.values()

@@ -213,6 +213,7 @@ RANGES = {
     "model.width_factor": ((0,), (1,)),
     "loader.workers": ((-1,), (0,)),
     "model.stem_stride": ((0,), (1,)),
+    "model.heads": ((0,), (1,)),
     "method.tau": ((-0.1,), (0,)),
     "method.ldam_margin": ((-0.1,), (0,)),
     "method.ldam_scale": ((0.0,), (0.001,)),
@@ -262,6 +263,13 @@ def test_no_number_may_be_huge_infinite_or_nan(field):
 def test_widths_must_be_positive_integers(widths):
     message = refusal(check_config, with_value("model.widths", widths))
     assert "config.model.widths must be positive integers" in message
+
+
+def test_a_vision_transformer_has_one_width():
+    config = with_value("model.name", "vit")
+    assert "tokens of one width, got config.model.widths=(16, 32)" in refusal(check_config, config)
+    config.model.widths = (32,)
+    check_config(config)
 
 
 @pytest.mark.parametrize("path", CONFIG_FILES, ids=lambda path: path.stem)

@@ -30,6 +30,8 @@ CLASS_COUNTS = np.array([110, 78, 56, 40, 29, 20, 14, 10, 7, 5], np.float32)
 
 BACKBONES = {
     "small": {"model__widths": (12,)},
+    "vit": {"model__widths": (12,), "model__stem_stride": 4},
+    "convnext": {"model__widths": (12,), "model__stem_stride": 2},
     "cifar_resnet": {"model__depth": 20},
     "resnet18": {},
     "resnext50_32x4d": {},
@@ -177,6 +179,8 @@ def assert_every_variant_trains(backbone, method):
     "backbone",
     [
         "small",
+        "vit",
+        "convnext",
         "cifar_resnet",
         "resnet18",
         pytest.param("resnext50_32x4d", marks=pytest.mark.slow),

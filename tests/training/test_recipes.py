@@ -271,6 +271,8 @@ def test_the_network_of_a_recipe_has_the_published_size(file, argument, classes,
 # Files and what may follow their colon, besides the imbalance factors and recipes above.
 ARGUMENTS = [
     ("digits_lt", None),
+    ("digits_lt", "model=vit"),
+    ("digits_lt", "model=convnext"),
     ("digits_balanced", None),
     ("inaturalist2018", None),
     ("cifar10_lt", ""),
@@ -279,6 +281,7 @@ ARGUMENTS = [
     ("cifar100_lt", ""),
     ("fashion_mnist_lt", ""),
     ("fashion_mnist_lt", "class_order=reversed"),
+    ("fashion_mnist_lt", "imbalance_factor=50,model=vit"),
     *(("fashion_mnist_lt", f"imbalance_factor={factor:g}") for factor in IMBALANCE_FACTORS),
     ("imagenet_lt", ""),
 ]
@@ -294,7 +297,9 @@ def test_every_configuration_file_builds_with_each_argument(file, argument):
     config = config_of(file, argument)
     for part in filter(None, (argument or "").split(",")):
         name, _, value = part.partition("=")
-        if name != "recipe":
+        if name == "model":
+            assert config.model.name == value
+        elif name != "recipe":
             assert config.data[name] == type(DEFAULTS[f"data.{name}"])(value)
 
 
@@ -302,7 +307,8 @@ def test_a_file_without_an_argument_takes_the_first_that_it_names():
     for file, argument in (
         ("cifar10_lt", "imbalance_factor=100,recipe=standard"),
         ("cifar100_lt", "imbalance_factor=100,recipe=standard"),
-        ("fashion_mnist_lt", "imbalance_factor=100,class_order=label"),
+        ("fashion_mnist_lt", "imbalance_factor=100,class_order=label,model=small"),
+        ("digits_lt", "model=small"),
         ("imagenet_lt", "epochs=90"),
     ):
         assert config_of(file, "").to_dict() == config_of(file, argument).to_dict()
@@ -316,6 +322,8 @@ def test_a_file_without_an_argument_takes_the_first_that_it_names():
         ("cifar10_lt", "recipes=glmc", ("imbalance_factor=VALUE, recipe=VALUE", "'recipes=glmc'")),
         ("cifar10_lt", "glmc", ("recipe=VALUE", "'glmc'")),
         ("cifar100_lt", "imbalance_factor=many", ("imbalance_factor", "'many'")),
+        ("digits_lt", "model=resnet18", ("small, vit or convnext", "'resnet18'")),
+        ("fashion_mnist_lt", "model=convnext", ("small or vit", "'convnext'")),
         ("fashion_mnist_lt", "class_order=backwards", ("label, reversed", "'backwards'")),
         ("imagenet_lt", "epochs=100", ("90, 135 or 180 epochs", "got 100")),
         ("imagenet_lt", "epochs=long", ("epochs must be like 90", "'long'")),
