@@ -123,11 +123,16 @@ def _spread(found: Mapping[Cell, Difference], name: Callable[[Cell], str]) -> st
 
 
 def _alignment(found: Mapping[Cell, Difference]) -> str:
-    cosines = [difference[_COSINE] for difference in found.values()]
+    """Of the rows that act on the classifier whose cosine the baseline has."""
+    cosines = [difference[_COSINE] for difference in found.values() if _COSINE in difference]
     higher = sum(value["mean"] - value["half_width"] > 0 for value in cosines)
     means = [value["mean"] for value in cosines]
+    rows = (
+        "the same rows"
+        if len(cosines) == len(found)
+        else f"the {len(cosines)} rows that act on the baseline's classifier"
+    )
     return (
         f"The mean cosine of weights and class means of test features changes by {min(means):+.2f} "
-        f"to {max(means):+.2f} over the same rows, and rises by more than its interval in "
-        f"{higher} of them."
+        f"to {max(means):+.2f} over {rows}, and rises by more than its interval in {higher} of them."
     )

@@ -228,7 +228,8 @@ def difference_to_none(
     """Last accuracy and cosines minus those of the same method without SpA, seed by seed.
 
     Without SpA, but with the same schedule and class means of the same images: GLMC's forward of
-    unmixed ones changes a run by itself. None if the runs are without SpA, or share no seed with
+    unmixed ones changes a run by itself. Cosines are left out where SpA acts on other weights than
+    those whose cosines the baseline has. None if the runs are without SpA, or share no seed with
     such runs.
     """
     first = runs[0]
@@ -243,7 +244,8 @@ def difference_to_none(
     if not shared:
         return None
     pairs = [baseline[run["seed"]] for run in shared]
-    return paired_differences([run["summary"] for run in shared], pairs, _COLUMNS)
+    columns = _COLUMNS if first["config"]["spa"]["classifier"] == "auto" else _ACCURACIES
+    return paired_differences([run["summary"] for run in shared], pairs, columns)
 
 
 def _is_plain(record: Mapping[str, Any]) -> bool:

@@ -8,7 +8,10 @@ def record_of(cell, last, validation=None):
         "cell": cell.name,
         **{name: getattr(cell, name) for name in ("stage", "method", "spa_method", "variant")},
         **{name: getattr(cell, name) for name in ("imbalance_factor", "seed", "class_order")},
-        "config": {"spa": {"means_from": "auto"}, "optimizer": {"schedule": "cosine"}},
+        "config": {
+            "spa": {"means_from": "auto", "classifier": "auto"},
+            "optimizer": {"schedule": "cosine"},
+        },
         "summary": {
             "test_accuracy": {"last": last, "best": last + 0.01},
             "validation_accuracy": None if validation is None else {"last": validation},

@@ -102,7 +102,12 @@ def test_glmcs_variants_are_compared_with_a_baseline_that_is_trained_alike():
     }
     records = [
         record_of(cells[f"{name}-seed{seed}"], last + seed / 1000)
-        | {"config": {"spa": {"means_from": means}, "optimizer": {"schedule": schedule}}}
+        | {
+            "config": {
+                "spa": {"means_from": means, "classifier": "auto"},
+                "optimizer": {"schedule": schedule},
+            }
+        }
         for name, (means, schedule, last) in names.items()
         for seed in range(3)
     ]
@@ -186,6 +191,22 @@ def test_a_study_is_put_into_words_of_its_intervals():
     assert SECTIONS["fashion_mnist/gamma_changes"](records[:-1]) == (
         "Open: 4 of 5 rows have three seeds."
     )
+
+
+def test_cosines_of_different_classifiers_are_not_compared():
+    """GLMC's baseline has those of the plain classifier."""
+    names = ("final-glmc-none-if100-reversed", "ablation-glmc-proj-")
+    cells = [c for c in PLAN.cells([]) if c.group_name.startswith(names) and c.seed < 3]
+    records = []
+    for cell in (c for c in cells if not c.variant.startswith("gamma=")):
+        record = record_of(cell, 0.8 + cell.seed / 1000)
+        head = cell.variant.startswith("head-")
+        record["config"]["spa"]["classifier"] = "fc_cb/kernel" if head else "auto"
+        record["summary"]["test_mean_cosine"] = 0.9 if head else 0.3
+        records.append(record)
+    text = SECTIONS["fashion_mnist/ablation_changes"](records)
+    assert text.startswith("Over these 6 rows with SpA")
+    assert "changes by +0.00 to +0.00 over the 4 rows that act on the baseline's" in text
 
 
 def test_rows_come_in_the_order_of_their_imbalance_factor():
