@@ -1,7 +1,7 @@
 """Long-tailed Fashion-MNIST (14,886 training images at IF 100).
 
 Argument: imbalance_factor=10, 20, 50, 100, 200, 500 ...; class_order=label or reversed. In label
-order the three rarest classes (sneaker, bag, ankle boot) are the three easiest. model=small (six
+order the three rarest classes (sneaker, bag, ankle boot) are easy ones. model=small (six
 convolutions) or vit (a vision transformer of patches of 7 x 7 pixels and two layers, with AdamW).
 The files: `apt-get install dataset-fashion-mnist` on Debian and Ubuntu, or config.data.folder.
 Paper: Wang, Gao and Xie, AAAI 2026; the paper has no Fashion-MNIST, this is a run for a CPU.

@@ -106,6 +106,8 @@ def _cells(records: Records, first: Callable[[TunedCells], list[Cell]]) -> list[
         cells += tuned.plain(TABLE_METHODS, _SEEDS, imbalance_factor=factor)
         cells += tuned.plain(("glmc",), _SEEDS, imbalance_factor=factor, **CLEAN_FORWARD)
         cells += tuned.variants(_SEEDS, tuned.tuned_on, imbalance_factor=factor)
+    for factor in (200.0, 50.0, 10.0):
+        cells += tuned.variants(_SEEDS, imbalance_factor=factor)
     return list(dict.fromkeys(cells))
 
 

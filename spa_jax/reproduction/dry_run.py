@@ -39,10 +39,15 @@ def dry_run(plan: TablePlan, folder: Path) -> TablePlan:
 
     def cells(records: Records) -> list[Cell]:
         del records
-        first = [cell for cell in plan.cells([]) if cell.seed == 0 and cell.settings is not None]
-        return [dataclasses.replace(cell, stage="dry_run") for cell in first]
+        return dry_cells(plan)
 
     return TablePlan(lambda cell: _shortened(plan.config(cell), folder), cells)
+
+
+def dry_cells(plan: TablePlan) -> list[Cell]:
+    """The cells of a table's dry run: those that wait for no tuning, with one seed."""
+    first = [cell for cell in plan.cells([]) if cell.seed == 0 and cell.settings is not None]
+    return [dataclasses.replace(cell, stage="dry_run") for cell in first]
 
 
 def _shortened(config: Config, folder: Path) -> Config:

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,20 +20,23 @@ from spa_jax.dynamics.figures_style import (
     panels,
 )
 from spa_jax.reproduction.cells import GAMMAS, TABLE_METHODS, Cell
+from spa_jax.reproduction.pairing import COSINE, Difference, Record, groups_of, minus_none
 from spa_jax.reproduction.plan import Records
 from spa_jax.reproduction.records import read_records
-from spa_jax.reproduction.results_tables import (
-    difference_to_none,
-    groups_of,
-    method_name,
-    spa_name,
-)
+from spa_jax.reproduction.row_names import method_name, spa_name
 
 _CLAIM = (0.5, 2.6)
 _CURVES = (("test_accuracy", "test accuracy, %", 100), ("test_mean_cosine", "held-out cosine", 1))
 
 Draw = Callable[[Records], Figure | None]
-Difference = Mapping[str, Mapping[str, Any]]
+
+FIGURE_4: Mapping[str, str] = MappingProxyType(
+    {
+        "final-cross_entropy-none-if200-label": "cross-entropy",
+        "final-cross_entropy-reg-default-if200-label": "cross-entropy with Reg",
+    }
+)
+"""The runs of the paper's Figure 4 and what they are called."""
 
 
 def differences_figure(records: Records) -> Figure | None:
@@ -49,7 +51,7 @@ def differences_figure(records: Records) -> Figure | None:
     accuracy, cosine = axes[0]
     accuracy.axvspan(*_CLAIM, color="0.9", zorder=0, label="claimed")
     _draw_intervals(accuracy, found, "last", 100)
-    _draw_intervals(cosine, found, "held-out cosine", 1)
+    _draw_intervals(cosine, found, COSINE, 1)
     accuracy.set_xlabel("accuracy minus none, points")
     cosine.set_xlabel("held-out cosine minus none")
     accuracy.set_yticks(range(len(TABLE_METHODS)), _method_labels())
@@ -89,9 +91,8 @@ def epochs_figure(table: str, names: Mapping[str, str], records: Records) -> Fig
       names: of the groups of runs, and what they are called.
       records: the table's records.
     """
-    groups = groups_of(table, records, lambda cell: cell.group_name in names)
-    found = {group.group_name: runs for group, (runs, _, _) in groups.items() if runs}
-    if found.keys() != names.keys():
+    found = drawn_groups(table, names, records)
+    if found is None:
         return None
     figure, axes = panels(1, 2, 2.4)
     for panel, (curve, label, scale) in zip(axes[0], _CURVES, strict=True):
@@ -105,6 +106,15 @@ def epochs_figure(table: str, names: Mapping[str, str], records: Records) -> Fig
     return figure
 
 
+def drawn_groups(
+    table: str, names: Mapping[str, str], records: Records
+) -> dict[str, Sequence[Record]] | None:
+    """The runs of each group that `epochs_figure` draws; None unless every group has one."""
+    groups = groups_of(table, records, lambda cell: cell.group_name in names)
+    found = {cell.group_name: group.runs for cell, group in groups.items() if group.runs}
+    return found if found.keys() == names.keys() else None
+
+
 def _is_tuned(cell: Cell, factor: float | None = 100.0) -> bool:
     place = cell.stage == "final" and cell.class_order == "reversed" and cell.variant == "tuned"
     return place and factor in (None, cell.imbalance_factor)
@@ -115,10 +125,10 @@ def _differences(
 ) -> dict[Cell, Difference]:
     """Of the groups that have an interval."""
     found = {}
-    for group, (runs, _, _) in groups_of(table, records, wanted).items():
-        difference = difference_to_none(runs, records) if runs else None
-        if difference is not None and difference["last"]["half_width"] is not None:
-            found[group] = difference
+    for cell, group in groups_of(table, records, wanted).items():
+        difference = minus_none(group.runs, records) if group.runs else None
+        if difference is not None and difference.pairs > 1:
+            found[cell] = difference
     return found
 
 
@@ -132,9 +142,9 @@ def _draw_intervals(
     for i, variant in enumerate(variants):
         cells = [cell for cell in found if cell.spa_method == variant]
         axes.errorbar(
-            [scale * found[cell][column]["mean"] for cell in cells],
+            [scale * found[cell].columns[column]["mean"] for cell in cells],
             [TABLE_METHODS.index(cell.method) + 0.22 * (i - 1) for cell in cells],
-            xerr=[scale * found[cell][column]["half_width"] for cell in cells],
+            xerr=[scale * found[cell].columns[column]["half_width"] for cell in cells],
             label=spa_name(cells[0]),
             color=line_style(i)["color"],
             marker=marker_of(i),
@@ -154,10 +164,10 @@ def _strength_figure(found: Mapping[float, Difference], label: str, log: bool) -
     if len(found) < 2:
         return None
     figure, axes = panels(1, 2, 2.4)
-    columns = (("last", 100, "accuracy minus none, points"), ("held-out cosine", 1, ""))
+    columns = (("last", 100, "accuracy minus none, points"), (COSINE, 1, ""))
     x = sorted(found)
     for panel, (column, scale, title) in zip(axes[0], columns, strict=True):
-        values = [found[at][column] for at in x]
+        values = [found[at].columns[column] for at in x]
         panel.axhline(0, color="0.4", linewidth=0.8)
         panel.errorbar(
             x,
@@ -196,14 +206,7 @@ FIGURES: Mapping[str, tuple[str, Draw]] = MappingProxyType(
         ),
         "figure_4": (
             "cifar100",
-            lambda records: epochs_figure(
-                "cifar100",
-                {
-                    "final-cross_entropy-none-if200-label": "cross-entropy",
-                    "final-cross_entropy-reg-default-if200-label": "cross-entropy with Reg",
-                },
-                records,
-            ),
+            lambda records: epochs_figure("cifar100", FIGURE_4, records),
         ),
     }
 )

@@ -4,19 +4,20 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from spa_jax.reproduction.cells import Cell
-from spa_jax.reproduction.claim import changes_sentences, claim_sentences
+from spa_jax.reproduction.claim import changes_sentences, claim_sentences, tuned_sentence
+from spa_jax.reproduction.figures import FIGURE_4, drawn_groups
+from spa_jax.reproduction.pairing import minus_tuned
 from spa_jax.reproduction.plan import Records
 from spa_jax.reproduction.results_tables import (
+    MINUS_NONE,
     dry_run_table,
-    method_name,
     methods_table,
     origin,
     published_table,
     results_table,
-    spa_name,
     tuning_table,
-    variant_name,
 )
+from spa_jax.reproduction.row_names import pair_name, variant_name
 
 Section = Callable[[Records], str]
 
@@ -60,8 +61,26 @@ def _cifar(table: str) -> dict[str, Section]:
     }
 
 
-def _pair_name(cell: Cell) -> str:
-    return f"{method_name(cell)} with {spa_name(cell)}"
+def _ablation(records: Records) -> str:
+    compared = {**MINUS_NONE, "last, minus tuned": minus_tuned}
+    return results_table(_FASHION, records, _of_ablation, compared)
+
+
+def _ablation_changes(records: Records) -> str:
+    """The change to GLMC, then to GLMC with tuned Proj: what a row changes of SpA itself."""
+    parts = (
+        changes_sentences(_FASHION, records, _of_ablation, variant_name),
+        tuned_sentence(_FASHION, records, _of_ablation, variant_name),
+    )
+    return " ".join(dict.fromkeys(parts))  # once, where both say that rows are open
+
+
+def _figure_4(records: Records) -> str:
+    """The figure where it can be drawn, else the command that trains what it shows."""
+    if drawn_groups("cifar100", FIGURE_4, records) is not None:
+        return "![Accuracy and held-out cosine over epochs](reproduction/figure_4.png)"
+    names = " ".join(f"--only={name}" for name in FIGURE_4)
+    return f"Not run: `python -m spa_jax.reproduce cifar100 {names}`"
 
 
 def _factor_name(cell: Cell) -> str:
@@ -94,17 +113,18 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
         f"{_FASHION}/tuning": _tuning(_FASHION, "reversed"),
         f"{_FASHION}/if100": _results(_FASHION, _of("final", (100.0,), "reversed")),
         f"{_FASHION}/if200": _results(_FASHION, _IF200),
-        f"{_FASHION}/if200_changes": _changes(_FASHION, _IF200, _pair_name),
+        f"{_FASHION}/if200_changes": _changes(_FASHION, _IF200, pair_name),
         f"{_FASHION}/imbalance": _results(_FASHION, _of_imbalance),
         f"{_FASHION}/imbalance_changes": _changes(_FASHION, _of_imbalance, _factor_name),
-        f"{_FASHION}/ablation": _results(_FASHION, _of_ablation),
-        f"{_FASHION}/ablation_changes": _changes(_FASHION, _of_ablation, variant_name),
+        f"{_FASHION}/ablation": _ablation,
+        f"{_FASHION}/ablation_changes": _ablation_changes,
         f"{_FASHION}/gamma": _results(_FASHION, _of_gamma),
         f"{_FASHION}/gamma_changes": _changes(_FASHION, _of_gamma, variant_name),
         f"{_FASHION}/label": _results(_FASHION, _LABEL),
-        f"{_FASHION}/label_changes": _changes(_FASHION, _LABEL, _pair_name),
+        f"{_FASHION}/label_changes": _changes(_FASHION, _LABEL, pair_name),
         **_cifar("cifar10"),
         **_cifar("cifar100"),
+        "cifar100/figure_4": _figure_4,
         "imagenet/origin": origin,
         "imagenet/published": _published("imagenet"),
         "imagenet/results": _results("imagenet", _of("final", (256.0,), "label")),

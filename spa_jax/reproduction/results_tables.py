@@ -1,46 +1,38 @@
 """Tables of runs as Markdown; what was not run says so, with the command that would run it."""
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
-from spa_jax.dynamics.statistics import paired_differences, statistics
+from spa_jax.dynamics.statistics import statistics
 from spa_jax.dynamics.table_text import difference_text, markdown_rows, mean_text, number_text
-from spa_jax.reproduction.cells import TUNING, Cell, settings_name, tuning_cells
+from spa_jax.reproduction.cells import TUNING, Cell, chosen_settings, settings_name, tuning_cells
+from spa_jax.reproduction.dry_run import dry_cells
+from spa_jax.reproduction.pairing import (
+    ACCURACIES,
+    COLUMNS,
+    Compare,
+    Group,
+    Record,
+    groups_of,
+    minus_none,
+    paired,
+)
 from spa_jax.reproduction.plan import Records, TunedCells
+from spa_jax.reproduction.row_names import NAMES, method_name, variant_name
 from spa_jax.reproduction.tables import find_table
 
-_ACCURACIES = {
-    "last": ("test_accuracy", "last"),
-    "best epoch": ("test_accuracy", "best"),
-    "many": ("shot_groups", "many"),
-    "medium": ("shot_groups", "medium"),
-    "few": ("shot_groups", "few"),
-}
-_COSINES = {"EMA cosine": ("mean_cosine",), "held-out cosine": ("test_mean_cosine",)}
-_COLUMNS = _ACCURACIES | _COSINES
-
-_NAMES = MappingProxyType(
-    {
-        "cross_entropy": "cross-entropy",
-        "glmc": "GLMC",
-        "arb": "ARB",
-        "ldam_drw": "LDAM-DRW",
-        "balanced_softmax": "balanced softmax",
-        "post_hoc_logit_adjustment": "post-hoc logit adjustment",
-        "mixup": "mixup",
-        "etf": "fixed ETF",
-        "none": "none",
-        "reg": "Reg",
-        "slerp": "SLERP",
-        "proj": "Proj",
-    }
-)
-_NETWORKS = MappingProxyType({"resnet50": "ResNet-50"})
+MINUS_NONE: Mapping[str, Compare] = MappingProxyType({"last, minus none": minus_none})
+"""The column that every table of results has: the change of the last accuracy by SpA."""
 
 
-def results_table(table: str, records: Records, wanted: Callable[[Cell], bool]) -> str:
-    """A row for each group of runs that differ in the seed, next to its difference to no SpA.
+def results_table(
+    table: str,
+    records: Records,
+    wanted: Callable[[Cell], bool],
+    compared: Mapping[str, Compare] = MINUS_NONE,
+) -> str:
+    """A row for each group of runs that differ in the seed, next to its difference to others.
 
     Rows come in the order of their imbalance factor and worth.
 
@@ -48,50 +40,27 @@ def results_table(table: str, records: Records, wanted: Callable[[Cell], bool]) 
       table: a name in :data:`spa_jax.reproduction.tables.TABLES`.
       records: its records so far.
       wanted: which cells the table is of.
+      compared: columns for the change of the last accuracy, and what each is the change to.
 
     Returns:
-      A Markdown table: accuracies in percent, mean ± sample standard deviation; the difference to
-      the same method without SpA, paired by seed, ± half its 95% interval; where runs are missing,
-      how many there are, and if there are none the command that trains them.
+      A Markdown table: accuracies in percent, mean ± sample standard deviation; differences, paired
+      by seed, ± half their 95% interval; where runs are missing or diverged, how many there are,
+      and if there are none the command that trains them.
     """
     groups = groups_of(table, records, wanted)
-    header = ["method", "SpA", "IF", "seeds", *_COLUMNS, "last, minus none"]
+    header = ["method", "SpA", "IF", "seeds", *COLUMNS, *compared]
     rows = [header]
     by_factor = sorted(groups.items(), key=lambda item: item[0].imbalance_factor)
-    for group, (found, diverged, planned) in by_factor:
-        row = [method_name(group), variant_name(group), f"{group.imbalance_factor:g}"]
-        if not found:
-            row += [f"0 of {planned}", _why_not(table, group, diverged)]
+    for cell, group in by_factor:
+        row = [method_name(cell), variant_name(cell), f"{cell.imbalance_factor:g}", _seeds(group)]
+        if not group.runs:
+            row.append(_why_not(table, cell, group))
         else:
-            columns = statistics([record["summary"] for record in found], _COLUMNS)
-            row.append(f"{len(found)}" if len(found) == planned else f"{len(found)} of {planned}")
-            row += [mean_text(columns[name], name in _ACCURACIES) for name in _COLUMNS]
-            difference = difference_to_none(found, records)
-            row.append("" if difference is None else difference_text(difference["last"], True))
+            columns = statistics([record["summary"] for record in group.runs], COLUMNS)
+            row += [mean_text(columns[name], name in ACCURACIES) for name in COLUMNS]
+            row += [_change(compare, group, records) for compare in compared.values()]
         rows.append([*row, *[""] * (len(header) - len(row))])
     return markdown_rows(rows, text=(0, 1))
-
-
-def groups_of(
-    table: str, records: Records, wanted: Callable[[Cell], bool]
-) -> dict[Cell, tuple[list[Any], int, int]]:
-    """The wanted runs grouped by what they share but for the seed.
-
-    Returns:
-      For each group the records of its finished runs, how many diverged, and how many there are to
-      be. The settings of a group may still wait for tuning.
-    """
-    by_name = {record["cell"]: record for record in records}
-    cells: dict[Cell, list[Cell]] = {}
-    for cell in find_table(table).cells(records):
-        if wanted(cell):
-            cells.setdefault(cell.group, []).append(cell)
-    groups = {}
-    for group, planned in cells.items():
-        made = [by_name[cell.name] for cell in planned if cell.name in by_name]
-        found = [record for record in made if record["summary"]]
-        groups[group] = found, len(made) - len(found), len(planned)
-    return groups
 
 
 def published_table(table: str, records: Records) -> str:
@@ -100,106 +69,106 @@ def published_table(table: str, records: Records) -> str:
     groups = groups_of(table, records, lambda cell: cell.group_name in published)
     header = ["method", "SpA", "IF", "published", "protocol", "seeds", "last", "best epoch"]
     rows = [header]
-    for group, (found, diverged, planned) in groups.items():
-        known = published[group.group_name]
-        row = [method_name(group), variant_name(group), f"{group.imbalance_factor:g}"]
-        row += [f"{known.accuracy:g}", known.protocol, f"{len(found)} of {planned}"]
-        if found:
-            columns = statistics([record["summary"] for record in found], _COLUMNS)
+    for cell, group in groups.items():
+        known = published[cell.group_name]
+        row = [method_name(cell), variant_name(cell), f"{cell.imbalance_factor:g}"]
+        row += [f"{known.accuracy:g}", known.protocol, _seeds(group)]
+        if group.runs:
+            columns = statistics([record["summary"] for record in group.runs], COLUMNS)
             row += [mean_text(columns[name], True) for name in ("last", "best epoch")]
         else:
-            row += [_why_not(table, group, diverged), ""]
+            row += [_why_not(table, cell, group), ""]
         rows.append(row)
     return markdown_rows(rows, text=(0, 1))
 
 
 def methods_table(records: Records) -> str:
     """What each method without SpA reaches on Fashion-MNIST-LT, next to cross-entropy."""
-    runs: dict[str, list[Mapping[str, Any]]] = {}
+    runs: dict[str, list[Record]] = {}
     for record in records:
         place = (record["imbalance_factor"], record["class_order"])
-        wanted = place == (100, "reversed") and record["seed"] < 3
-        if _is_plain(record) and wanted and record["summary"]:
+        if _is_plain(record) and place == (100, "reversed") and record["summary"]:
             runs.setdefault(record["method"], []).append(record)
-    columns = {name: _ACCURACIES[name] for name in ("last", "many", "medium", "few")}
+    columns = {name: ACCURACIES[name] for name in ("last", "many", "medium", "few")}
     rows = [["method", "seeds", *columns, "last, minus cross-entropy", "few, minus cross-entropy"]]
-    baseline = {record["seed"]: record["summary"] for record in runs.get("cross_entropy", [])}
     for method, found in runs.items():
         of_method = statistics([record["summary"] for record in found], columns)
-        row = [_NAMES[method], str(len(found))]
+        row = [NAMES[method], str(len(found))]
         row += [mean_text(value, True) for value in of_method.values()]
-        shared = [record for record in found if record["seed"] in baseline]
-        if method != "cross_entropy" and shared:
-            pairs = [baseline[record["seed"]] for record in shared]
-            difference = paired_differences([r["summary"] for r in shared], pairs, columns)
-            row += [difference_text(difference[name], True) for name in ("last", "few")]
+        difference = paired(found, runs.get("cross_entropy", []))
+        if method != "cross_entropy" and difference is not None:
+            row += [difference_text(difference.columns[name], True) for name in ("last", "few")]
         rows.append([*row, *[""] * (len(rows[0]) - len(row))])
     return markdown_rows(rows, text=(0, 1))
 
 
 def tuning_table(table: str, records: Records, class_order: str, imbalance_factor: float) -> str:
-    """The validation accuracy of every strength that was tried, one row for each."""
+    """The validation accuracy of every strength that was tried; those of the chosen are bold."""
     by_name = {record["cell"]: record for record in records}
     columns = [
         list(tuning_cells(method, class_order, imbalance_factor)) for method in TunedCells.tuned_on
     ]
-    rows = [["SpA", "strength", *(_NAMES[method] for method in TunedCells.tuned_on)]]
-    strengths = [
-        (spa_method, settings_name(settings))
-        for spa_method, choices in TUNING.items()
-        for settings in choices
+    rows = [["SpA", "strength", *(NAMES[method] for method in TunedCells.tuned_on)]]
+    chosen = [
+        chosen_settings(records, method, class_order, imbalance_factor)
+        for method in TunedCells.tuned_on
     ]
-    for (spa_method, strength), *cells in zip(strengths, *columns, strict=True):
-        accuracies = [_validation(by_name.get(cell.name)) for cell in cells]
-        rows.append([_NAMES[spa_method], f"`{strength}`", *accuracies])
-    return markdown_rows(rows, text=(0, 1))
-
-
-def dry_run_table(records: Records) -> str:
-    """The cells that were trained on a handful of files, and what their loss did."""
-    if not records:
-        return "Not run."
-    rows = [["method", "SpA", "network", "parameters", "train loss", "minutes"]]
-    for record in records:
-        summary = record["summary"]
-        row = [_NAMES[record["method"]], _with_variant(record["spa_method"], record["variant"])]
-        row.append(record["config"]["model"]["name"])
-        if summary is None:
-            row += ["", "diverged", ""]
-        else:
-            losses = record["curves"]["train_loss"]
-            row.append(f"{summary['parameters'] / 1e6:.1f} M")
-            row.append(f"{losses[0]:.2f} to {losses[-1]:.2f}")
-            row.append(f"{summary['wall_time_seconds'] / 60:.1f}")
+    strengths = [(name, settings) for name, choices in TUNING.items() for settings in choices]
+    for (spa_method, settings), *cells in zip(strengths, *columns, strict=True):
+        row = [NAMES[spa_method], f"`{settings_name(settings)}`"]
+        for cell, of_method in zip(cells, chosen, strict=True):
+            text = _validation(by_name.get(cell.name))
+            row.append(f"**{text}**" if settings == of_method[spa_method] else text)
         rows.append(row)
     return markdown_rows(rows, text=(0, 1))
 
 
-def _why_not(table: str, group: Cell, diverged: int) -> str:
+def dry_run_table(records: Records) -> str:
+    """The cells of ImageNet-LT that were trained on a handful of files, and what their loss did."""
+    rows = [["method", "SpA", "network", "parameters", "train loss", "minutes"]]
+    plan = find_table("imagenet")
+    by_name = {record["cell"]: record for record in records}
+    for cell in dry_cells(plan):
+        row = [method_name(dataclasses.replace(cell, network="")), variant_name(cell)]
+        record = by_name.get(cell.name)
+        if record is None:
+            command = f"python -m spa_jax.reproduce imagenet --dry_run --only={cell.group_name}"
+            row += [plan.config(cell).model.name, "", f"not run: `{command}`", ""]
+        elif record["summary"] is None:
+            row += [record["config"]["model"]["name"], "", "diverged", ""]
+        else:
+            row += _dry_run_cells(record)
+        rows.append(row)
+    return markdown_rows(rows, text=(0, 1))
+
+
+def _dry_run_cells(record: Record) -> list[str]:
+    summary, losses = record["summary"], record["curves"]["train_loss"]
+    return [
+        record["config"]["model"]["name"],
+        f"{summary['parameters'] / 1e6:.1f} M",
+        f"{losses[0]:.2f} to {losses[-1]:.2f}",
+        f"{summary['wall_time_seconds'] / 60:.1f}",
+    ]
+
+
+def _seeds(group: Group) -> str:
+    """How many seeds a row is of, and of how many where some are missing or diverged."""
+    found = len(group.runs)
+    text = f"{found}" if found == group.planned else f"{found} of {group.planned}"
+    return f"{text}, {group.diverged} diverged" if group.diverged else text
+
+
+def _why_not(table: str, cell: Cell, group: Group) -> str:
     """Why a group has no finished run; if it was not run, with the command that does."""
-    if diverged:
+    if group.diverged:
         return "diverged"
-    return f"not run: `python -m spa_jax.reproduce {table} --only={group.group_name}`"
+    return f"not run: `python -m spa_jax.reproduce {table} --only={cell.group_name}`"
 
 
-def method_name(cell: Cell) -> str:
-    """For a reader."""
-    name = _NAMES[cell.method]
-    return f"{name}, {_NETWORKS[cell.network]}" if cell.network else name
-
-
-def spa_name(cell: Cell) -> str:
-    """For a reader, without the variant."""
-    return _NAMES[cell.spa_method]
-
-
-def variant_name(cell: Cell) -> str:
-    """For a reader."""
-    return _with_variant(cell.spa_method, cell.variant)
-
-
-def _with_variant(spa_method: str, variant: str) -> str:
-    return _NAMES[spa_method] + (f" ({variant})" if variant else "")
+def _change(compare: Compare, group: Group, records: Records) -> str:
+    difference = compare(group.runs, records)
+    return "" if difference is None else difference_text(difference.columns["last"], True)
 
 
 def origin(records: Records) -> str:
@@ -222,51 +191,13 @@ def origin(records: Records) -> str:
     )
 
 
-def difference_to_none(
-    runs: Sequence[Mapping[str, Any]], records: Records
-) -> Mapping[str, Mapping[str, float | None]] | None:
-    """Last accuracy and cosines minus those of the same method without SpA, seed by seed.
-
-    Without SpA, but with the same schedule and class means of the same images: GLMC's forward of
-    unmixed ones changes a run by itself. Cosines are left out where SpA acts on other weights than
-    those whose cosines the baseline has. None if the runs are without SpA, or share no seed with
-    such runs.
-    """
-    first = runs[0]
-    if first["spa_method"] == "none":
-        return None
-    baseline = {
-        record["seed"]: record["summary"]
-        for record in records
-        if _is_baseline(record) and record["summary"] and _place(record) == _place(first)
-    }
-    shared = [run for run in runs if run["seed"] in baseline]
-    if not shared:
-        return None
-    pairs = [baseline[run["seed"]] for run in shared]
-    columns = _COLUMNS if first["config"]["spa"]["classifier"] == "auto" else _ACCURACIES
-    return paired_differences([run["summary"] for run in shared], pairs, columns)
-
-
-def _is_plain(record: Mapping[str, Any]) -> bool:
+def _is_plain(record: Record) -> bool:
     """Whether it is a final run of a method as it is, without SpA."""
     plain = record["spa_method"] == "none" and not record["variant"]
     return plain and record["stage"] == "final"
 
 
-def _is_baseline(record: Mapping[str, Any]) -> bool:
-    return record["spa_method"] == "none" and record["stage"] != "tune"
-
-
-def _place(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    fields = ("class_order", "method", "imbalance_factor")
-    network = record.get("network", "")  # a record of a table with one network does not name it
-    config = record["config"]
-    trained = config["optimizer"]["schedule"], config["spa"]["means_from"]
-    return *(record[field] for field in fields), network, *trained
-
-
-def _validation(record: Mapping[str, Any] | None) -> str:
+def _validation(record: Record | None) -> str:
     if record is None:
         return "not run"
     summary = record["summary"]

@@ -7,7 +7,10 @@ import pytest
 
 from spa_jax.models.convnext import STAGES, ConvNeXt, Stages
 from spa_jax.models.vision_transformer import SIZES, Size, VisionTransformer
-from tests.models.backbone_checks import apply, on_eight_devices, parameter_count, shapes_of
+from spa_jax.training.build import build_model
+from spa_jax.training.config import default_config
+from spa_jax.training.method import build_method
+from tests.models.backbone_checks import apply, on_eight_devices, shapes_of
 from tests.models.peer_weights import RECORDED, images
 from tests.models.transformer_peers import convnext_name, peer_params, vit_name
 from tests.refusals import refusal
@@ -69,8 +72,9 @@ def test_layers_compute_in_bfloat16_and_parameters_and_features_stay_float32(net
     )
     assert features.dtype == np.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(changed["params"])} == {np.dtype(np.float32)}
-    *_, blocks = [leaf for leaf in jax.tree.leaves(changed["intermediates"]) if leaf.ndim > 2]
-    assert blocks.dtype == jnp.bfloat16
+    layers = [leaf for leaf in jax.tree.leaves(changed["intermediates"]) if leaf.ndim > 2]
+    assert {leaf.dtype for leaf in layers} == {np.dtype(jnp.bfloat16)}
+    assert len(layers) > 10
     exact, _ = apply(network(size), variables, x, True)
     error = np.linalg.norm(features - exact) / np.linalg.norm(exact)
     assert 1e-5 < error < 0.05
@@ -122,21 +126,33 @@ def test_the_order_of_patches_matters_to_a_transformer_through_its_positions():
     np.testing.assert_allclose(*without, rtol=1e-4, atol=1e-5)
 
 
-def test_a_fresh_convnext_block_of_scale_zero_is_its_input():
+def fresh(module, x):
+    return module.init(jax.random.key(0), jnp.asarray(x), train=False)["params"]
+
+
+def test_fresh_convnext_blocks_of_scale_zero_are_their_input():
     """So that the published start, near zero, is that of the stem and the reductions alone."""
     x = images("start", 2, 32)
     nothing = ConvNeXt(SMALL_CONVNEXT, scale_init=0.0)
     no_blocks = ConvNeXt(SMALL_CONVNEXT._replace(blocks=(0, 0)))
-    variables = variables_of(nothing, x, convnext_name)
-    params = {
-        name: {**leaf, "scale": np.zeros_like(leaf["scale"])} if "block" in name else leaf
-        for name, leaf in variables["params"].items()
-    }
+    params = fresh(nothing, x)
     kept = {name: leaf for name, leaf in params.items() if "block" not in name}
+    assert len(kept) < len(params)
     features, _ = apply(nothing, {"params": params}, x, False)
     expected, _ = apply(no_blocks, {"params": kept}, x, False)
     np.testing.assert_allclose(features, expected, rtol=1e-6, atol=1e-6)
-    assert parameter_count(nothing) > parameter_count(no_blocks)
+
+
+def test_convnexts_scales_start_as_published_and_at_one_in_the_small_network():
+    config = default_config()
+    config.model.name, config.model.widths = "convnext", (16, 32)
+    small = build_model(config, build_method(config), 4, None).backbone
+    x = images("start", 1, 32)
+    for module, value in ((ConvNeXt(SMALL_CONVNEXT), 1e-6), (small, 1.0)):
+        scales = [leaf["scale"] for name, leaf in fresh(module, x).items() if "block" in name]
+        assert len(scales) >= 2
+        for scale in scales:
+            np.testing.assert_array_equal(scale, np.float32(value))
 
 
 def test_what_does_not_fit_is_refused_with_what_would():

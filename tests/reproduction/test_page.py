@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.stats import ttest_rel
 
+from spa_jax.reproduction.cells import ABLATION, tuning_cells
+from spa_jax.reproduction.figures import FIGURE_4
 from spa_jax.reproduction.page import SECTIONS
 from spa_jax.reproduction.results_tables import (
     methods_table,
@@ -45,7 +47,7 @@ def test_published_figures_stand_beside_what_came_out():
     ]
     rows = published_table("cifar10", records).splitlines()
     none, proj = (next(row for row in rows if start in row) for start in ("| 83.4 |", "| 84.2 |"))
-    assert none.endswith("| 3 of 3 | 84.0 ± 1.0 | 85.0 ± 1.0 |")
+    assert none.endswith("| 3 | 84.0 ± 1.0 | 85.0 ± 1.0 |")
     how = "python -m spa_jax.reproduce cifar10 --only=final-glmc-proj-released-if200-label"
     assert f"| 0 of 3 | not run: `{how}` |" in proj
 
@@ -133,7 +135,7 @@ def test_what_diverged_is_not_called_open():
     (row,) = (row for row in published_table("cifar10", records).splitlines() if "83.4" in row)
     assert "| diverged |" in row
     table = results_table("cifar10", records, lambda cell: cell in cells)
-    assert "| 0 of 3 | diverged |" in table
+    assert "| 0 of 3, 3 diverged | diverged |" in table
 
 
 def test_the_claim_is_put_into_words_of_the_intervals():
@@ -154,10 +156,7 @@ def test_the_claim_is_put_into_words_of_the_intervals():
         record["summary"]["test_mean_cosine"] = 0.9 if cell.spa_method == "proj" else 0.7
         records.append(record)
     text = SECTIONS["fashion_mnist/claim"](records)
-    assert (
-        "changes accuracy by +2.0 ± 0.2 points with its tuned strength (3 seeds) and by +2.0"
-        in text
-    )
+    assert "changes accuracy by +2.0 ± 0.2 points with tuned settings (3 seeds) and by +2.0" in text
     assert "from -1.0 ± 0.2 (LDAM-DRW with SLERP) to +2.0 ± 0.2 (" in text
     assert (
         "2 of the 95% intervals lie above zero, 1 below it, 12 hold it; 13 lie wholly below" in text
@@ -189,7 +188,7 @@ def test_a_study_is_put_into_words_of_its_intervals():
         "+0.45 over the same rows, and rises by more than its interval in 5 of them."
     )
     assert SECTIONS["fashion_mnist/gamma_changes"](records[:-1]) == (
-        "Open: 4 of 5 rows have three seeds."
+        "Open: 4 of 5 rows have three pairs of seeds."
     )
 
 
@@ -205,8 +204,76 @@ def test_cosines_of_different_classifiers_are_not_compared():
         record["summary"]["test_mean_cosine"] = 0.9 if head else 0.3
         records.append(record)
     text = SECTIONS["fashion_mnist/ablation_changes"](records)
+    assert text.endswith("Open: 0 of 6 rows have three pairs of seeds.")  # tuned Proj is missing
+    tuned = [c for c in PLAN.cells([]) if c.group_name == "final-glmc-proj-tuned-if100-reversed"]
+    records += [record_of(cell, 0.8) for cell in tuned]
+    text = SECTIONS["fashion_mnist/ablation_changes"](records)
     assert text.startswith("Over these 6 rows with SpA")
     assert "changes by +0.00 to +0.00 over the 4 rows that act on the baseline's" in text
+
+
+def test_ablations_are_compared_with_tuned_proj_of_the_same_seed():
+    """Whose own change from seed to seed is no part of theirs."""
+    wanted = {"radial-scale": -0.004, "uncentred": 0.0}
+    cells = [c for c in PLAN.cells([]) if c.seed < 3 and c.class_order == "reversed"]
+    by_seed, jitter = (0.0, 0.03, -0.02), (0.001, -0.001, 0.0)
+    records = []
+    for cell in cells:
+        last = 0.8 + by_seed[cell.seed]
+        if cell.group_name == "final-glmc-none-if100-reversed":
+            records.append(record_of(cell, 0.8))
+        elif cell.group_name == "final-glmc-proj-tuned-if100-reversed":
+            records.append(record_of(cell, last))
+        elif cell.variant in ABLATION and cell.spa_method == "proj":
+            change = wanted.get(cell.variant, 0.01) + jitter[cell.seed]
+            records.append(record_of(cell, last + change))
+    table = SECTIONS["fashion_mnist/ablation"](records)
+    rows = [[part.strip() for part in line.split("|")[1:-1]] for line in table.splitlines()]
+    changes = {row[1]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
+    own = changes["Proj (radial-scale)"]
+    interval = ttest_rel([0.797, 0.825, 0.776], [0.8, 0.83, 0.78]).confidence_interval(0.95)
+    half = 100 * (interval.high - interval.low) / 2
+    assert own["last, minus tuned"] == f"-0.4 ± {half:.1f}"
+    assert float(own["last, minus none"].split("±")[1]) > 5
+    text = SECTIONS["fashion_mnist/ablation_changes"](records)
+    assert "Of these 6 rows with SpA 5 differ from tuned SpA" in text
+    assert "Proj (radial-scale) by -0.4 ± 0.2," in text
+    assert "uncentred" not in text.partition("Of these")[2]
+
+
+def test_a_row_counts_by_its_pairs_not_by_its_runs():
+    """Its baseline may have fewer seeds."""
+    cells = [c for c in PLAN.cells([]) if c.group_name.startswith("ablation-glmc-proj-gamma=")]
+    base = [c for c in PLAN.cells([]) if c.group_name == "final-glmc-none-if100-reversed"]
+    for pairs, open_rows in ((0, "0 of 5"), (1, "0 of 5"), (2, "0 of 5")):
+        records = [record_of(cell, 0.8) for cell in cells + base[:pairs]]
+        text = SECTIONS["fashion_mnist/gamma_changes"](records)
+        assert text == f"Open: {open_rows} rows have three pairs of seeds."
+    records = [record_of(cell, 0.8) for cell in cells + base]
+    assert SECTIONS["fashion_mnist/gamma_changes"](records).startswith("Over these 5 rows")
+    records[0]["summary"] = None
+    assert SECTIONS["fashion_mnist/gamma_changes"](records).startswith("Over these 4 rows")
+    assert "| 2 of 3, 1 diverged |" in SECTIONS["fashion_mnist/gamma"](records)
+
+
+def test_the_chosen_strengths_are_bold():
+    records = [
+        record_of(cell, 0.1, validation=0.8 if place == 2 else 0.5)
+        for method in ("cross_entropy", "glmc")
+        for place, cell in enumerate(tuning_cells(method, "reversed", 100.0))
+    ]
+    rows = SECTIONS["fashion_mnist/tuning"](records).splitlines()[2:]
+    bold = [i for i, row in enumerate(rows) if "**" in row]
+    assert bold == [2, 4, 8]  # Reg's third, and of the other, equal ones the first
+    assert rows[2].endswith("| **80.0** | **80.0** |")
+
+
+def test_figure_4_is_shown_as_soon_as_it_can_be_drawn():
+    section = SECTIONS["cifar100/figure_4"]
+    cells = [c for c in TABLES["cifar100"].cells([]) if c.group_name in FIGURE_4]
+    assert [section([]).count(f"--only={name}") for name in FIGURE_4] == [1, 1]
+    assert section([record_of(cells[0], 0.4)]).startswith("Not run")
+    assert section([record_of(cell, 0.4) for cell in cells]).endswith("(reproduction/figure_4.png)")
 
 
 def test_rows_come_in_the_order_of_their_imbalance_factor():

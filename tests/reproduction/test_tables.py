@@ -68,6 +68,14 @@ def test_the_figure_of_cifar_100_comes_first_there():
     assert (none.spa_method, reg.spa_method) == ("none", "reg")
 
 
+@pytest.mark.parametrize("table", ["cifar10", "cifar100"])
+def test_cifar_has_every_method_with_every_variant_at_every_imbalance_factor(table):
+    found = {(c.imbalance_factor, c.method, c.spa_method) for c in TABLES[table].cells([])}
+    methods = ("cross_entropy", "arb", "glmc", "ldam_drw", "balanced_softmax")
+    variants = ("none", "reg", "slerp", "proj")
+    assert found == {(f, m, v) for f in (10, 50, 100, 200) for m in methods for v in variants}
+
+
 def test_a_tuned_run_in_the_released_recipe_has_none_of_its_strengths(tuned):
     plan = TABLES["cifar10"]
     at_label = [r | {"cell": r["cell"].replace("reversed", "label")} for r in tuned]
