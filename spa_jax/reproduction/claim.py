@@ -61,25 +61,16 @@ def changes_sentences(
       The sentences; before every row has three pairs of seeds, that this is so.
     """
     found, rows = _found(table, records, _with_spa(wanted), minus_none)
-    if len(found) < rows:
+    if not found or len(found) < rows:
         return _open(len(found), rows)
     return f"Over these {rows} rows with SpA {_spread(found, name)}. {_alignment(found)}"
 
 
-def tuned_sentence(
+def ablation_sentences(
     table: str, records: Records, wanted: Callable[[Cell], bool], name: Callable[[Cell], str]
 ) -> str:
-    """A sentence on how some rows differ from tuned SpA itself, with 95% intervals.
-
-    Args:
-      table: a name in :data:`spa_jax.reproduction.tables.TABLES`.
-      records: its records so far.
-      wanted: which cells are looked at; of these the ones with SpA count.
-      name: of a row, for a reader.
-
-    Returns:
-      The sentence; before every row has three pairs of seeds, that this is so.
-    """
+    """Those of `changes_sentences`, and one on how the rows differ from tuned SpA itself."""
+    changes = changes_sentences(table, records, wanted, name)
     found, rows = _found(table, records, _with_spa(wanted), minus_tuned)
     if len(found) < rows:
         return _open(len(found), rows)
@@ -89,9 +80,10 @@ def tuned_sentence(
         if abs(difference.columns["last"]["mean"]) > difference.columns["last"]["half_width"]
     }
     each = [f"{name(group)} by {_last(difference)}" for group, difference in apart.items()]
+    listed = f": {', '.join(each)}" if each else ""
     return (
-        f"Of these {rows} rows with SpA {len(apart)} differ from tuned SpA of the same seeds by "
-        f"more than the interval{': ' if each else ''}{', '.join(each)}."
+        f"{changes} From tuned SpA of the same seeds {len(apart)} of the {rows} rows differ by "
+        f"more than their interval{listed}."
     )
 
 

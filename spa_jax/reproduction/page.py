@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from spa_jax.reproduction.cells import Cell
-from spa_jax.reproduction.claim import changes_sentences, claim_sentences, tuned_sentence
+from spa_jax.reproduction.claim import ablation_sentences, changes_sentences, claim_sentences
 from spa_jax.reproduction.figures import FIGURE_4, drawn_groups
 from spa_jax.reproduction.pairing import minus_tuned
 from spa_jax.reproduction.plan import Records
@@ -66,15 +66,6 @@ def _ablation(records: Records) -> str:
     return results_table(_FASHION, records, _of_ablation, compared)
 
 
-def _ablation_changes(records: Records) -> str:
-    """The change to GLMC, then to GLMC with tuned Proj: what a row changes of SpA itself."""
-    parts = (
-        changes_sentences(_FASHION, records, _of_ablation, variant_name),
-        tuned_sentence(_FASHION, records, _of_ablation, variant_name),
-    )
-    return " ".join(dict.fromkeys(parts))  # once, where both say that rows are open
-
-
 def _figure_4(records: Records) -> str:
     """The figure where it can be drawn, else the command that trains what it shows."""
     if drawn_groups("cifar100", FIGURE_4, records) is not None:
@@ -117,7 +108,9 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
         f"{_FASHION}/imbalance": _results(_FASHION, _of_imbalance),
         f"{_FASHION}/imbalance_changes": _changes(_FASHION, _of_imbalance, _factor_name),
         f"{_FASHION}/ablation": _ablation,
-        f"{_FASHION}/ablation_changes": _ablation_changes,
+        f"{_FASHION}/ablation_changes": lambda records: ablation_sentences(
+            _FASHION, records, _of_ablation, variant_name
+        ),
         f"{_FASHION}/gamma": _results(_FASHION, _of_gamma),
         f"{_FASHION}/gamma_changes": _changes(_FASHION, _of_gamma, variant_name),
         f"{_FASHION}/label": _results(_FASHION, _LABEL),

@@ -204,7 +204,7 @@ def test_cosines_of_different_classifiers_are_not_compared():
         record["summary"]["test_mean_cosine"] = 0.9 if head else 0.3
         records.append(record)
     text = SECTIONS["fashion_mnist/ablation_changes"](records)
-    assert text.endswith("Open: 0 of 6 rows have three pairs of seeds.")  # tuned Proj is missing
+    assert text == "Open: 0 of 6 rows have three pairs of seeds."  # tuned Proj is missing
     tuned = [c for c in PLAN.cells([]) if c.group_name == "final-glmc-proj-tuned-if100-reversed"]
     records += [record_of(cell, 0.8) for cell in tuned]
     text = SECTIONS["fashion_mnist/ablation_changes"](records)
@@ -236,9 +236,10 @@ def test_ablations_are_compared_with_tuned_proj_of_the_same_seed():
     assert own["last, minus tuned"] == f"-0.4 ± {half:.1f}"
     assert float(own["last, minus none"].split("±")[1]) > 5
     text = SECTIONS["fashion_mnist/ablation_changes"](records)
-    assert "Of these 6 rows with SpA 5 differ from tuned SpA" in text
-    assert "Proj (radial-scale) by -0.4 ± 0.2," in text
-    assert "uncentred" not in text.partition("Of these")[2]
+    _, _, beside_tuned = text.partition("From tuned SpA of the same seeds ")
+    assert beside_tuned.startswith("5 of the 6 rows differ by more than their interval: ")
+    assert "Proj (radial-scale) by -0.4 ± 0.2," in beside_tuned
+    assert "uncentred" not in beside_tuned
 
 
 def test_a_row_counts_by_its_pairs_not_by_its_runs():
