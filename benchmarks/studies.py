@@ -62,6 +62,9 @@ STUDIES: Mapping[str, Study] = MappingProxyType(
         "neural_collapse": Study(
             study_numbers.neural_collapse, study_figures.draw_neural_collapse, (BASELINE,)
         ),
+        "architectures": Study(
+            study_numbers.architectures, study_figures.draw_architectures, (BASELINE, "reg")
+        ),
     }
 )
 

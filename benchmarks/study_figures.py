@@ -139,6 +139,25 @@ def draw_neural_collapse(experiments: Sequence[Experiment], found: Sequence[Numb
     return figure
 
 
+def draw_architectures(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
+    """Accuracy, held-out cosine, NC1 and NC2 over epochs by method; a row for each network."""
+    del found
+    figure, axes = panels(len(experiments), 4, 1.9, sharex="row")
+    for row, experiment in zip(axes, experiments, strict=True):
+        for group in experiment.groups.values():
+            _draw_curve(row[0], group, lambda run: 100 * curve(run, ("test_accuracy",)))
+            _draw_curve(row[1], group, lambda run: curve(run, ("test_mean_cosine",)))
+            _draw_curve(row[2], group, _measure("train", "nc1_over_c"), logarithmic=True)
+            _draw_curve(row[3], group, _measure("train", "nc2_etf_means"))
+        row[0].set_ylabel(f"{_short(experiment)}\n{experiment.network}")
+        row[3].set_ylim(bottom=0)
+        titles = ("Test accuracy, %", "Held-out cosine", _COLLAPSE[0][1], "NC2: class means")
+        for panel, title in zip(row, titles, strict=True):
+            panel.set_title(title, loc="left")
+    legend_below(figure, *axes[0][0].get_legend_handles_labels())
+    return figure
+
+
 def _errors(part: str) -> Curve:
     return lambda run: 1 - curve(run, (f"{part}_accuracy",))
 

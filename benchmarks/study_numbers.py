@@ -33,6 +33,9 @@ REACHED = MEASURES[:2]
 COLLAPSE = ("nc1_over_c", "nc2_etf_means", "nc2_equiangular_means", "nc3", "not_nc4")
 """The measures of study `neural_collapse`; `not_nc4` is the share without agreement, 1 - NC4."""
 
+GEOMETRY = ("nc1_over_c", "nc2_etf_means", "nc3")
+"""The measures of study `architectures`, next to accuracy and the held-out cosine."""
+
 SIDES = ("ema", "training", "held_out")
 """Class means that weights are compared with in study `train_and_held_out`."""
 
@@ -106,6 +109,23 @@ def neural_collapse(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def architectures(experiment: Experiment) -> dict[str, Any]:
+    """Accuracies, the cosine on held-out features, and NC1 to NC3 on training features, at the end.
+
+    Baseline and SpA methods share a network; one folder of runs is one network on one data set.
+    """
+    by_method = {
+        method: [_final_geometry(run) for run in group.runs]
+        for method, group in experiment.groups.items()
+    }
+    return {
+        "network": experiment.network,
+        "runs": by_method,
+        "statistics": {method: _statistics(values) for method, values in by_method.items()},
+        "differences": _differences(by_method, list(by_method[BASELINE][0])),
+    }
+
+
 def verdict(mean: float | None, half_width: float | None) -> str:
     """What a paired difference of a measure says that falls as the geometry converges.
 
@@ -159,6 +179,13 @@ def _final_values(run: Run) -> dict[str, float | None]:
         "r_epochs": correlation(cosine, accuracy),
         "r_changes": correlation(np.diff(cosine), np.diff(accuracy)),
     }
+
+
+def _final_geometry(run: Run) -> dict[str, float | None]:
+    final = _final_values(run)
+    values = {name: final[name] for name in ("accuracy", "few_shot_accuracy", "held_out_cosine")}
+    geometry = {name: _number(collapse_curve(run, "train", name)[-1]) for name in GEOMETRY}
+    return values | geometry
 
 
 def _over_seeds(runs: Sequence[Values], baseline: Sequence[Values]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmarks.study_figures import NAMES
-from benchmarks.study_numbers import COLLAPSE, MEASURES, REACHED
+from benchmarks.study_numbers import COLLAPSE, GEOMETRY, MEASURES, REACHED
 from spa_jax.dynamics.table_text import difference_text, markdown_rows, mean_text
 
 Numbers = Mapping[str, Any]
@@ -114,6 +114,20 @@ def _neural_collapse(numbers: Numbers) -> list[str]:
     return [markdown_rows(rows, text=(0, 1)), words]
 
 
+def _architectures(numbers: Numbers) -> list[str]:
+    names = ("accuracy", "few_shot_accuracy", "held_out_cosine", *GEOMETRY)
+    header = ["test accuracy", "few-shot", "held-out cosine", "NC1", "NC2", "NC3"]
+    rows = [["SpA", *header]]
+    for method, columns in numbers["statistics"].items():
+        cells = [mean_text(columns[name], name.endswith("accuracy")) for name in names]
+        rows.append([NAMES.get(method, method), *cells])
+    paired = [["minus none", *header]]
+    for method, columns in numbers["differences"].items():
+        cells = [difference_text(columns[name], name.endswith("accuracy")) for name in names]
+        paired.append([NAMES.get(method, method), *cells])
+    return [markdown_rows(rows), markdown_rows(paired)]
+
+
 def _origin(data_set: Numbers, date: str) -> str:
     seeds = ", ".join(map(str, data_set["seeds"]["none"]))
     machine = data_set["hardware"]
@@ -130,5 +144,6 @@ _TABLES: Mapping[str, Callable[[Numbers], list[str]]] = MappingProxyType(
         "nc2_convergence": _nc2_convergence,
         "train_and_held_out": _train_and_held_out,
         "neural_collapse": _neural_collapse,
+        "architectures": _architectures,
     }
 )

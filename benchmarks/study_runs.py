@@ -35,15 +35,26 @@ class Experiment:
 
     @property
     def title(self) -> str:
-        """The data set in a few words."""
+        """The data set in a few words, and the network if it is not the small convolutional one."""
         first = self.baseline.runs[0]
-        name = _NAMES.get(first.config["data.name"], first.config["data.name"])
+        parts = [_NAMES.get(first.config["data.name"], first.config["data.name"])]
         if len(set(self.baseline.class_counts)) == 1:
-            return f"{name}, balanced"
+            parts.append("balanced")
+        else:
+            parts[0] += "-LT"
+            parts.append(f"imbalance factor {first.summary['split']['imbalance_factor']:g}")
         order = first.config.get("data.class_order", "label")
-        return f"{name}-LT, imbalance factor {first.summary['split']['imbalance_factor']:g}" + (
-            "" if order == "label" else f", classes {order}"
-        )
+        if order != "label":
+            parts.append(f"classes {order}")
+        if self.network != NETWORKS["small"]:
+            parts.append(self.network)
+        return ", ".join(parts)
+
+    @property
+    def network(self) -> str:
+        """The backbone in a few words."""
+        name = self.baseline.runs[0].config.get("model.name", "small")
+        return NETWORKS.get(name, name)
 
     def describe(self) -> dict[str, Any]:
         """Where the numbers come from, for the record."""
@@ -67,6 +78,13 @@ class Experiment:
             "hardware": first.summary["hardware"],
         }
 
+
+NETWORKS = {
+    "small": "convolutional network",
+    "vit": "vision transformer",
+    "convnext": "ConvNeXt",
+}
+"""What the small backbones are called."""
 
 _NAMES = {
     "digits": "Digits",
