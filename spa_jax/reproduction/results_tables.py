@@ -1,6 +1,5 @@
 """Tables of runs as Markdown; what was not run says so, with the command that would run it."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -84,11 +83,14 @@ def published_table(table: str, records: Records) -> str:
 
 def methods_table(records: Records) -> str:
     """What each method without SpA reaches on Fashion-MNIST-LT, next to cross-entropy."""
-    runs: dict[str, list[Record]] = {}
-    for record in records:
-        place = (record["imbalance_factor"], record["class_order"])
-        if _is_plain(record) and place == (100, "reversed") and record["summary"]:
-            runs.setdefault(record["method"], []).append(record)
+
+    def wanted(cell: Cell) -> bool:
+        place = (cell.stage, cell.imbalance_factor, cell.class_order)
+        plain = cell.spa_method == "none" and not cell.variant
+        return plain and place == ("final", 100, "reversed")
+
+    groups = groups_of("fashion_mnist", records, wanted)
+    runs = {cell.method: group.runs for cell, group in groups.items() if group.runs}
     columns = {name: ACCURACIES[name] for name in ("last", "many", "medium", "few")}
     rows = [["method", "seeds", *columns, "last, minus cross-entropy", "few, minus cross-entropy"]]
     for method, found in runs.items():
@@ -129,7 +131,7 @@ def dry_run_table(records: Records) -> str:
     plan = find_table("imagenet")
     by_name = {record["cell"]: record for record in records}
     for cell in dry_cells(plan):
-        row = [method_name(dataclasses.replace(cell, network="")), variant_name(cell)]
+        row = [NAMES[cell.method], variant_name(cell)]
         record = by_name.get(cell.name)
         if record is None:
             command = f"python -m spa_jax.reproduce imagenet --dry_run --only={cell.group_name}"
@@ -189,12 +191,6 @@ def origin(records: Records) -> str:
         f"{len(records)} runs, {hours:.1f} hours; splits {', '.join(splits)}; jax {jax}; "
         f"{'; '.join(sorted(machines))}; {span}."
     )
-
-
-def _is_plain(record: Record) -> bool:
-    """Whether it is a final run of a method as it is, without SpA."""
-    plain = record["spa_method"] == "none" and not record["variant"]
-    return plain and record["stage"] == "final"
 
 
 def _validation(record: Record | None) -> str:
