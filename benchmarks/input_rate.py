@@ -32,11 +32,11 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_sample_images
 
+from spa_jax.data.augment.on_host import StreamOptions, random_resized_crop_box
 from spa_jax.data.dataset import LabelledImages
-from spa_jax.data.decode import decode_rgb
-from spa_jax.data.host_augment import StreamOptions, random_resized_crop_box
-from spa_jax.data.image_folder import ImageFiles
-from spa_jax.data.stream import EpochOrder, HostBatch, train_stream
+from spa_jax.data.sources.image_folder import ImageFiles
+from spa_jax.data.stream.batches import EpochOrder, HostBatch, train_stream
+from spa_jax.data.stream.decode import decode_rgb
 
 _IMAGES = flags.DEFINE_integer("images", 256, "Photographs of each size; two batches or more.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times that everything is measured.")

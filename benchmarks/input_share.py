@@ -21,9 +21,9 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from spa_jax.training.batch import prepare
+from spa_jax.training.feeds.batch import prepare
 from spa_jax.training.program import Program
-from spa_jax.training.summary import hardware
+from spa_jax.training.rundir.summary import hardware
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", "configs/cifar10_lt.py:recipe=small", "What to train."

@@ -24,7 +24,7 @@ from rich.table import Table
 import spa_jax
 from spa_jax.training.config_limits import SPA_METHODS
 from spa_jax.training.program import Program
-from spa_jax.training.summary import hardware
+from spa_jax.training.rundir.summary import hardware
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/digits_lt.py", "What to train.")
 _STEPS = flags.DEFINE_integer("steps", 100, "Training steps in a repetition.")

@@ -22,17 +22,17 @@ from rich.console import Console
 from rich.table import Table
 
 from spa_jax.command_line import own_command, parse_flags, read_config, stop
-from spa_jax.dynamics.plots import plot_alignment_over_epochs
-from spa_jax.dynamics.statistics import COLUMNS, IN_PERCENT, paired_differences, statistics
-from spa_jax.dynamics.table_text import difference_text, markdown_rows, mean_text
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
+from spa_jax.reporting.figures.run_plots import plot_alignment_over_epochs
+from spa_jax.reporting.statistics import COLUMNS, IN_PERCENT, paired_differences, statistics
+from spa_jax.reporting.table_text import difference_text, markdown_rows, mean_text
 from spa_jax.training.config import Config, check_config
 from spa_jax.training.config_limits import SPA_METHODS
 from spa_jax.training.loop import run
 from spa_jax.training.program import Program
-from spa_jax.training.records import JsonLines
-from spa_jax.training.workdir import check_workdir
+from spa_jax.training.rundir.json_lines import JsonLines
+from spa_jax.training.rundir.workdir import check_workdir
 
 
 def compare(

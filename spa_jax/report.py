@@ -15,24 +15,24 @@ from pathlib import Path
 
 import matplotlib
 
-from spa_jax.dynamics import report_tables
-from spa_jax.dynamics.figures_classes import (
+from spa_jax.errors import InputError
+from spa_jax.files import write_text_whole
+from spa_jax.reporting import report_tables
+from spa_jax.reporting.figures.classes import (
     draw_angle_by_class_size,
     draw_train_against_held_out,
 )
-from spa_jax.dynamics.figures_epochs import (
+from spa_jax.reporting.figures.epochs import (
     draw_alignment,
     draw_collapse,
     draw_equinorm_equiangular,
 )
-from spa_jax.dynamics.figures_gram import draw_gram_matrices
-from spa_jax.dynamics.figures_style import RC, Absent, Drawing, save
-from spa_jax.dynamics.figures_sweep import draw_sweeps
-from spa_jax.dynamics.report_groups import Group, find_sweeps, group_runs
-from spa_jax.dynamics.report_page import Figure, report_page
-from spa_jax.dynamics.report_runs import find_run_folders, read_runs
-from spa_jax.errors import InputError
-from spa_jax.files import write_text_whole
+from spa_jax.reporting.figures.gram_matrices import draw_gram_matrices
+from spa_jax.reporting.figures.strengths import draw_sweeps
+from spa_jax.reporting.figures.style import RC, Absent, Drawing, save
+from spa_jax.reporting.finished_runs import find_run_folders, read_runs
+from spa_jax.reporting.grouping import Group, find_sweeps, group_runs
+from spa_jax.reporting.page import Figure, report_page
 
 PAGE = "index.html"
 

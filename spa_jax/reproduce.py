@@ -24,7 +24,7 @@ from spa_jax.errors import InputError
 from spa_jax.reproduction.driver import Work, reproduce
 from spa_jax.reproduction.dry_run import dry_run
 from spa_jax.reproduction.tables import TABLES, find_table
-from spa_jax.training.grid import parse_axis
+from spa_jax.sweeps.grid import parse_axis
 
 
 def main(argv: Sequence[str]) -> None:

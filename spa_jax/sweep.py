@@ -28,12 +28,11 @@ from rich.console import Console
 from rich.table import Table
 
 from spa_jax.command_line import parse_flags, read_config, stop
-from spa_jax.dynamics.statistics import COLUMNS, IN_PERCENT, statistics
-from spa_jax.dynamics.table_text import mean_text
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
-from spa_jax.training.config import Config
-from spa_jax.training.grid import (
+from spa_jax.reporting.statistics import COLUMNS, IN_PERCENT, statistics
+from spa_jax.reporting.table_text import mean_text
+from spa_jax.sweeps.grid import (
     Axes,
     Member,
     make_grid,
@@ -41,10 +40,11 @@ from spa_jax.training.grid import (
     parse_seeds,
     untraced_fields,
 )
+from spa_jax.sweeps.members import CannotTrainTogether
+from spa_jax.sweeps.together import open_chunks, train_together
+from spa_jax.training.config import Config
 from spa_jax.training.loop import run
-from spa_jax.training.members import CannotTrainTogether
 from spa_jax.training.program import Program, compiled_differences
-from spa_jax.training.together import open_chunks, train_together
 
 _OF_A_RUN = (
     "test_accuracy",
@@ -70,7 +70,7 @@ def sweep(
 
     Args:
       config: the configuration that the runs share.
-      axes: fields and their values, see :func:`spa_jax.training.grid.parse_axes`.
+      axes: fields and their values, see :func:`spa_jax.sweeps.grid.parse_axes`.
       seeds: values for `config.seed`.
       out: gets a folder for each run, and `sweep.json`.
       console: where progress is shown.

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import pytest
 from PIL import Image
 
-from benchmarks.update_readme import FIGURES, PAGES, REPOSITORY, with_tables
 from spa_jax.longtail.method import Situation
-from spa_jax.reproduction.figures import FIGURES as DRAWINGS
-from spa_jax.reproduction.figures import records_checksum
-from spa_jax.reproduction.page import SECTIONS
+from studies.reproduction.reproduction_figures import FIGURES as DRAWINGS
+from studies.reproduction.reproduction_figures import records_checksum
+from studies.reproduction.sections import SECTIONS
+from studies.update_readme import FIGURES, PAGES, REPOSITORY, with_tables
 
 README = (REPOSITORY / "README.md").read_text()
 RECORDS = re.findall(r"<!-- table: (\S+) -->", README)

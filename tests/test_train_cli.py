@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spa_jax.training.config import default_config
-from spa_jax.training.workdir import write_config
+from spa_jax.training.rundir.workdir import write_config
 
 ROOT = Path(__file__).parents[1]
 WRONG = {

@@ -1,7 +1,6 @@
 """The paper: class means, and the three ways to keep classifier weights pointing at them."""
 
 from spa_jax.alignment.class_means import ClassMeans
-from spa_jax.alignment.classifier import find_kernels
 from spa_jax.alignment.geometry import (
     row_angles,
     row_cosines,
@@ -10,6 +9,7 @@ from spa_jax.alignment.geometry import (
     tangent_part,
     unit_rows,
 )
+from spa_jax.alignment.kernels import find_kernels
 from spa_jax.alignment.proj import SpaProjState, spa_proj
 from spa_jax.alignment.reg import class_cosines, spa_reg
 from spa_jax.alignment.slerp import SpaSlerpState, slerp_schedule, spa_slerp, spa_slerp_transform

@@ -9,7 +9,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from spa_jax.alignment.checks import check_range, check_update_arguments
-from spa_jax.alignment.classifier import (
+from spa_jax.alignment.geometry import row_dots, row_norms, tangent_directions, tangent_part
+from spa_jax.alignment.kernels import (
     DEFAULT_CLASSIFIER,
     Head,
     as_kernel,
@@ -20,7 +21,6 @@ from spa_jax.alignment.classifier import (
     read_heads,
     replace_leaves,
 )
-from spa_jax.alignment.geometry import row_dots, row_norms, tangent_directions, tangent_part
 
 Radial = Literal["keep", "scale"]
 ActsOn = Literal["gradients", "updates"]

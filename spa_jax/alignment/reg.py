@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from spa_jax.alignment.class_means import ClassMeans
-from spa_jax.alignment.classifier import DEFAULT_CLASSIFIER, Head, read_heads
 from spa_jax.alignment.geometry import row_cosines
+from spa_jax.alignment.kernels import DEFAULT_CLASSIFIER, Head, read_heads
 
 
 def head_cosines(head: Head) -> Float[Array, " C"]:

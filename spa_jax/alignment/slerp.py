@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from spa_jax.alignment.checks import check_range, check_update_arguments
 from spa_jax.alignment.class_means import ClassMeans
-from spa_jax.alignment.classifier import (
+from spa_jax.alignment.geometry import slerp_rows
+from spa_jax.alignment.kernels import (
     DEFAULT_CLASSIFIER,
     Head,
     as_kernel,
@@ -21,7 +22,6 @@ from spa_jax.alignment.classifier import (
     read_heads,
     replace_leaves,
 )
-from spa_jax.alignment.geometry import slerp_rows
 from spa_jax.alignment.reg import head_cosines
 
 

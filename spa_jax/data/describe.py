@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from spa_jax.data.digits import load_digits_lt
-from spa_jax.data.longtail import CLASS_ORDERS, PROFILES
-from spa_jax.data.selection import PROTOCOLS
-from spa_jax.data.shot_groups import SHOT_GROUP_RULES, shot_group_rule, shot_groups
-from spa_jax.data.sources import open_source
-from spa_jax.data.splits import NATURAL, SplitOptions, make_split, split_sizes
-from spa_jax.data.tfds_source import prepare_command, prepared_folder
+from spa_jax.data.sources.digits import load_digits_lt
+from spa_jax.data.sources.opening import open_source
+from spa_jax.data.sources.tfds_source import prepare_command, prepared_folder
+from spa_jax.data.splits.profiles import CLASS_ORDERS, PROFILES
+from spa_jax.data.splits.protocols import PROTOCOLS
+from spa_jax.data.splits.shot_groups import SHOT_GROUP_RULES, shot_group_rule, shot_groups
+from spa_jax.data.splits.splitting import NATURAL, SplitOptions, make_split, split_sizes
 from spa_jax.errors import InputError
 
 PUBLISHED_CLASS_SIZES = {

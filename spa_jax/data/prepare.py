@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from spa_jax.data.dataset import LabelledImages, Source
-from spa_jax.data.tfds_records import import_tfds, one_line
-from spa_jax.data.tfds_source import (
+from spa_jax.data.sources.tfds_records import import_tfds, one_line
+from spa_jax.data.sources.tfds_source import (
     check_known,
     image_fields,
     prepared_folder,
@@ -49,7 +49,7 @@ def prepare(name: str, data_dir: str) -> str:
     """Prepares a data set, unless that was done before, reads it back and checks it.
 
     Args:
-      name: as for :func:`spa_jax.data.tfds_source.read_tfds`.
+      name: as for :func:`spa_jax.data.sources.tfds_source.read_tfds`.
       data_dir: the folder of prepared data sets; "" is TFDS's own.
 
     Returns:

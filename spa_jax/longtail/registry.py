@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from spa_jax.longtail.attraction_repulsion import make_arb
+from spa_jax.longtail.arb import make_arb
 from spa_jax.longtail.cross_entropy import make_cross_entropy
 from spa_jax.longtail.etf import make_etf
 from spa_jax.longtail.glmc import make_glmc

@@ -23,14 +23,14 @@ from spa_jax.reproduction.records import (
     make_record,
     read_records,
 )
+from spa_jax.sweeps.grid import Member
+from spa_jax.sweeps.members import CannotTrainTogether
+from spa_jax.sweeps.together import open_chunks, train_together
 from spa_jax.training.config import check_config
-from spa_jax.training.grid import Member
 from spa_jax.training.loop import RunStopped, run
-from spa_jax.training.members import CannotTrainTogether
 from spa_jax.training.program import Program, compiled_differences
-from spa_jax.training.records import JsonLines
-from spa_jax.training.together import open_chunks, train_together
-from spa_jax.training.workdir import FREE_ON_RESUME, PLACES, check_workdir
+from spa_jax.training.rundir.json_lines import JsonLines
+from spa_jax.training.rundir.workdir import FREE_ON_RESUME, PLACES, check_workdir
 
 Say = Callable[[str], None]
 

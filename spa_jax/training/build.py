@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from spa_jax.data.dataset import LongTailedDataset
-from spa_jax.data.digits import load_digits_lt
-from spa_jax.data.shot_groups import check_shot_group_rule
-from spa_jax.data.sources import open_source
-from spa_jax.data.splits import SplitOptions, make_split
+from spa_jax.data.sources.digits import load_digits_lt
+from spa_jax.data.sources.opening import open_source
+from spa_jax.data.splits.shot_groups import check_shot_group_rule
+from spa_jax.data.splits.splitting import SplitOptions, make_split
 from spa_jax.errors import InputError
 from spa_jax.longtail.method import Method
 from spa_jax.models.cifar_resnet import CifarResNet
@@ -21,10 +21,10 @@ from spa_jax.models.small_resnet import SmallResNet
 from spa_jax.models.vision_transformer import SIZES, Size, VisionTransformer
 from spa_jax.training.config import Config, default_config
 from spa_jax.training.devices import Layout
-from spa_jax.training.feeds import DEVICE_BYTES, Feed, ResidentFeed
+from spa_jax.training.feeds.resident import DEVICE_BYTES, Feed, ResidentFeed
+from spa_jax.training.feeds.streamed import StreamFeed
 from spa_jax.training.method import check_method
-from spa_jax.training.stream_feed import StreamFeed
-from spa_jax.training.workdir import flatten_config
+from spa_jax.training.rundir.workdir import flatten_config
 
 _STREAMS_ONLY = ("image_size", "resize", "min_area", "color_jitter", "grey", "blur")
 

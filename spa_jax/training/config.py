@@ -35,7 +35,7 @@ def default_config() -> Config:
                 "validation": False,  # hold a tenth of each class out of the training set
                 "train_list": "",  # a list of `path label` lines in place of profile and protocol
                 "test_list": "",
-                "shot_groups": "auto",  # see spa_jax.data.shot_groups.SHOT_GROUP_RULES
+                "shot_groups": "auto",  # see spa_jax.data.splits.shot_groups.SHOT_GROUP_RULES
                 "sampler": "shuffle",  # shuffle | class_aware | square_root | reversed | power
                 "sampler_power": 1.0,  # k of the sampler `power`, which draws with weights n^-k
                 "feed": "auto",  # auto | device | stream: whole on the device, or in batches

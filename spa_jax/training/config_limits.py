@@ -1,11 +1,11 @@
 """What the fields of a configuration may be: names to choose from, and ranges of numbers."""
 
-from spa_jax.data.longtail import CLASS_ORDERS, PROFILES
-from spa_jax.data.pipeline import POLICIES
-from spa_jax.data.samplers import SAMPLERS
-from spa_jax.data.selection import PROTOCOLS
-from spa_jax.data.shot_groups import SHOT_GROUP_RULES
-from spa_jax.data.splits import NATURAL
+from spa_jax.data.augment.one_image import POLICIES
+from spa_jax.data.splits.profiles import CLASS_ORDERS, PROFILES
+from spa_jax.data.splits.protocols import PROTOCOLS
+from spa_jax.data.splits.samplers import SAMPLERS
+from spa_jax.data.splits.shot_groups import SHOT_GROUP_RULES
+from spa_jax.data.splits.splitting import NATURAL
 from spa_jax.longtail.registry import METHODS
 from spa_jax.models.convnext import STAGES
 from spa_jax.models.imagenet_resnet import ARCHITECTURES

@@ -121,7 +121,7 @@ class Layout:
           donate: positions among `args` whose buffers may be reused for results.
           split: positions among `args` that come from :meth:`split`.
           shared: positions among `args` that are the same for runs of any seed. A layout of one
-            run has no use for them; :class:`spa_jax.training.members.MembersLayout` has.
+            run has no use for them; :class:`spa_jax.sweeps.members.MembersLayout` has.
 
         Returns:
           A function of `args` that gives replicated results.

@@ -14,8 +14,8 @@ from spa_jax.alignment import ClassMeans
 from spa_jax.alignment.class_means import class_sums
 from spa_jax.longtail.method import Method
 from spa_jax.models.classifier import Classifier
-from spa_jax.training.batch import Batch, Normalize
 from spa_jax.training.config import Config
+from spa_jax.training.feeds.batch import Batch, Normalize
 from spa_jax.training.method import spa_options
 from spa_jax.training.metrics import alignment_metrics, known_cosines
 

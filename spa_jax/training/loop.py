@@ -11,17 +11,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from spa_jax.dynamics.plots import plot_alignment_over_epochs, plot_cosine_by_class_size
 from spa_jax.files import write_text_whole
-from spa_jax.training.checkpoint import Checkpoints, serializable
+from spa_jax.reporting.figures.run_plots import (
+    plot_alignment_over_epochs,
+    plot_cosine_by_class_size,
+)
 from spa_jax.training.config import Config, check_config
 from spa_jax.training.metrics import Totals, check_finite, epoch_line, fetch, number
 from spa_jax.training.program import Program
-from spa_jax.training.records import JsonLines, ProgressBar
+from spa_jax.training.rundir.checkpoints import Checkpoints, serializable
+from spa_jax.training.rundir.events import EventWriter, NoEvents
+from spa_jax.training.rundir.json_lines import JsonLines, ProgressBar
+from spa_jax.training.rundir.summary import make_summary
+from spa_jax.training.rundir.workdir import check_workdir, write_config
 from spa_jax.training.state import TrainState
-from spa_jax.training.summary import make_summary
-from spa_jax.training.tensorboard import EventWriter, NoEvents
-from spa_jax.training.workdir import check_workdir, write_config
 
 
 class RunStopped(Exception):

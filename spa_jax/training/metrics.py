@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from spa_jax.alignment import ClassMeans, SpaProjState
-from spa_jax.alignment.classifier import read_heads
+from spa_jax.alignment.kernels import read_heads
 from spa_jax.alignment.reg import head_cosines
 
 

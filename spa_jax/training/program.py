@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Key, PyTree, UInt32
 
 from spa_jax.alignment import ClassMeans
-from spa_jax.alignment.classifier import find_kernels
+from spa_jax.alignment.kernels import find_kernels
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.errors import InputError
 from spa_jax.training.build import (
@@ -18,16 +18,16 @@ from spa_jax.training.build import (
     check_is_used,
     load_data,
 )
-from spa_jax.training.collapse import CollapseMeter
+from spa_jax.training.collapse_meter import CollapseMeter
 from spa_jax.training.config import Config, check_config
 from spa_jax.training.devices import Layout, TakePart
 from spa_jax.training.evaluation import EvaluationSums, make_eval_step, make_report
 from spa_jax.training.method import build_method, spa_options
 from spa_jax.training.metrics import Totals
 from spa_jax.training.optimizer import build_optimizer
+from spa_jax.training.rundir.workdir import FREE_ON_RESUME, differing_fields, flatten_config
 from spa_jax.training.state import HYPERPARAMETERS, TrainState, hyperparams_from
 from spa_jax.training.step import make_train_step
-from spa_jax.training.workdir import FREE_ON_RESUME, differing_fields, flatten_config
 
 # A stream of the seed's key that steps, which count up from 0, never reach.
 _INIT_STREAM = 2**32 - 1

@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from spa_jax.alignment import ClassMeans, slerp_schedule, spa_reg, spa_slerp
 from spa_jax.longtail.method import Method, Situation
 from spa_jax.models.classifier import Classifier
-from spa_jax.training.batch import Batch, Inputs, Normalize, prepare
 from spa_jax.training.config import Config
+from spa_jax.training.feeds.batch import Batch, Inputs, Normalize, prepare
 from spa_jax.training.method import spa_options
 from spa_jax.training.metrics import alignment_metrics, known_cosines, projection_metrics
 from spa_jax.training.optimizer import build_optimizer

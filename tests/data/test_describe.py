@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from spa_jax.data.describe import PUBLISHED_CLASS_SIZES, bar_chart, describe, main
-from spa_jax.data.longtail import exponential_profile
-from spa_jax.data.shot_groups import shot_groups
-from spa_jax.data.sources import open_source
-from spa_jax.data.splits import SplitOptions, make_split
-from tests.data.test_idx import tiny_part, write_part
+from spa_jax.data.sources.opening import open_source
+from spa_jax.data.splits.profiles import exponential_profile
+from spa_jax.data.splits.shot_groups import shot_groups
+from spa_jax.data.splits.splitting import SplitOptions, make_split
+from tests.data.sources.test_idx import tiny_part, write_part
 from tests.data.tiny_tfds import tiny_cifar10
 
 # Of 60 images a class, by imbalance factor 10: 60 * 10^(-r/3), rounded down.

@@ -16,7 +16,7 @@ from tensorflow_datasets.core.download.checksums import compute_url_info
 
 from spa_jax.data import prepare
 from spa_jax.data.dataset import LabelledImages, Source
-from spa_jax.data.tfds_source import read_tfds
+from spa_jax.data.sources.tfds_source import read_tfds
 from tests.data.tiny_tfds import (
     CIFAR10_CLASSES,
     encode,

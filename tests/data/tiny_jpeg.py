@@ -7,7 +7,7 @@ from jax._src import xla_bridge
 from PIL import Image
 
 from spa_jax.data.dataset import LabelledImages
-from spa_jax.data.image_folder import ImageFiles
+from spa_jax.data.sources.image_folder import ImageFiles
 
 NUM_IMAGES, NUM_CLASSES = 42, 4
 GREY, CMYK = 5, 11  # the images of these modes; the others are RGB

@@ -7,9 +7,9 @@ import pytest
 from spa_jax.reproduction.driver import Work, reproduce
 from spa_jax.reproduction.dry_run import dry_run
 from spa_jax.reproduction.records import read_records
-from spa_jax.reproduction.results_tables import dry_run_table
 from spa_jax.reproduction.tables import TABLES
 from spa_jax.training.program import compiled_differences
+from studies.reproduction.results_tables import dry_run_table
 
 PLAN = TABLES["imagenet"]
 ALLOWED = {

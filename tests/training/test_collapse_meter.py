@@ -9,7 +9,7 @@ import pytest
 
 from spa_jax.alignment import unit_rows
 from spa_jax.dynamics import collapse
-from spa_jax.training import collapse as meter
+from spa_jax.training import collapse_meter as meter
 from spa_jax.training.config_limits import PARALLEL_MODES
 from spa_jax.training.loop import run
 from spa_jax.training.metrics import fetch

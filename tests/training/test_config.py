@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from spa_jax.training.config import check_config, check_field_name, default_config
-from spa_jax.training.workdir import check_workdir, flatten_config, write_config
+from spa_jax.training.rundir.workdir import check_workdir, flatten_config, write_config
 from tests.refusals import refusal
 
 FIELDS = flatten_config(default_config().to_dict())  # tuples are lists here

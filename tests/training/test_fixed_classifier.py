@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from spa_jax.training.checkpoint import Checkpoints
 from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.program import Program
+from spa_jax.training.rundir.checkpoints import Checkpoints
 from tests.refusals import refusal
 from tests.training.small import small_config
 

@@ -15,9 +15,9 @@ from spa_jax.longtail import consistency
 from spa_jax.longtail.glmc import make_glmc
 from spa_jax.longtail.losses import mix_targets
 from spa_jax.longtail.method import Situation
-from spa_jax.training.batch import Batch, Inputs
 from spa_jax.training.build import build_model
 from spa_jax.training.config import check_config, default_config
+from spa_jax.training.feeds.batch import Batch, Inputs
 from spa_jax.training.optimizer import build_optimizer
 from spa_jax.training.state import TrainState, hyperparams_from
 from tests.models.backbone_checks import shapes_of

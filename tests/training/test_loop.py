@@ -11,10 +11,10 @@ import pytest
 
 from spa_jax.errors import InputError
 from spa_jax.training import loop
-from spa_jax.training.checkpoint import Checkpoints, tree_checksum
 from spa_jax.training.config_limits import PARALLEL_MODES
 from spa_jax.training.loop import run
 from spa_jax.training.program import Program
+from spa_jax.training.rundir.checkpoints import Checkpoints, tree_checksum
 from tests.training.small import small_config
 
 EPOCH_FIELDS = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spa_jax.alignment import ClassMeans
-from spa_jax.alignment.classifier import find_kernels
+from spa_jax.alignment.kernels import find_kernels
 from spa_jax.longtail.losses import batch_counts
 from spa_jax.longtail.registry import METHODS
 from spa_jax.training.build import build_model

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from spa_jax.alignment.classifier import path_names
+from spa_jax.alignment.kernels import path_names
 from spa_jax.errors import InputError
 from spa_jax.training.config_limits import PARALLEL_MODES
 from spa_jax.training.program import Program

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from spa_jax.alignment import ClassMeans
-from spa_jax.alignment.classifier import find_kernels
+from spa_jax.alignment.kernels import find_kernels
 from spa_jax.longtail.registry import METHODS
 from spa_jax.reproduction.cells import Cell
 from spa_jax.reproduction.tables import TABLES
-from spa_jax.training.batch import Batch
 from spa_jax.training.build import build_model
 from spa_jax.training.config import check_config
 from spa_jax.training.config_limits import SPA_METHODS
+from spa_jax.training.feeds.batch import Batch
 from spa_jax.training.loop import run
 from spa_jax.training.method import build_method, check_method, spa_options, views_of
 from spa_jax.training.optimizer import build_optimizer

@@ -13,7 +13,7 @@ from spa_jax.training.config import check_config, default_config
 from spa_jax.training.method import build_method, check_method
 from spa_jax.training.optimizer import build_optimizer
 from spa_jax.training.recipes import CIFAR_RECIPES, imagenet_lt_recipe
-from spa_jax.training.workdir import flatten_config
+from spa_jax.training.rundir.workdir import flatten_config
 from tests.models.backbone_checks import parameter_count
 from tests.refusals import refusal
 

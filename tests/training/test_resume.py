@@ -12,8 +12,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from spa_jax.training.checkpoint import Checkpoints, serializable, tree_checksum
 from spa_jax.training.program import Program
+from spa_jax.training.rundir.checkpoints import Checkpoints, serializable, tree_checksum
 from tests.training.small import small_config
 
 REPOSITORY = Path(__file__).parents[2]

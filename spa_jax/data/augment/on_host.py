@@ -1,0 +1,256 @@
+"""Augmentation on the host, one example at a time, for images that are decoded as they are used."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter
+
+from spa_jax.data.stream.decode import Box, decode_crop
+from spa_jax.errors import InputError
+
+_CROP_ATTEMPTS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamOptions:
+    """How the images of a stream are cropped and augmented.
+
+    GLMC's augmentation of ImageNet-LT is `StreamOptions(color_jitter=0.4, grey=0.2, blur=0.5)`.
+
+    Attributes:
+      image_size: pixels on each side of the output.
+      resize: for testing, the shorter side is resized to this before the centre is cropped.
+      min_area: smallest share of the image's area that a training crop has, in (0, 1].
+      color_jitter: brightness, contrast and saturation change by factors in [1 - x, 1 + x].
+      grey: probability that an image loses its colours.
+      blur: probability that an image is blurred.
+      flip: mirror left and right with probability one half.
+
+    Raises:
+      InputError: a value out of range.
+    """
+
+    image_size: int = 224
+    resize: int = 256
+    min_area: float = 0.08
+    color_jitter: float = 0.0
+    grey: float = 0.0
+    blur: float = 0.0
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        _check(self.image_size >= 1, "image_size", self.image_size, "1 or more")
+        _check(self.resize >= self.image_size, "resize", self.resize, "image_size or more")
+        _check(0 < self.min_area <= 1, "min_area", self.min_area, "in (0, 1]")
+        _check(self.color_jitter >= 0, "color_jitter", self.color_jitter, "0 or more")
+        _check(0 <= self.grey <= 1, "grey", self.grey, "in [0, 1]")
+        _check(0 <= self.blur <= 1, "blur", self.blur, "in [0, 1]")
+
+
+def train_image(
+    generator: np.random.Generator, data: bytes | np.ndarray, name: str, options: StreamOptions
+) -> np.ndarray:
+    """One training example: random-resized crop, colour jitter, grey, blur, flip.
+
+    Args:
+      generator: the example's own.
+      data: a JPEG or PNG file; or `(H, W, channels)` uint8 with 1 or 3 channels, which is not
+        cropped, and resized only if its shape is not the output's.
+      name: of the image, for errors.
+      options: what to do.
+
+    Returns:
+      `(image_size, image_size, 3)` uint8.
+
+    Raises:
+      InputError: an image that cannot be decoded.
+    """
+    size = options.image_size
+    if isinstance(data, np.ndarray):
+        image = _resized(data, size)
+    else:
+        scale = (options.min_area, 1.0)
+        choose_box = functools.partial(random_resized_crop_box, generator, scale=scale)
+        image = decode_crop(data, name, choose_box, size)
+    jitter = options.color_jitter
+    image = color_jitter(generator, image, jitter, jitter, jitter)
+    image = random_grey(generator, image, options.grey)
+    image = gaussian_blur(generator, image, options.blur)
+    if options.flip:
+        image = random_flip(generator, image)
+    return np.asarray(image)
+
+
+def test_image(data: bytes | np.ndarray, name: str, options: StreamOptions) -> np.ndarray:
+    """One test example: the centre, nothing random.
+
+    Args:
+      data: a JPEG or PNG file; or `(H, W, channels)` uint8 with 1 or 3 channels, which is not
+        cropped, and resized only if its shape is not the output's.
+      name: of the image, for errors.
+      options: `resize` and `image_size` are used.
+
+    Returns:
+      `(image_size, image_size, 3)` uint8.
+
+    Raises:
+      InputError: an image that cannot be decoded.
+    """
+    size = options.image_size
+    if isinstance(data, np.ndarray):
+        return np.asarray(_resized(data, size))
+    choose_box = functools.partial(center_crop_box, resize=options.resize, crop=size)
+    return np.asarray(decode_crop(data, name, choose_box, size))
+
+
+# Or pytest takes it for a test wherever it is imported.
+test_image.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def random_resized_crop_box(
+    generator: np.random.Generator,
+    height: int,
+    width: int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Box:
+    """A random box of random area and aspect ratio, as the Inception networks were trained with.
+
+    The share of the area is uniform in `scale`, the logarithm of width / height uniform in that of
+    `ratio`. A box that does not fit is drawn anew, ten times at most; then it is the largest
+    central box whose ratio is in range.
+
+    Args:
+      generator: the example's own.
+      height: of the image.
+      width: of the image.
+      scale: least and greatest share of the image's area.
+      ratio: least and greatest width / height.
+
+    Returns:
+      The box, in whole pixels, within the image.
+
+    Example:
+      >>> box = random_resized_crop_box(np.random.default_rng(0), height=60, width=80)
+      >>> 0 < box.height <= 60 and 0 < box.width <= 80
+      True
+
+    Reference:
+      Szegedy et al., "Going Deeper with Convolutions", CVPR 2015.
+    """
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(_CROP_ATTEMPTS):
+        area = height * width * generator.uniform(*scale)
+        aspect = math.exp(generator.uniform(low, high))
+        box_height, box_width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < box_height <= height and 0 < box_width <= width:
+            top = generator.integers(0, height - box_height, endpoint=True)
+            left = generator.integers(0, width - box_width, endpoint=True)
+            return Box(int(top), int(left), box_height, box_width)
+    box_height = min(height, max(1, round(width / ratio[0])))
+    box_width = min(width, max(1, round(height * ratio[1])))
+    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+
+
+def center_crop_box(height: int, width: int, resize: int = 256, crop: int = 224) -> Box:
+    """The square that remains if the shorter side is resized to `resize` and the centre is cut out.
+
+    Args:
+      height: of the image.
+      width: of the image.
+      resize: pixels of the shorter side.
+      crop: pixels on each side of the cut.
+
+    Returns:
+      The box in the image's own pixels, fractions included.
+
+    Example:
+      >>> center_crop_box(512, 600)
+      Box(top=32.0, left=76.0, height=448.0, width=448.0)
+    """
+    side = min(height, width) * crop / resize
+    return Box((height - side) / 2, (width - side) / 2, side, side)
+
+
+def color_jitter(
+    generator: np.random.Generator,
+    image: Image.Image,
+    brightness: float,
+    contrast: float,
+    saturation: float,
+) -> Image.Image:
+    r"""Changes brightness, contrast and saturation by random factors, in random order.
+
+    .. math:: x \leftarrow clip(f x + (1 - f) y), \quad f \sim U[\max(0, 1 - s), 1 + s]
+
+    where y is black for brightness, the mean grey of the image for contrast and each pixel's grey
+    for saturation.
+
+    Args:
+      generator: the example's own.
+      image: RGB.
+      brightness: the strength s, 0 or more; 0 changes nothing.
+      contrast: likewise.
+      saturation: likewise.
+
+    Returns:
+      An RGB image.
+    """
+    enhancers: tuple[Callable[[Image.Image], ImageEnhance._Enhance], ...] = (
+        ImageEnhance.Brightness,
+        ImageEnhance.Contrast,
+        ImageEnhance.Color,
+    )
+    strengths = (brightness, contrast, saturation)
+    if not any(strengths):
+        return image
+    for i in generator.permutation(len(enhancers)):
+        if strengths[i] > 0:
+            factor = generator.uniform(max(0.0, 1 - strengths[i]), 1 + strengths[i])
+            image = enhancers[i](image).enhance(factor)
+    return image
+
+
+def random_grey(
+    generator: np.random.Generator, image: Image.Image, probability: float
+) -> Image.Image:
+    """Replaces the colours by grey (ITU-R 601 luma), three times the same, with a probability."""
+    if probability > 0 and generator.random() < probability:
+        return image.convert("L").convert("RGB")
+    return image
+
+
+def gaussian_blur(
+    generator: np.random.Generator,
+    image: Image.Image,
+    probability: float,
+    sigma: tuple[float, float] = (0.1, 2.0),
+) -> Image.Image:
+    """Blurs with a probability; the deviation is uniform in `sigma`, in pixels of the output."""
+    if probability > 0 and generator.random() < probability:
+        return image.filter(ImageFilter.GaussianBlur(generator.uniform(*sigma)))
+    return image
+
+
+def random_flip(generator: np.random.Generator, image: Image.Image) -> Image.Image:
+    """Mirrors left and right with probability one half."""
+    if generator.random() < 0.5:
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return image
+
+
+def _resized(pixels: np.ndarray, size: int) -> Image.Image:
+    if pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    image = Image.fromarray(pixels).convert("RGB")
+    if image.size == (size, size):
+        return image
+    return image.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def _check(holds: bool, field: str, value: float, expected: str) -> None:
+    if not holds:
+        raise InputError(f"config.augment.{field} must be {expected}, got {value}.")

@@ -1,0 +1,299 @@
+"""Image data sets that TFDS has prepared as ArrayRecord files, read without TensorFlow."""
+
+import difflib
+import fnmatch
+import math
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from spa_jax.data.dataset import LabelledImages, Source, check_every_class
+from spa_jax.data.sources.tfds_index import Fields
+from spa_jax.data.sources.tfds_records import (
+    DECODED_CHANNELS,
+    Records,
+    TfdsImages,
+    decode_records,
+    import_tfds,
+    in_threads,
+    list_records,
+    one_line,
+)
+from spa_jax.errors import InputError
+
+MAX_DECODED_BYTES = 2 * 1024**3
+"""Data sets whose images are all of one size and take less than this are decoded at once."""
+
+_NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>[\d*]+\.[\d*]+\.[\d*]+))?")
+_FILE_NAME_FIELDS = ("file_name", "filename", "image/filename")
+
+
+def read_tfds(name: str, data_dir: str) -> Source:
+    """Reads an image classification data set that TFDS has prepared.
+
+    The training examples are the split `train`. The test examples are the split `test`, or
+    `validation` where there is no `test` or its images have no labels: `imagenet2012` and
+    `i_naturalist2018` are tested on `validation`, `imagenet_lt` on `test`.
+
+    Images of one size that take less than 2 GiB are decoded into one array; others stay encoded
+    and are read from their files one by one. TFDS stores examples shuffled. Where they have ids
+    such as "train_00042" (CIFAR-10 and CIFAR-100) they are put back into the published order;
+    otherwise they stay as they are stored, which is the same after each preparation.
+
+    Args:
+      name: "name", "name/config", "name:version" or "name/config:version"; without a version the
+        newest that is prepared.
+      data_dir: the folder of prepared data sets; "" is TFDS's own, which is the environment
+        variable TFDS_DATA_DIR or else `~/tensorflow_datasets`.
+
+    Returns:
+      The data set: images uint8 `(N, H, W, channels)` or encoded, labels int32, the class names of
+      TFDS (for `imagenet2012` they are WordNet ids such as "n01440764"), and file names where the
+      data set has them.
+
+    Raises:
+      InputError: a data set that is not prepared, unknown, in another file format, damaged, or not
+        one of labelled images; a class without a training image.
+    """
+    import_tfds()
+    folder = prepared_folder(name, data_dir)
+    if folder is None:
+        raise _not_prepared(name, data_dir)
+    builder = _open(folder, prepare_command(name, data_dir))
+    fields = image_fields(builder, f"data set in {folder}")
+    test = _test_split(builder, folder, fields)
+    counts = {split: builder.info.splits[split].num_examples for split in ("train", test)}
+    shape = _decoded_shape(builder.info.features[fields.image], sum(counts.values()), folder)
+    parts = {}
+    for split, count in counts.items():
+        if shape:
+            images, listing = decode_records(folder, split, fields, count, shape)
+        else:
+            listing = list_records(folder, split, fields, count)
+            records = Records(folder, split, (fields.image,))
+            images = TfdsImages(records, fields.image, listing.positions)
+        parts[split] = LabelledImages(images, listing.labels, listing.names), listing.official
+    (train_part, official), (test_part, _) = parts["train"], parts[test]
+    full_name = "/".join(filter(None, (builder.info.name, builder.info.config_name)))
+    class_names = tuple(builder.info.features[fields.label].names)
+    order = "official" if official else "stored"
+    source = Source(full_name, train_part, test_part, class_names, order)
+    check_every_class(f"{full_name} training set in {folder}", train_part.labels, class_names)
+    return source
+
+
+def is_tfds_dir(folder: Path, name: str) -> bool:
+    """Whether a folder holds the named data set as TFDS prepares it, in whatever file format."""
+    return _NAME.fullmatch(name) is not None and bool(_prepared(folder, name))
+
+
+def prepared_folder(name: str, data_dir: str) -> Path | None:
+    """The folder `name[/config]/version` of a prepared data set; None if there is none.
+
+    Args:
+      name, data_dir: as for :func:`read_tfds`.
+
+    Returns:
+      An absolute path, of the newest version that fits the name.
+
+    Raises:
+      InputError: a name that is not of TFDS's form, or several configurations to choose from.
+    """
+    found = _prepared(tfds_data_dir(data_dir), name)
+    configs = sorted({each.parent.name for each in found})
+    if len(configs) > 1:
+        raise InputError(
+            f"{name} is prepared in {len(configs)} configurations ({', '.join(configs[:3])}): "
+            f"choose one, for example {_set_name(name)}/{configs[0]}."
+        )
+    return max(found, key=lambda each: [int(n) for n in each.name.split(".")], default=None)
+
+
+def tfds_data_dir(data_dir: str) -> Path:
+    """The folder of prepared data sets as an absolute path; "" is TFDS's own."""
+    if "://" in data_dir:
+        raise InputError(
+            f"Prepared data sets are read from a local or mounted folder, not from {data_dir}: "
+            "mount the bucket, or copy the data set."
+        )
+    own = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(os.path.abspath(Path(data_dir or own).expanduser()))
+
+
+def prepare_command(name: str, data_dir: str) -> str:
+    """The command line that prepares a data set."""
+    where = f" --data_dir={shlex.quote(data_dir)}" if data_dir else ""
+    return f"python -m spa_jax.data.prepare {name}{where}"
+
+
+def check_known(name: str, data_dir: str) -> None:
+    """Raises InputError, with the nearest names, if TFDS has no data set of that name."""
+    tfds = import_tfds()
+    known = tfds.list_builders(with_community_datasets=False)
+    data_set = _set_name(name)
+    if data_set not in known:
+        near = difflib.get_close_matches(data_set, known)
+        advice = f"did you mean {' or '.join(near)}?" if near else "check the name."
+        raise InputError(
+            f"TFDS {tfds.__version__} has no data set {data_set!r}, and none of that name is "
+            f"prepared in {tfds_data_dir(data_dir)}: {advice}"
+        )
+
+
+def image_fields(builder: Any, what: str) -> Fields:
+    """Which features hold the image, its class, its id and its file name.
+
+    Args:
+      builder: TFDS's, of a data set that need not be prepared yet.
+      what: the data set in words, for the message.
+
+    Raises:
+      InputError: a data set without an image and a class.
+    """
+    tfds = import_tfds()
+
+    features = builder.info.features
+    kinds = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
+    texts = [key for key, each in kinds.items() if isinstance(each, tfds.features.Text)]
+    file_names = [key for key in _FILE_NAME_FIELDS if key in texts]
+    keys = builder.info.supervised_keys
+    usual = ("image", "label")
+    named = keys if isinstance(keys, tuple) and [type(key) for key in keys] == [str, str] else usual
+    for image, label in (named, usual):
+        is_image = isinstance(kinds.get(image), tfds.features.Image)
+        if is_image and isinstance(kinds.get(label), tfds.features.ClassLabel):
+            return Fields(
+                image, label, "id" if "id" in texts else None, next(iter(file_names), None)
+            )
+    described = ", ".join(f"{key} ({type(each).__name__})" for key, each in kinds.items())
+    raise InputError(
+        f"The {what} is not one of image classification: expected the features image "
+        f"(Image) and label (ClassLabel), found {described or type(features).__name__}."
+    )
+
+
+def _set_name(name: str) -> str:
+    return re.split("[/:]", name)[0]
+
+
+def _prepared(data_dir: Path, name: str) -> list[Path]:
+    """Folders of the versions and configurations that a name fits."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise InputError(
+            f"{name!r} is not a name of TFDS: expected name, name/config, name:version or "
+            "name/config:version, such as cifar10 or cifar10:3.0.2."
+        )
+    top, wanted = data_dir / match["set"], match["version"] or "*.*.*"
+    parents = [top / match["config"]] if match["config"] else [top, *top.glob("*")]
+    folders = [info.parent for each in parents for info in each.glob("*/dataset_info.json")]
+    return [
+        each
+        for each in folders
+        if re.fullmatch(r"\d+\.\d+\.\d+", each.name) and fnmatch.fnmatch(each.name, wanted)
+    ]
+
+
+def _not_prepared(name: str, data_dir: str) -> InputError:
+    check_known(name, data_dir)
+    place = tfds_data_dir(data_dir)
+    others = sorted(str(each.relative_to(place)) for each in _prepared(place, _set_name(name)))
+    beside = f", only {', '.join(others[:3])} is" if others else ""
+    return InputError(
+        f"{name} is not prepared in {place}{beside}. Prepare it once: "
+        f"{prepare_command(name, data_dir)}"
+    )
+
+
+def _open(folder: Path, command: str) -> Any:
+    """TFDS's builder of a prepared data set, set to its ArrayRecord files."""
+    from google.protobuf.json_format import ParseError
+
+    tfds = import_tfds()
+    try:
+        builder = tfds.builder_from_directory(folder)
+    except (ParseError, OSError, ValueError, LookupError, AttributeError) as error:
+        raise InputError(
+            f"The description of the data set in {folder} cannot be read ({one_line(error)}): "
+            "update tensorflow-datasets if a newer one wrote it; otherwise remove the folder and "
+            f"prepare the data set again: {command}"
+        ) from error
+    formats = builder.info.available_file_formats()
+    if tfds.core.FileFormat.ARRAY_RECORD not in formats:
+        raise InputError(
+            f"{folder} is prepared in the format {', '.join(each.value for each in formats)}; "
+            "without TensorFlow array_record is needed. Remove or rename the folder and prepare "
+            f"the data set again: {command}"
+        )
+    splits = builder.info.splits
+    if "train" not in splits or not splits["train"].num_examples:
+        raise InputError(
+            f"The data set in {folder} has no split `train` to train on, only "
+            f"{', '.join(splits) or 'no split'}: choose another data set."
+        )
+    # If there are files of several formats, this makes the builder name those of ArrayRecord.
+    builder.as_data_source("train", file_format=tfds.core.FileFormat.ARRAY_RECORD)
+    return builder
+
+
+def _test_split(builder: Any, folder: Path, fields: Fields) -> str:
+    """The split to test on, after a look at the files of both splits."""
+    splits = builder.info.splits
+    _check_shards(builder, "train", folder)
+    for split in ("test", "validation"):
+        if split in splits and splits[split].num_examples:
+            _check_shards(builder, split, folder)
+            # TFDS gives -1 to every image of a split whose labels were never published.
+            if Records(folder, split, (fields.label,))[0][fields.label] >= 0:
+                return split
+    raise InputError(
+        f"The data set in {folder} has neither a split `test` nor `validation` with labels, only "
+        f"{', '.join(splits)}: choose another data set, or prepare one that has a test set."
+    )
+
+
+def _check_shards(builder: Any, split: str, folder: Path) -> None:
+    """Raises InputError unless each file is there and holds as many records as described."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    info = builder.info.splits[split]
+    paths = [str(path) for path in info.filepaths]
+    faults = [f"{Path(path).name} is missing" for path in paths if not os.path.exists(path)]
+
+    def count_records(path: str) -> int:
+        try:
+            reader = ArrayRecordReader(path)
+            records = reader.num_records()
+            reader.close()
+        except RuntimeError:  # a file that is too short, or ends in something else than a footer
+            return 0
+        return records
+
+    if not faults:
+        faults = [
+            f"{Path(path).name} holds {found} of {expected} records"
+            for path, found, expected in zip(
+                paths, in_threads(count_records, paths), info.shard_lengths, strict=True
+            )
+            if found != expected
+        ]
+    if faults:
+        raise InputError(
+            f"{len(faults)} of the {len(paths)} files of the split `{split}` in {folder} are not "
+            f"whole: {'; '.join(faults[:3])}. Copy them again, or remove the folder and "
+            "prepare the data set again."
+        )
+
+
+def _decoded_shape(feature: Any, count: int, folder: Path) -> tuple[int, int, int] | None:
+    """The images' shape if they are all of one and fit into memory, otherwise None."""
+    shape = tuple(feature.shape)
+    if feature.np_dtype != "uint8" or len(shape) != 3:
+        raise InputError(
+            f"The images in {folder} are {feature.np_dtype} of shape {shape}; expected uint8 of "
+            "shape (height, width, channels): choose another data set or configuration."
+        )
+    one_size = None not in shape and shape[-1] in DECODED_CHANNELS
+    return shape if one_size and count * math.prod(shape) < MAX_DECODED_BYTES else None

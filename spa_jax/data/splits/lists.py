@@ -1,0 +1,172 @@
+"""Published split lists, such as `ImageNet_LT_train.txt`: one `path label` a line."""
+
+from pathlib import Path
+
+import numpy as np
+
+from spa_jax.data.dataset import LabelledImages, Source
+from spa_jax.data.sources.image_folder import read_listed_files
+from spa_jax.errors import InputError
+
+
+def read_split_list(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a list of images.
+
+    Args:
+      path: a text file with a line `path label` for each image; empty lines are passed over, and
+        the last may lack its newline.
+
+    Returns:
+      Paths `(N,)` as strings, and labels `(N,)` int32.
+
+    Raises:
+      InputError: no such file, no line in it, or lines that are not `path label`.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The split list {path} cannot be read ({error}).") from error
+    rows = [
+        (number, line.rsplit(maxsplit=1)) for number, line in enumerate(lines, 1) if line.strip()
+    ]
+    broken = [number for number, row in rows if len(row) != 2 or not _is_label(row[1])]
+    if broken or not rows:
+        first = ", ".join(str(number) for number in broken[:3])
+        where = f"{len(broken)} are not, the first at line {first}" if broken else "it is empty"
+        raise InputError(
+            f"{path} is not a split list of lines `path label`, label a whole number: {where}."
+        )
+    names = np.array([row[0] for _, row in rows])
+    return names, np.array([int(row[1]) for _, row in rows], np.int32)
+
+
+def _is_label(text: str) -> bool:
+    return text.isdecimal() and int(text) < 2**31
+
+
+def read_listed_folder(name: str, folder: Path, train_list: Path, test_list: Path) -> Source:
+    """A data set that two lists make of a folder of images, in whatever subfolders they lie.
+
+    ImageNet-LT and iNaturalist are published so. A class is named after the folder that all its
+    training images lie in, or numbered if they lie in several.
+
+    Args:
+      name: the data set's.
+      folder: what the lists' paths start from.
+      train_list: of the training images.
+      test_list: of the test images.
+
+    Returns:
+      The data set, in the lists' order; nothing is decoded.
+
+    Raises:
+      InputError: a broken list, files that are not there, a label of the test list that the
+        training list does not have, or another one than its images' folder has in training.
+    """
+    parts = []
+    for path in (train_list, test_list):
+        names, labels = read_split_list(path)
+        parts.append(LabelledImages(read_listed_files(folder, names), labels, names))
+    train, test = parts
+    if train.labels.max() >= len(train):
+        raise InputError(
+            f"{train_list} has the label {train.labels.max()} and {len(train)} images, so that "
+            "classes are without one: labels count up from 0."
+        )
+    class_names = _class_names(train)
+    label_of = {class_name: label for label, class_name in enumerate(class_names)}
+    wrong = [
+        listed
+        for listed, label in zip(_names(test), test.labels.tolist(), strict=True)
+        if label_of.get(_parent(listed), label) != label
+    ]
+    if wrong:
+        raise InputError(
+            f"{test_list} gives {len(wrong)} images another label than {train_list} gives their "
+            f"folder; the first: {', '.join(wrong[:3])}. Check that the lists belong together."
+        )
+    return Source(name, train, test, class_names, "official")
+
+
+def _class_names(train: LabelledImages) -> tuple[str, ...]:
+    """The one folder of each class, if each has one of its own; numbers otherwise."""
+    parents: dict[int, set[str]] = {}
+    for path, label in zip(_names(train), train.labels.tolist(), strict=True):
+        parents.setdefault(label, set()).add(_parent(path))
+    found = [parents.get(label, set()) for label in range(max(parents) + 1)]
+    alone = [next(iter(names)) if len(names) == 1 else "" for names in found]
+    if "" in alone or len(set(alone)) < len(alone):
+        return tuple(str(label) for label in range(len(found)))
+    return tuple(alone)
+
+
+def _names(examples: LabelledImages) -> list[str]:
+    return [] if examples.names is None else examples.names.tolist()
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0].rpartition("/")[2]
+
+
+def positions_of(path: Path, examples: LabelledImages, what: str) -> np.ndarray:
+    """Where a list's images stand among a source's examples.
+
+    An image is found by its whole path where the source knows paths (an image folder), and
+    otherwise by its file name (TFDS).
+
+    Args:
+      path: the split list.
+      examples: of a source that names its images.
+      what: the examples in words, for messages.
+
+    Returns:
+      Positions in `examples`, in the list's order.
+
+    Raises:
+      InputError: names that the source lacks (how many, and the first three) or has twice, an
+        image that is listed twice, or labels that differ from the source's.
+    """
+    names, labels = read_split_list(path)
+    known = examples.names
+    if known is None:
+        raise InputError(
+            f"The {what} does not name its images, so {path} cannot be joined to it: use TFDS's "
+            "imagenet2012 or an image folder."
+        )
+    if not any("/" in name for name in known[:1]):
+        names = np.array([name.rpartition("/")[2] for name in names])
+    place = {name: position for position, name in enumerate(known.tolist())}
+    if len(place) < len(known):
+        raise InputError(
+            f"{len(known) - len(place)} images of the {what} share their name with another one, so "
+            f"{path} cannot be joined to it by name."
+        )
+    listed = names.tolist()
+    missing = [name for name in listed if name not in place]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of the {len(listed)} images that {path} lists are not in the {what}; "
+            f"the first: {', '.join(missing[:3])}. Complete the data, or check that the list "
+            "belongs to it."
+        )
+    if len(set(listed)) < len(listed):
+        seen: set[str] = set()
+        twice = [name for name in listed if name in seen or seen.add(name)]
+        raise InputError(f"{path} lists images more than once; the first: {', '.join(twice[:3])}.")
+    positions = np.array([place[name] for name in listed])
+    _check_labels(path, listed, labels, examples.labels[positions], what)
+    return positions
+
+
+def _check_labels(
+    path: Path, names: list[str], listed: np.ndarray, known: np.ndarray, what: str
+) -> None:
+    wrong = np.where(listed != known)[0]
+    if len(wrong):
+        examples = "; ".join(
+            f"{names[i]} has {listed[i]} in the list, {known[i]} there" for i in wrong[:3]
+        )
+        raise InputError(
+            f"{len(wrong)} labels in {path} are not those of the {what}: {examples}. Check that "
+            "the list was made for the same order of classes."
+        )

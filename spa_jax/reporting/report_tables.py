@@ -1,0 +1,211 @@
+"""The tables of a report: accuracy, alignment, paired differences, classes and runs, as text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spa_jax.reporting.grouping import Group, baseline_of, paired_runs, why_not_paired
+from spa_jax.reporting.statistics import IN_PERCENT, Columns, paired_differences, statistics
+from spa_jax.reporting.table_text import Value, mean_text, number_text
+
+_ACCURACY: Columns = {
+    "last": ("test_accuracy", "last"),
+    "best": ("test_accuracy", "best"),
+    "many-shot": ("shot_groups", "many"),
+    "medium-shot": ("shot_groups", "medium"),
+    "few-shot": ("shot_groups", "few"),
+}
+_ALIGNMENT: Columns = {
+    "mean, EMA means": ("mean_cosine",),
+    "lowest, EMA means": ("min_cosine",),
+    "mean, held-out means": ("test_mean_cosine",),
+    "lowest, held-out means": ("test_min_cosine",),
+}
+_DIFFERENCES: Columns = {
+    "test accuracy": ("test_accuracy", "last"),
+    "few-shot accuracy": ("shot_groups", "few"),
+    "mean cosine": ("mean_cosine",),
+    "held-out cosine": ("test_mean_cosine",),
+}
+_IN_PERCENT = IN_PERCENT | _ACCURACY.keys()
+_MOST_CLASSES = 20
+NOT_RECORDED = "command not recorded"
+_MINUS = "\u2212"
+_DASH = "\u2013"
+_FIXED = "\u00a0"  # a space that does not end a line
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+      title: the heading on the page.
+      caption: what the cells are.
+      header: of each column.
+      rows: of cells, as many as the header has; the first names the row.
+      as_code: the columns that hold what one types, by index.
+    """
+
+    title: str
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    as_code: tuple[int, ...] = ()
+
+
+def accuracy_table(groups: Sequence[Group]) -> Table:
+    """Test accuracy of each group, over all classes and by shot group: mean ± std over seeds."""
+    rules = {
+        run.summary.get("shot_groups", {}).get("rule") for group in groups for run in group.runs
+    }
+    shots = "; ".join(sorted(rule for rule in rules if rule))
+    return Table(
+        "Test accuracy",
+        "Percent, mean ± sample standard deviation over seeds. "
+        "Best: the epoch was chosen on the test images, so it flatters."
+        + (f" Many-, medium- and few-shot classes: {shots}." if shots else ""),
+        ("configuration", "seeds", *_ACCURACY),
+        tuple(_statistics_row(group, groups, _ACCURACY) for group in groups),
+    )
+
+
+def alignment_table(groups: Sequence[Group]) -> Table:
+    """Cosines of weights and class means of each group."""
+    return Table(
+        "Alignment",
+        "Cosine of classifier weights and class means after the last epoch, mean ± sample standard "
+        "deviation over seeds. The methods steer by the moving averages (EMA) of training "
+        "features; only the held-out means are evidence.",
+        ("configuration", "seeds", *_ALIGNMENT),
+        tuple(_statistics_row(group, groups, _ALIGNMENT) for group in groups),
+    )
+
+
+def differences_table(groups: Sequence[Group]) -> Table | None:
+    """Differences to the baseline over shared seeds; None if there is one group only."""
+    rows = []
+    for group in groups:
+        baseline = baseline_of(group, groups)
+        if baseline is None:
+            continue
+        pairs = paired_runs(group, baseline)
+        found = paired_differences(
+            [run.summary for run, _ in pairs], [base.summary for _, base in pairs], _DIFFERENCES
+        )
+        cells = [_interval(column, **values) for column, values in found.items()]
+        why = why_not_paired(group, baseline)
+        count = f"{len(pairs)} ({why})" if why else str(len(pairs))
+        rows.append((group.label, baseline.label, count, *cells))
+    if not rows:
+        return None
+    return Table(
+        "Paired differences",
+        "Mean over pairs of runs with the same seed on the same split, with its 95% confidence "
+        "interval (Student's t) in brackets; one that holds 0 shows no difference. Accuracies in "
+        "percentage points. The intervals are not corrected for their number.",
+        ("configuration", "minus", "pairs", *_DIFFERENCES),
+        tuple(rows),
+    )
+
+
+def classes_table(groups: Sequence[Group]) -> Table | None:
+    """Training images and accuracy of each class; None if there are too many to list."""
+    first = groups[0]
+    summary = first.runs[0].summary
+    counts = summary["class_counts"]
+    if len(counts) > _MOST_CLASSES or not _same_classes(groups):
+        return None
+    columns = [_class_accuracies(group) for group in groups]
+    order = np.argsort(-np.asarray(counts), kind="stable")
+    rows = tuple(
+        (str(summary["class_names"][c]), str(counts[c]), *(column[c] for column in columns))
+        for c in order.tolist()
+    )
+    return Table(
+        "Classes",
+        "Test accuracy of each class in percent, mean over seeds; the class with most training "
+        "images first.",
+        ("class", "training images", *(group.label for group in groups)),
+        rows,
+    )
+
+
+def runs_table(groups: Sequence[Group]) -> Table:
+    """Every run: its folder, its command, what it reached."""
+    rows = []
+    for group in groups:
+        for run in group.runs:
+            summary = run.summary
+            seconds = summary.get("wall_time_seconds")
+            rows.append(
+                (
+                    str(run.folder),
+                    group.label,
+                    str(summary["seed"]),
+                    _percent(summary["test_accuracy"].get("last")),
+                    summary["split_checksum"][:8],
+                    _DASH if seconds is None else f"{seconds:,.0f}{_FIXED}s",
+                    str(summary.get("command") or NOT_RECORDED),
+                )
+            )
+    return Table(
+        "Runs",
+        "Every run of this report; test accuracy after the last epoch in percent, the start of "
+        "the checksum of the training split, training time.",
+        ("folder", "configuration", "seed", "accuracy", "split", "time", "command"),
+        tuple(rows),
+        as_code=(0, 4, 6),
+    )
+
+
+def mark_of(group: Group, groups: Sequence[Group]) -> str:
+    """A dagger for a group that was trained on another split than the first group."""
+    first = {run.summary["split_checksum"] for run in groups[0].runs}
+    return "" if {run.summary["split_checksum"] for run in group.runs} <= first else " †"
+
+
+def _statistics_row(group: Group, groups: Sequence[Group], columns: Columns) -> tuple[str, ...]:
+    found = statistics([run.summary for run in group.runs], columns)
+    cells = (_mean_and_std(column, value) for column, value in found.items())
+    return f"{group.label}{mark_of(group, groups)}", str(len(group.runs)), *cells
+
+
+def _mean_and_std(column: str, value: Value) -> str:
+    if value["mean"] is None:
+        return _DASH
+    return _typeset(mean_text(value, column in _IN_PERCENT)).replace(" ", _FIXED)
+
+
+def _interval(column: str, mean: float | None, half_width: float | None) -> str:
+    if mean is None:
+        return _DASH
+    values = [mean] if half_width is None else [mean, mean - half_width, mean + half_width]
+    texts = [_typeset(number_text(value, column in _IN_PERCENT, sign="+")) for value in values]
+    return texts[0] if half_width is None else f"{texts[0]} [{texts[1]},{_FIXED}{texts[2]}]"
+
+
+def _typeset(text: str) -> str:
+    return text.replace("-", _MINUS)
+
+
+def _percent(value: float | None) -> str:
+    return _DASH if value is None else number_text(value, in_percent=True)
+
+
+def _same_classes(groups: Sequence[Group]) -> bool:
+    found = {
+        (*run.summary["class_names"], *run.summary["class_counts"])
+        for group in groups
+        for run in group.runs
+    }
+    return len(found) == 1
+
+
+def _class_accuracies(group: Group) -> list[str]:
+    recorded = [run.summary.get("per_class_accuracy") for run in group.runs]
+    if not all(recorded):
+        return [_DASH] * group.runs[0].num_classes
+    means = np.array(recorded, dtype=float).mean(axis=0)
+    return [_DASH if np.isnan(mean) else _percent(mean) for mean in means.tolist()]

@@ -1,0 +1,83 @@
+"""Cells and Markdown tables as text, the same wherever the package prints or writes a table.
+
+Accuracies are in percent with one decimal, cosines and the like as they are with three.
+"""
+
+from collections.abc import Mapping, Sequence
+
+Value = Mapping[str, float | None]
+"""A column of :mod:`spa_jax.reporting.statistics`: `mean`, with `std` or `half_width`."""
+
+
+def number_text(
+    number: float, in_percent: bool = False, digits: int | None = None, sign: str = ""
+) -> str:
+    """A number as in a cell.
+
+    Args:
+      number: a share if it is to be in percent.
+      in_percent: multiply by 100.
+      digits: decimals; None: one in percent, else three.
+      sign: "+" writes it before numbers above 0 too.
+
+    Example:
+      >>> number_text(0.1234, in_percent=True), number_text(0.1234, sign="+")
+      ('12.3', '+0.123')
+    """
+    if digits is None:
+        digits = 1 if in_percent else 3
+    scale = 100 if in_percent else 1
+    return f"{scale * number:{sign}.{digits}f}"
+
+
+def mean_text(value: Value, in_percent: bool = False, digits: int | None = None) -> str:
+    """`mean ± std`, of what :func:`spa_jax.reporting.statistics.statistics` gives for a column.
+
+    A dash where there is no mean; the mean alone where there is no deviation.
+
+    Example:
+      >>> mean_text({"mean": 0.5, "std": 0.25}, in_percent=True)
+      '50.0 ± 25.0'
+      >>> mean_text({"mean": 0.5, "std": None}), mean_text({"mean": None, "std": None})
+      ('0.500', '-')
+    """
+    return _with_spread(value["mean"], value["std"], in_percent, digits, sign="")
+
+
+def difference_text(value: Value, in_percent: bool = False, digits: int | None = None) -> str:
+    """`mean ± half_width`, of a :func:`spa_jax.reporting.statistics.paired_differences`, signed.
+
+    A dash where there is no mean; the mean alone where there is no interval.
+
+    Example:
+      >>> difference_text({"mean": 0.5, "half_width": 0.25}, digits=1)
+      '+0.5 ± 0.2'
+    """
+    return _with_spread(value["mean"], value["half_width"], in_percent, digits, sign="+")
+
+
+def _with_spread(
+    mean: float | None, spread: float | None, in_percent: bool, digits: int | None, sign: str
+) -> str:
+    if mean is None:
+        return "-"
+    text = number_text(mean, in_percent, digits, sign)
+    return text if spread is None else f"{text} ± {number_text(spread, in_percent, digits)}"
+
+
+def markdown_rows(rows: Sequence[Sequence[str]], text: Sequence[int] = (0,)) -> str:
+    """Cells as a Markdown table without a newline at its end.
+
+    Args:
+      rows: of cells, the header first.
+      text: the columns that hold words, by index, and stand to the left; numbers to the right.
+
+    Example:
+      >>> print(markdown_rows([["method", "accuracy"], ["none", "50.0"]]))
+      | method | accuracy |
+      | --- | ---: |
+      | none | 50.0 |
+    """
+    header, *body = rows
+    rule = ["---" if column in text else "---:" for column in range(len(header))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *body))

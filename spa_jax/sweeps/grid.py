@@ -1,0 +1,245 @@
+"""The grid of a sweep: fields and their values, the runs they make, and what became of each run."""
+
+import copy
+import dataclasses
+import itertools
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from spa_jax.errors import InputError
+from spa_jax.files import write_text_whole
+from spa_jax.training.config import (
+    Config,
+    check_config,
+    check_field_name,
+    default_config,
+    field_value,
+)
+from spa_jax.training.method import check_method
+from spa_jax.training.rundir.workdir import FREE_ON_RESUME, check_workdir
+from spa_jax.training.state import HYPERPARAMETERS
+
+Axes = Mapping[str, tuple[Any, ...]]
+"""Dotted fields of the configuration, and the values that each takes."""
+
+_SUMMARY, _FAILURE = "summary.json", "failed.json"
+_TRUTH = {"true": True, "false": False, "1": True, "0": False}
+
+# What each strength of SpA belongs to; elsewhere a sweep of it would train the same run again.
+_STRENGTH_OF = {
+    "spa.gamma": "proj",
+    "spa.radial": "proj",
+    "spa.acts_on": "proj",
+    "spa.weight": "reg",
+    "spa.alpha_max": "slerp",
+    "spa.threshold": "slerp",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One run of a grid.
+
+    Attributes:
+      folder: where it is recorded.
+      settings: the value of each axis.
+      seed: its seed.
+      config: its configuration.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    seed: int
+    config: Config
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which no other member has."""
+        return self.folder.name
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is finished or failed, so that there is nothing left to train."""
+        return any((self.folder / name).exists() for name in (_SUMMARY, _FAILURE))
+
+    def summary(self) -> dict[str, Any] | None:
+        """The content of `summary.json`; None if it is not finished."""
+        return self._read(_SUMMARY)
+
+    def failure(self) -> str | None:
+        """Why it failed; None if it did not."""
+        record = self._read(_FAILURE)
+        return None if record is None else record["reason"]
+
+    def fail(self, reason: str) -> None:
+        """Records that its training came to an end that leaves nothing to continue."""
+        write_text_whole(self.folder / _FAILURE, json.dumps({"reason": reason}) + "\n")
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.folder / name
+        return json.loads(path.read_text()) if path.exists() else None
+
+
+def parse_axis(text: str, flag: str = "--axis") -> tuple[str, tuple[Any, ...]]:
+    """Reads `FIELD=VALUE,VALUE`; a field that takes several numbers has `;` between its values.
+
+    Args:
+      text: such as "spa.gamma=0.1,0.5", "spa.center=true,false" or "model.widths=8,16;16,32".
+      flag: what messages call it.
+
+    Returns:
+      The field, and its values in the type of the field's default.
+
+    Raises:
+      InputError: an unknown field, a value of another type, a value twice, or no value.
+
+    Example:
+      >>> parse_axis("spa.gamma=0.1,1")
+      ('spa.gamma', (0.1, 1.0))
+      >>> parse_axis("model.widths=8,16;16,32")
+      ('model.widths', ((8, 16), (16, 32)))
+    """
+    field, _, values = text.partition("=")
+    field = field.strip().removeprefix("config.")
+    check_field_name(field)
+    default = field_value(default_config(), field)
+    if hasattr(default, "items"):
+        raise InputError(
+            f"{flag} {field} is a group of fields, not a field: name one of "
+            f"{', '.join(f'{field}.{key}' for key in default)}."
+        )
+    parts = [part.strip() for part in values.split(";" if isinstance(default, tuple) else ",")]
+    if not all(parts):
+        raise InputError(
+            f"{flag} {text} lacks a value: write the field, an equals sign, and its values with "
+            f"commas between, as in {flag} {field}={default},..."
+        )
+    parsed = tuple(_parse_value(f"{flag} {field}", part, default) for part in parts)
+    twice = [value for value, count in Counter(parsed).items() if count > 1]
+    if twice:
+        raise InputError(f"{flag} {field} has the value {twice[0]!r} twice: give each value once.")
+    return field, parsed
+
+
+def parse_axes(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Reads the axes of a grid, see :func:`parse_axis`; InputError if two are of one field."""
+    axes: dict[str, tuple[Any, ...]] = {}
+    for text in texts:
+        field, values = parse_axis(text)
+        if field == "seed":
+            raise InputError("--axis seed: the seeds of a sweep are given by --seeds.")
+        if field.split(".")[0] in FREE_ON_RESUME:
+            raise InputError(
+                f"--axis {field} does not change what is computed, so that its runs would be the "
+                "same: set it once, with --config."
+            )
+        if field in axes:
+            raise InputError(f"--axis {field} is given twice: put all its values into one axis.")
+        axes[field] = values
+    return axes
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Reads seeds: a number of seeds from 0, or a list with commas.
+
+    Raises:
+      InputError: something else, no seed, or a seed twice.
+
+    Example:
+      >>> parse_seeds("3"), parse_seeds("0,3"), parse_seeds("7,")
+      ((0, 1, 2), (0, 3), (7,))
+    """
+    parts = [part.strip() for part in text.split(",")]
+    listed = parts[:-1] if len(parts) > 1 and not parts[-1] else parts
+    if not all(part.isdecimal() for part in listed) or text.strip() in ("", "0"):
+        raise InputError(
+            "--seeds must be a number of seeds (5 for the seeds 0 to 4) or a list with commas "
+            f"(0,3, or 7, for one), got {text!r}."
+        )
+    seeds = tuple(int(part) for part in listed)
+    if len(parts) == 1:
+        return tuple(range(seeds[0]))
+    if len({*seeds}) < len(seeds):
+        raise InputError(f"--seeds={text} has a seed twice: give each once.")
+    return seeds
+
+
+def make_grid(config: Config, axes: Axes, seeds: Sequence[int], out: Path) -> list[Member]:
+    """All runs of a grid, the last axis and then the seeds changing fastest.
+
+    Args:
+      config: the configuration that they share.
+      axes: fields and their values.
+      seeds: seeds of each grid point.
+      out: the folder that gets a folder for each run.
+
+    Returns:
+      The runs; nothing has been written.
+
+    Raises:
+      InputError: a wrong configuration, an axis that changes nothing, or a folder of another run.
+    """
+    members = []
+    for values in itertools.product(*axes.values()):
+        settings = dict(zip(axes, values, strict=True))
+        for seed in seeds:
+            member = _with_settings(config, settings | {"seed": seed})
+            name = ",".join(f"{field}={_short(value)}" for field, value in settings.items())
+            folder = out / (f"{name}-seed{seed}" if name else f"seed{seed}")
+            members.append(Member(folder, settings, seed, member))
+    for member in members:
+        check_config(member.config)
+        check_method(member.config)
+    _check_strengths(axes, members)
+    for member in members:
+        check_workdir(member.folder, member.config)
+    return members
+
+
+def untraced_fields(axes: Axes) -> list[str]:
+    """The axes whose values are compiled into the program."""
+    return [field for field in axes if field not in HYPERPARAMETERS.values()]
+
+
+def _with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
+    member = copy.deepcopy(config)
+    member.update_from_flattened_dict(settings)
+    return member
+
+
+def _check_strengths(axes: Axes, members: Sequence[Member]) -> None:
+    """Refuses a strength of a SpA method that no member trains with."""
+    methods = {member.config.spa.method for member in members}
+    for field in axes:
+        owner = _STRENGTH_OF.get(field)
+        if owner is not None and owner not in methods:
+            raise InputError(
+                f"--axis {field} is read with config.spa.method={owner} only, and here it is "
+                f"{', '.join(sorted(methods))}: all its runs would be the same. Add "
+                f"--config.spa.method={owner}."
+            )
+
+
+def _parse_value(name: str, text: str, default: Any) -> Any:
+    try:
+        if isinstance(default, bool):
+            return _TRUTH[text.lower()]
+        if isinstance(default, tuple):
+            return tuple(type(default[0])(part) for part in text.split(","))
+        return type(default)(text)
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{name} takes values of type {type(default).__name__}, as its default "
+            f"{default!r} is; got {text!r}."
+        ) from error
+
+
+def _short(value: Any) -> str:
+    """A value as part of a folder's name."""
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return quote(str(value), safe="")

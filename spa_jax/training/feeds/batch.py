@@ -1,0 +1,147 @@
+"""A training batch, and what the network is given of it: augmented, mixed, normalised."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from spa_jax.data.augment.mixing import Box, box_share, cutmix, cutmix_box, mix_coefficient, mixup
+from spa_jax.data.augment.one_image import AugmentOptions, augment_one
+from spa_jax.longtail.losses import mix_targets
+from spa_jax.training.config import Config
+from spa_jax.training.method import views_of
+
+Normalize = Callable[[UInt8[Array, "B H W K"]], Float[Array, "B H W K"]]
+
+# Streams of a step's key that positions in a batch, which count up from 0, never reach.
+_PARTNER_STREAM = 2**32 - 1
+_MIX_STREAM = 2**32 - 2
+_SECOND_VIEW_STREAM = 2**32 - 3
+
+
+class Batch(flax.struct.PyTreeNode):
+    """Examples, and where each stands in the global batch (its randomness belongs to it).
+
+    Attributes:
+      images: `(B, H, W, channels)` uint8.
+      labels: `(B,)` int32.
+      positions: `(B,)` int32, place in the global batch.
+      mask: `(B,)` float32, 0 for padding; None: every example counts.
+      partner: the examples that these are mixed with; None without mixing.
+      second_images: like `images`, where the second view is of another crop that was made on the
+        host; None: it is made of `images`.
+    """
+
+    images: Any
+    labels: Any
+    positions: Any
+    mask: Any = None
+    partner: "Batch | None" = None
+    second_images: Any = None
+
+
+class Inputs(flax.struct.PyTreeNode):
+    """What the network sees of a batch, and the labels that it stands for.
+
+    Attributes:
+      images: `(B, H, W, channels)` float32, normalised.
+      labels: `(B,)` int32.
+      partner_labels: `(B,)` int32, of the examples mixed in; None without mixing.
+      share: f32 scalar, the share of `labels` in a mixed image; None without mixing.
+      second_images: like `images`, the second view of a method that has two; None otherwise.
+      clean_images: like `images`, before mixing, for the class means; None: these are of `images`.
+    """
+
+    images: Any
+    labels: Any
+    partner_labels: Any = None
+    share: Any = None
+    second_images: Any = None
+    clean_images: Any = None
+
+    def over_labels(
+        self, function: Callable[[Array, Array], Array], logits: Float[Array, "B C"]
+    ) -> Float[Array, " B"]:
+        """`function(logits, labels)`, averaged over both labels of a mixed image by share."""
+        own = function(logits, self.labels)
+        if self.partner_labels is None:
+            return own
+        return self.share * own + (1.0 - self.share) * function(logits, self.partner_labels)
+
+    def targets(self, num_classes: int) -> Int[Array, " B"] | Float[Array, "B C"]:
+        """Labels `(B,)`, or `(B, C)` shares where images are mixed."""
+        if self.partner_labels is None:
+            return self.labels
+        return mix_targets(self.labels, self.partner_labels, self.share, num_classes)
+
+
+def partner_order(rng: Key[Array, ""], step: Int[Array, ""], batch_size: int) -> Array:
+    """A permutation of the global batch: which example each one is mixed with."""
+    key = jax.random.fold_in(jax.random.fold_in(rng, step), _PARTNER_STREAM)
+    return jax.random.permutation(key, batch_size)
+
+
+def prepare(
+    rng: Key[Array, ""], step: Int[Array, ""], batch: Batch, config: Config, normalize: Normalize
+) -> Inputs:
+    """Augments each example with the key of (seed, step, position), and mixes it with its partner.
+
+    One coefficient, and for CutMix one box, serves the whole batch; both belong to (seed, step).
+    """
+    step_key = jax.random.fold_in(rng, step)
+    options, views = augment_options(config), views_of(config)
+
+    def seen(key: Key[Array, ""], part: Batch, images: Any) -> Float[Array, "B H W K"]:
+        def one(position: Array, image: Array) -> Array:
+            return augment_one(jax.random.fold_in(key, position), image, options)
+
+        if options == AugmentOptions():
+            return normalize(images)
+        return normalize(jax.vmap(one)(part.positions, images))
+
+    if batch.partner is None:
+        return Inputs(seen(step_key, batch, batch.images), batch.labels)
+    parts = (batch, batch.partner)
+    own, other = (seen(step_key, part, part.images) for part in parts)
+    share_key, box_key = jax.random.split(jax.random.fold_in(step_key, _MIX_STREAM))
+    share = mix_coefficient(share_key, config.augment.mix_alpha)
+    inputs = Inputs(
+        mixup(own, other, share),
+        batch.labels,
+        batch.partner.labels,
+        share,
+        clean_images=own if views.clean_means else None,
+    )
+    if views.mix == "mixup":
+        return inputs
+    height, width = own.shape[1:3]
+    if views.mix == "glmc":
+        box = cutmix_box(box_key, height, width, share, rounding="ceil")
+        second_key = jax.random.fold_in(step_key, _SECOND_VIEW_STREAM)
+        own, other = (seen(second_key, part, _second(part)) for part in parts)
+        return inputs.replace(second_images=_paste(own, other, box))
+    box = cutmix_box(box_key, height, width, share)
+    return inputs.replace(images=_paste(own, other, box), share=box_share(box, height, width))
+
+
+def _second(part: Batch) -> Any:
+    return part.images if part.second_images is None else part.second_images
+
+
+def _paste(own: Array, other: Array, box: Box) -> Array:
+    return jax.vmap(lambda image, partner: cutmix(image, partner, box))(own, other)
+
+
+def augment_options(config: Config) -> AugmentOptions:
+    """What happens to a single image on the device."""
+    augment = config.augment
+    return AugmentOptions(
+        crop_padding=augment.crop_padding,
+        flip=augment.flip,
+        policy=augment.policy,
+        randaugment_layers=augment.randaugment_layers,
+        randaugment_magnitude=augment.randaugment_magnitude,
+        cutout=augment.cutout,
+    )

@@ -1,0 +1,125 @@
+"""The record of a finished run: what `summary.json` says."""
+
+import os
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+import spa_jax
+from spa_jax.data.splits.shot_groups import shot_group_rule, shot_groups
+from spa_jax.training.config import Config
+from spa_jax.training.metrics import accuracy, number
+from spa_jax.training.program import Program
+from spa_jax.training.rundir.checkpoints import tree_checksum
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
+
+
+def make_summary(
+    config: Config,
+    program: Program,
+    report: dict[str, Any],
+    params: PyTree,
+    lines: list[dict[str, Any]],
+    command: str | None = None,
+) -> dict[str, Any]:
+    """The summary of a run.
+
+    Args:
+      config: the run's configuration.
+      program: what it ran.
+      report: the fetched result of :meth:`Program.evaluate` after the last epoch.
+      params: the fetched parameters.
+      lines: the lines of `metrics.jsonl`.
+      command: the command line that made the run, if it is known.
+
+    Returns:
+      A dictionary that JSON can hold; what does not exist (an empty shot group, the cosine of a
+      class without a direction) is null.
+    """
+    counts = program.data.class_counts
+    correct, total = report["correct"], report["count"]
+    per_class = [accuracy(c, n) for c, n in zip(correct, total, strict=True)]
+    best = max(lines, key=lambda line: line["test_accuracy"])
+    # Of the whole split: what is held out of a class does not move it to another group.
+    sizes, rule = program.data.split["class_counts"], config.data.shot_groups
+    groups = shot_groups(sizes, rule)
+    return {
+        "test_accuracy": {
+            "last": accuracy(correct, total),
+            "best": best["test_accuracy"],
+            "best_epoch": best["epoch"],
+        },
+        "validation_accuracy": _validation(lines),
+        "shot_groups": {
+            **{name: accuracy(correct[labels], total[labels]) for name, labels in groups.items()},
+            "rule": shot_group_rule(len(counts), rule),
+            "classes": groups,
+        },
+        "mean_cosine": number(report["mean_cosine"]),
+        "min_cosine": number(report["min_cosine"]),
+        "test_mean_cosine": number(report["test_mean_cosine"]),
+        "test_min_cosine": number(report["test_min_cosine"]),
+        "heads": {
+            path: {name: number(value) for name, value in values.items()}
+            for path, values in report["heads"].items()
+        },
+        "per_class_accuracy": per_class,
+        "per_class_cosine": _by_head(report["cosines"]),
+        "per_class_test_cosine": _by_head(report["test_cosines"]),
+        "class_names": list(program.data.class_names),
+        "class_counts": list(counts),
+        "split": program.data.split,
+        "split_checksum": program.data.split["checksum"],
+        "params_checksum": tree_checksum(params),
+        "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
+        "command": command,
+        "seed": config.seed,
+        "steps": lines[-1]["step"],
+        "epochs": lines[-1]["epoch"],
+        "method": config.method.name,
+        "spa_method": config.spa.method,
+        "parallel": config.parallel,
+        "versions": {
+            "python": platform.python_version(),
+            "spa_jax": spa_jax.__version__,
+            **{package: version(package) for package in _PACKAGES},
+        },
+        "hardware": hardware(program),
+        "wall_time_seconds": sum(line["seconds"] for line in lines),
+    }
+
+
+def _validation(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Last and best accuracy on the held-out part; null if nothing was held out."""
+    if "validation_accuracy" not in lines[-1]:
+        return None
+    best = max(lines, key=lambda line: line["validation_accuracy"])
+    return {
+        "last": lines[-1]["validation_accuracy"],
+        "best": best["validation_accuracy"],
+        "best_epoch": best["epoch"],
+    }
+
+
+def hardware(program: Program) -> dict[str, Any]:
+    """The devices of a run and the machine that holds them."""
+    device = program.layout.mesh.devices.flat[0]
+    return {
+        "platform": device.platform,
+        "device_kind": device.device_kind,
+        "devices": program.layout.num_devices,
+        "processes": jax.process_count(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+    }
+
+
+def _by_head(cosines: np.ndarray) -> list[Any]:
+    """One list for one head, a list of lists for several; null where there is no value."""
+    lists = [[number(cosine) for cosine in head] for head in cosines]
+    return lists[0] if len(lists) == 1 else lists

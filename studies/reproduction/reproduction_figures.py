@@ -1,0 +1,233 @@
+"""The figures of the reproduction's page, drawn from the records of its tables."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from spa_jax.reporting.figures.style import (
+    RC,
+    draw_band_curve,
+    epoch_axis,
+    legend_below,
+    line_style,
+    marker_of,
+    panels,
+)
+from spa_jax.reproduction.cells import GAMMAS, TABLE_METHODS, Cell
+from spa_jax.reproduction.plan import Records
+from spa_jax.reproduction.records import read_records
+from studies.reproduction.pairing import COSINE, Difference, Record, groups_of, minus_none
+from studies.reproduction.row_names import method_name, spa_name
+
+_CLAIM = (0.5, 2.6)
+_CURVES = (("test_accuracy", "test accuracy, %", 100), ("test_mean_cosine", "held-out cosine", 1))
+
+Draw = Callable[[Records], Figure | None]
+
+FIGURE_4: Mapping[str, str] = MappingProxyType(
+    {
+        "final-cross_entropy-none-if200-label": "cross-entropy",
+        "final-cross_entropy-reg-default-if200-label": "cross-entropy with Reg",
+    }
+)
+"""The runs of the paper's Figure 4 and what they are called."""
+
+
+def differences_figure(records: Records) -> Figure | None:
+    """What each tuned variant changes on Fashion-MNIST-LT: accuracy, and cosine on test features.
+
+    None before any pair has two seeds, of which an interval can be made.
+    """
+    found = _differences("fashion_mnist", records, _is_tuned)
+    if not found:
+        return None
+    figure, axes = panels(1, 2, 3.0, sharey=True)
+    accuracy, cosine = axes[0]
+    accuracy.axvspan(*_CLAIM, color="0.9", zorder=0, label="claimed")
+    _draw_intervals(accuracy, found, "last", 100)
+    _draw_intervals(cosine, found, COSINE, 1)
+    accuracy.set_xlabel("accuracy minus none, points")
+    cosine.set_xlabel("held-out cosine minus none")
+    accuracy.set_yticks(range(len(TABLE_METHODS)), _method_labels())
+    accuracy.set_ylim(len(TABLE_METHODS) - 0.5, -0.5)
+    (claim, *handles), (claimed, *labels) = accuracy.get_legend_handles_labels()
+    legend_below(figure, [*handles, claim], [*labels, claimed], handle_length=1)
+    return figure
+
+
+def gamma_figure(records: Records) -> Figure | None:
+    """GLMC with Proj on Fashion-MNIST-LT over gamma; None before a value has two seeds."""
+    gammas = {f"gamma={gamma}": gamma for gamma in GAMMAS}
+
+    def wanted(cell: Cell) -> bool:
+        return cell.stage == "ablation" and cell.variant in gammas
+
+    found = _differences("fashion_mnist", records, wanted)
+    return _strength_figure({gammas[c.variant]: d for c, d in found.items()}, "gamma", log=False)
+
+
+def imbalance_figure(records: Records) -> Figure | None:
+    """GLMC with tuned Proj over the imbalance factor; None before one has two seeds."""
+
+    def wanted(cell: Cell) -> bool:
+        return _is_tuned(cell, factor=None) and (cell.method, cell.spa_method) == ("glmc", "proj")
+
+    found = _differences("fashion_mnist", records, wanted)
+    by_factor = {cell.imbalance_factor: difference for cell, difference in found.items()}
+    return _strength_figure(by_factor, "imbalance factor", log=True)
+
+
+def epochs_figure(table: str, names: Mapping[str, str], records: Records) -> Figure | None:
+    """Accuracy and held-out cosine over epochs; None unless every group has a run.
+
+    Args:
+      table: a name in :data:`spa_jax.reproduction.tables.TABLES`.
+      names: of the groups of runs, and what they are called.
+      records: the table's records.
+    """
+    found = drawn_groups(table, names, records)
+    if found is None:
+        return None
+    figure, axes = panels(1, 2, 2.4)
+    for panel, (curve, label, scale) in zip(axes[0], _CURVES, strict=True):
+        for i, (name, text) in enumerate(names.items()):
+            values = scale * np.array([record["curves"][curve] for record in found[name]])
+            epochs = range(1, values.shape[1] + 1)
+            draw_band_curve(panel, epochs, values, line_style(i), label=text)
+        epoch_axis(panel)
+        panel.set_ylabel(label)
+    legend_below(figure, *axes[0, 0].get_legend_handles_labels())
+    return figure
+
+
+def drawn_groups(
+    table: str, names: Mapping[str, str], records: Records
+) -> dict[str, Sequence[Record]] | None:
+    """The runs of each group that `epochs_figure` draws; None unless every group has one."""
+    groups = groups_of(table, records, lambda cell: cell.group_name in names)
+    found = {cell.group_name: group.runs for cell, group in groups.items() if group.runs}
+    return found if found.keys() == names.keys() else None
+
+
+def _is_tuned(cell: Cell, factor: float | None = 100.0) -> bool:
+    place = cell.stage == "final" and cell.class_order == "reversed" and cell.variant == "tuned"
+    return place and factor in (None, cell.imbalance_factor)
+
+
+def _differences(
+    table: str, records: Records, wanted: Callable[[Cell], bool]
+) -> dict[Cell, Difference]:
+    """Of the groups that have an interval."""
+    found = {}
+    for cell, group in groups_of(table, records, wanted).items():
+        difference = minus_none(group.runs, records) if group.runs else None
+        if difference is not None and difference.pairs > 1:
+            found[cell] = difference
+    return found
+
+
+def _draw_intervals(
+    axes: Axes, found: Mapping[Cell, Difference], column: str, scale: float
+) -> None:
+    """A point with its interval for each group: methods below each other, variants side by side."""
+    axes.axvline(0, color="0.4", linewidth=0.8)
+    axes.grid(axis="y", visible=False)
+    variants = sorted({cell.spa_method for cell in found}, key=["reg", "slerp", "proj"].index)
+    for i, variant in enumerate(variants):
+        cells = [cell for cell in found if cell.spa_method == variant]
+        axes.errorbar(
+            [scale * found[cell].columns[column]["mean"] for cell in cells],
+            [TABLE_METHODS.index(cell.method) + 0.22 * (i - 1) for cell in cells],
+            xerr=[scale * found[cell].columns[column]["half_width"] for cell in cells],
+            label=spa_name(cells[0]),
+            color=line_style(i)["color"],
+            marker=marker_of(i),
+            markersize=4,
+            linestyle="none",
+            elinewidth=0.9,
+            capsize=2,
+        )
+
+
+def _method_labels() -> Sequence[str]:
+    return [method_name(Cell("final", method, "none", 0.0, 0, "")) for method in TABLE_METHODS]
+
+
+def _strength_figure(found: Mapping[float, Difference], label: str, log: bool) -> Figure | None:
+    """Accuracy and held-out cosine minus none, over a number; None for a single one."""
+    if len(found) < 2:
+        return None
+    figure, axes = panels(1, 2, 2.4)
+    columns = (("last", 100, "accuracy minus none, points"), (COSINE, 1, ""))
+    x = sorted(found)
+    for panel, (column, scale, title) in zip(axes[0], columns, strict=True):
+        values = [found[at].columns[column] for at in x]
+        panel.axhline(0, color="0.4", linewidth=0.8)
+        panel.errorbar(
+            x,
+            [scale * value["mean"] for value in values],
+            yerr=[scale * value["half_width"] for value in values],
+            color="black",
+            marker="o",
+            markersize=4,
+            linewidth=0.9,
+            capsize=2,
+        )
+        panel.set_xlabel(label)
+        panel.set_ylabel(title or f"{column} minus none")
+        if log:
+            panel.set_xscale("log")
+            panel.set_xticks(x, [f"{at:g}" for at in x])
+            panel.minorticks_off()
+    return figure
+
+
+FIGURES: Mapping[str, tuple[str, Draw]] = MappingProxyType(
+    {
+        "differences": ("fashion_mnist", differences_figure),
+        "gamma": ("fashion_mnist", gamma_figure),
+        "imbalance": ("fashion_mnist", imbalance_figure),
+        "epochs": (
+            "fashion_mnist",
+            lambda records: epochs_figure(
+                "fashion_mnist",
+                {
+                    "final-glmc-none-if100-reversed": "GLMC",
+                    "final-glmc-proj-tuned-if100-reversed": "GLMC with Proj",
+                },
+                records,
+            ),
+        ),
+        "figure_4": (
+            "cifar100",
+            lambda records: epochs_figure("cifar100", FIGURE_4, records),
+        ),
+    }
+)
+"""By name: the table whose records a figure is drawn from, and how."""
+
+
+def save_figures(results: Path, folder: Path) -> None:
+    """Draws the figures that the records in `results` are enough for, as `folder/<name>.png`.
+
+    Each file names the checksum of the records that it was drawn from.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (table, draw) in FIGURES.items():
+        path = results / f"{table}.jsonl"
+        with matplotlib.rc_context(RC):
+            figure = draw(read_records(path))
+            if figure is not None:
+                metadata = {"Description": records_checksum(path)}
+                figure.savefig(folder / f"{name}.png", dpi=200, metadata=metadata)
+
+
+def records_checksum(path: Path) -> str:
+    """SHA-256 of a file of records."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

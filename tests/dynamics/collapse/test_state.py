@@ -1,0 +1,172 @@
+"""The state behind NC1 to NC4: streams of batches, merges, devices, transformations, dtypes."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import PartitionSpec as P
+
+from spa_jax.dynamics import collapse
+from spa_jax.dynamics.collapse import NCState
+from tests.dynamics.collapse import reference
+from tests.dynamics.collapse.cases import (
+    C,
+    D,
+    N,
+    assert_metrics,
+    assert_same_states,
+    draw,
+    gather,
+    merge,
+    narrow,
+    update,
+)
+
+properties = settings(max_examples=25, deadline=None, derandomize=True)
+
+
+@properties
+@given(st.integers(0, 10**6), st.integers(1, 5))
+def test_every_split_merge_and_order_gives_the_moments_of_all_examples(seed, number):
+    """Some parts have no example, or none of a class."""
+    features, labels, _, _ = draw(seed % 5)
+    rng = np.random.default_rng(seed)
+    features, owner = np.float32(features), rng.integers(0, number, N) * rng.integers(0, 2, N)
+    parts = [update(NCState.create(C, D), features, labels, owner == k) for k in range(number)]
+    merged = functools.reduce(merge, [parts[k] for k in rng.permutation(number)])
+    own = [np.float64(features[labels == c]) for c in range(C)]
+    scatters = [reference.within_scatter(rows) for rows in own]
+    np.testing.assert_array_equal(merged.counts, [len(rows) for rows in own])
+    np.testing.assert_allclose(merged.mean, [np.mean(rows, axis=0) for rows in own], atol=1e-5)
+    np.testing.assert_allclose(merged.scatter, sum(scatters), atol=1e-4)
+    np.testing.assert_allclose(merged.traces, [np.trace(s) for s in scatters], atol=1e-4)
+    assert merged.not_finite == 0
+
+
+def test_padding_and_labels_outside_contribute_nothing():
+    features, labels, _, _ = draw(0)
+    features = np.float32(features)
+    alone = update(NCState.create(C, D), features[:32], labels[:32])
+    mask = (np.arange(N) < 32).astype(np.float32)
+    features[40] = np.nan  # neither counted as left out
+    padded = update(NCState.create(C, D), features, labels, mask=mask)
+    outside = np.where(mask > 0, labels, np.where(np.arange(N) % 2, -1, C))
+    for state in (padded, update(NCState.create(C, D), features, outside)):
+        assert_same_states(state, alone, tolerance=1e-6)
+    again = update(padded, np.full((4, D), 7, np.float32), labels[:4], mask=np.zeros(4, bool))
+    jax.tree.map(np.testing.assert_array_equal, again, padded)
+
+
+def test_examples_that_are_not_finite_are_left_out_and_counted():
+    features, labels, _, _ = draw(0)
+    features = np.float32(features)
+    kept = np.ones(N, bool)
+    kept[[3, 20, 50]] = False
+    without = update(NCState.create(C, D), features[kept], labels[kept])
+    features[3, 1], features[20, 0], features[50] = np.nan, np.inf, -np.inf
+    state = update(NCState.create(C, D), features, labels)
+    assert state.not_finite == 3
+    assert merge(state, state).not_finite == 6
+    assert_same_states(dataclasses.replace(state, not_finite=jnp.int32(0)), without)
+
+
+def on_eight_devices(features, labels, mask):
+    """The states that the devices have after merging, stacked; three batches each."""
+
+    def one(features, labels, mask):
+        state = NCState.create(C, D)
+        for part in zip(*(jnp.split(x, 3) for x in (features, labels, mask)), strict=True):
+            state = state.update(*part)
+        return jax.tree.map(lambda x: x[None], state.merge_over("data"))
+
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = {"in_specs": P("data"), "out_specs": P("data")}
+    return jax.jit(jax.shard_map(one, mesh=mesh, **specs))(features, labels, mask)
+
+
+@pytest.mark.parametrize("sort", [False, True], ids=["mixed", "some classes on one device only"])
+def test_eight_devices_in_shard_map_agree_with_one_and_with_each_other(sort):
+    features, labels, weights, _ = draw(8, size=240, offset=3.0)
+    order = np.argsort(labels, kind="stable") if sort else np.arange(240)
+    features, labels = np.float32(features[order]), labels[order]
+    features[7] = np.nan
+    mask = np.arange(240) % 5 != 0
+    whole = update(NCState.create(C, D), features, labels, mask)
+    assert whole.not_finite == 1
+    states = on_eight_devices(features, labels, mask)
+    for device in range(8):
+        own = jax.tree.map(lambda x, device=device: np.asarray(x[device]), states)
+        assert_same_states(own, whole)
+        jax.tree.map(np.testing.assert_array_equal, own, jax.tree.map(lambda x: x[0], states))
+    own = dataclasses.replace(own, not_finite=np.int32(0))
+    whole = dataclasses.replace(whole, not_finite=np.int32(0))
+    assert_metrics(*(collapse.metrics(s, np.float32(weights)) for s in (own, whole)), 2e-5)
+
+
+def test_pmap_and_vmap_merge_over_their_axis_too():
+    features, labels, _, _ = draw(8)
+    split = np.float32(features).reshape(8, 8, D), labels.reshape(8, 8)
+
+    def one(features, labels):
+        return NCState.create(C, D).update(features, labels).merge_over("data")
+
+    whole = update(NCState.create(C, D), np.float32(features), labels)
+    for spread in (jax.pmap, jax.vmap):
+        states = spread(one, axis_name="data")(*split)
+        assert_same_states(jax.tree.map(lambda x: x[5], states), whole)
+
+
+def test_features_sharded_under_jit_agree_with_one_device():
+    features, labels, weights, bias = draw(9)
+    features, weights, bias = narrow(features, weights, bias)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharded = jax.device_put((features, labels), jax.NamedSharding(mesh, P("data")))
+    state, whole = update(NCState.create(C, D), *sharded), gather(features, labels, batch=N)
+    assert_same_states(state, whole)
+    assert_metrics(*(collapse.metrics(s, weights, bias) for s in (state, whole)), 2e-5)
+    agrees = collapse.nc4_agreement(sharded[0], state.mean, weights, bias)
+    np.testing.assert_array_equal(
+        agrees, collapse.nc4_agreement(features, whole.mean, weights, bias)
+    )
+
+
+def test_states_go_through_jit_scan_and_vmap_with_their_metrics():
+    features, labels, weights, _ = draw(0)
+    features, weights = narrow(features, weights)
+    batches = features.reshape(4, 16, D), labels.reshape(4, 16)
+    whole = gather(features, labels)
+    scanned, _ = jax.lax.scan(lambda s, b: (s.update(*b), None), NCState.create(C, D), batches)
+    assert_same_states(scanned, whole)
+    plain = collapse.metrics(whole, weights)
+    assert_metrics(jax.jit(collapse.metrics)(whole, weights), plain, 1e-5)
+    each = jax.vmap(NCState.update, in_axes=(None, 0, 0))(NCState.create(C, D), *batches)
+    merged = functools.reduce(merge, [jax.tree.map(lambda x, i=i: x[i], each) for i in range(4)])
+    assert_same_states(merged, whole)
+    two = jax.tree.map(lambda x: jnp.stack([x, x]), whole)
+    many = jax.vmap(collapse.metrics)(two, jnp.stack([weights, -weights]))
+    for i, desired in enumerate((plain, collapse.metrics(whole, -weights))):
+        assert_metrics({k: v[i] for k, v in many.items()}, desired, 1e-5)
+
+
+def test_dtypes_are_float32_unless_features_or_state_are_float64():
+    features, labels, _, _ = draw(0)
+    short = jnp.asarray(features, jnp.bfloat16)
+    state = update(NCState.create(C, D), short, labels)
+    assert state.mean.dtype == state.scatter.dtype == state.traces.dtype == jnp.float32
+    assert_same_states(state, update(NCState.create(C, D), np.float32(short), labels))
+    with jax.enable_x64(True):
+        for start in (jnp.float32, jnp.float64):
+            state = NCState.create(C, D, start)
+            assert state.update(np.float32(features), labels).mean.dtype == start
+            assert state.update(features, labels).scatter.dtype == jnp.float64
+        state = update(NCState.create(C, D, jnp.float64), np.float32(features), labels)
+        exact = reference.class_means(np.float64(np.float32(features)), labels, C)
+        np.testing.assert_allclose(state.mean, exact, rtol=1e-13)
+        state = NCState.create(C, D, jnp.float64)
+        assert state.counts.dtype == state.not_finite.dtype == jnp.int32
+        assert state.merge(NCState.create(C, D)).mean.dtype == jnp.float64

@@ -1,0 +1,165 @@
+"""Grouping: labels, baselines, pairs on shared seeds and splits, sweeps."""
+
+import pytest
+
+from spa_jax.reporting.finished_runs import read_run
+from spa_jax.reporting.grouping import (
+    baseline_of,
+    find_sweeps,
+    group_runs,
+    label_of,
+    paired_runs,
+    why_not_paired,
+)
+from tests.refusals import refusal
+from tests.reporting.made_runs import write_run
+
+
+@pytest.fixture
+def groups_of(tmp_path):
+    """Groups of runs that are given by the changes of their configs."""
+
+    def make(*changes, **options):
+        runs = [
+            read_run(write_run(tmp_path / str(i), change, geometry=False, epochs=1, **options))
+            for i, change in enumerate(changes)
+        ]
+        return group_runs(runs)
+
+    return make
+
+
+def seeds_of(group):
+    return [run.summary["seed"] for run in group.runs]
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_group_by_seed(groups_of):
+    (group,) = groups_of({"seed": 2}, {"seed": 0}, {"seed": 1})
+    assert seeds_of(group) == [0, 1, 2]
+    assert group.label == "spa.method=none"
+
+
+def test_every_other_field_that_differs_is_in_the_label_and_no_other(groups_of):
+    groups = groups_of(
+        {"optimizer.learning_rate": 0.1},
+        {"optimizer.learning_rate": 0.05, "seed": 1},
+        {"optimizer.learning_rate": 0.05, "spa.method": "reg"},
+    )
+    assert [group.label for group in groups] == [
+        "spa.method=none, optimizer.learning_rate=0.1",
+        "spa.method=none, optimizer.learning_rate=0.05",
+        "spa.method=reg, optimizer.learning_rate=0.05",
+    ]
+
+
+def test_fields_that_do_not_change_the_result_do_not_part_runs(groups_of):
+    (group,) = groups_of({"seed": 0}, {"seed": 1, "logging.every_steps": 5, "checkpoint.keep": 1})
+    assert seeds_of(group) == [0, 1]
+
+
+def test_the_strength_of_another_method_says_nothing_about_a_run(groups_of):
+    groups = groups_of(
+        {},
+        {"spa.method": "reg", "spa.gamma": 0.2},
+        {"spa.method": "proj", "spa.gamma": 0.2, "spa.weight": 3.0},
+        {"spa.method": "proj", "spa.gamma": 0.4},
+        {"spa.gamma": 0.9, "seed": 1},
+    )
+    assert [group.label for group in groups] == [
+        "spa.method=none",
+        "spa.method=reg",
+        "spa.method=proj, spa.gamma=0.2",
+        "spa.method=proj, spa.gamma=0.4",
+    ]
+    assert seeds_of(groups[0]) == [0, 1]
+
+
+def test_two_numbers_have_one_label_only_if_they_are_equal(groups_of):
+    close = 0.1 + 1e-9
+    groups = groups_of({}, {"optimizer.learning_rate": close})
+    assert [group.label for group in groups][1] == f"optimizer.learning_rate={close!r}"
+    assert label_of({"epochs": 30}) == label_of({"epochs": 30.0}) == "epochs=30"
+    assert label_of({"a": [16, 32], "b": "", "c": True}) == "a=16,32, b='', c=True"
+
+
+def test_the_same_configuration_and_seed_twice_is_refused(groups_of, tmp_path):
+    message = refusal(groups_of, {}, {"spa.method": "reg"}, {})
+    assert f"{tmp_path / '0'} and {tmp_path / '2'}" in message
+    assert "same seed 0" in message
+
+
+def test_the_baseline_is_the_group_without_alignment_that_is_otherwise_equal(groups_of):
+    fast = {"optimizer.learning_rate": 0.5}
+    reg, none, fast_reg, fast_none, lone = groups_of(
+        {"spa.method": "reg"},
+        {},
+        {"spa.method": "reg", **fast},
+        fast,
+        {"spa.method": "reg", "optimizer.name": "adamw"},
+    )
+    groups = [reg, none, fast_reg, fast_none, lone]
+    assert baseline_of(reg, groups) is none
+    assert baseline_of(fast_reg, groups) is fast_none
+    assert baseline_of(none, groups) is reg
+    assert baseline_of(fast_none, groups) is reg
+    assert baseline_of(lone, groups) is reg
+
+
+def test_two_groups_without_alignment_are_not_compared_with_each_other(groups_of):
+    groups = groups_of({"spa.method": "reg"}, {}, {"spa.center": False})
+    assert all(baseline_of(group, groups) is groups[0] for group in groups[1:])
+    assert baseline_of(groups[0], groups) is groups[1]
+
+
+def test_without_such_a_group_the_first_is_the_baseline_and_has_none(groups_of):
+    groups = groups_of({"spa.method": "reg"}, {"spa.method": "proj"})
+    assert baseline_of(groups[1], groups) is groups[0]
+    assert baseline_of(groups[0], groups) is None
+
+
+def test_runs_are_paired_by_seed_and_split(tmp_path):
+    runs = [write_run(tmp_path / f"none{seed}", {"seed": seed}) for seed in (0, 1, 2)]
+    runs += [write_run(tmp_path / f"a{s}", {"seed": s, "spa.method": "reg"}) for s in (2, 1, 5)]
+    runs += [write_run(tmp_path / "b", {"seed": 0, "spa.method": "reg"}, split="other")]
+    none, reg = group_runs([read_run(run) for run in runs])
+    pairs = paired_runs(reg, none)
+    assert [(a.folder.name, b.folder.name) for a, b in pairs] == [("a1", "none1"), ("a2", "none2")]
+    assert why_not_paired(reg, none) == ("not paired: 1 with another split and 1 with another seed")
+    assert why_not_paired(none, none) == ""
+
+
+def gammas(*values, **changes):
+    return [{"spa.method": "proj", "spa.gamma": value, **changes} for value in values]
+
+
+def test_a_numeric_field_with_three_values_is_a_sweep_with_its_baseline(groups_of):
+    groups = groups_of({}, *gammas(0.8, 0.2, 0.4))
+    (sweep,) = find_sweeps(groups)
+    assert sweep.field == "spa.gamma"
+    assert sweep.values == [0.2, 0.4, 0.8]
+    assert [group.fields["spa.gamma"] for group in sweep.groups] == sweep.values
+    assert sweep.fixed == "spa.method=proj"
+    assert sweep.baseline is groups[0]
+
+
+def test_two_values_names_and_seeds_are_no_sweep(groups_of):
+    groups = groups_of({}, *gammas(0.2, 0.4), {"spa.method": "reg"}, {"seed": 1}, {"seed": 2})
+    assert find_sweeps(groups) == []
+
+
+def test_a_grid_has_a_sweep_for_each_value_of_the_other_field(groups_of):
+    rates = (0.1, 0.2, 0.3)
+    groups = groups_of(
+        *(change for rate in rates for change in gammas(0, 0.5, 1, **{_RATE: rate})),
+    )
+    sweeps = find_sweeps(groups)
+    found = {(sweep.field, sweep.fixed) for sweep in sweeps}
+    assert found == {
+        *(("spa.gamma", f"{_RATE}={rate}") for rate in rates),
+        *((_RATE, f"spa.gamma={value}") for value in ("0", "0.5", "1")),
+    }
+    assert all(len(sweep.groups) == 3 for sweep in sweeps)
+    assert all(sweep.baseline is None for sweep in sweeps)
+
+
+_RATE = "optimizer.learning_rate"

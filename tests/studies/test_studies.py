@@ -1,0 +1,263 @@
+"""The studies: their pages are those of their records, their numbers those of the runs."""
+
+import json
+import math
+import re
+import statistics as reference
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from scipy import stats
+
+from studies import pages as studies
+from studies import study_numbers
+from studies.pages import REPOSITORY, STUDIES, make_study, with_studies
+from studies.study_figures import draw_alignment_and_accuracy
+from studies.study_pages import section
+from studies.study_runs import clean_training_cosines, read_experiment
+from tests.refusals import refusal
+from tests.studies.made_experiments import write_curves, write_experiment
+
+PAGES = REPOSITORY / "docs/studies"
+RECORDS = REPOSITORY / "results"
+
+
+def record_of(name):
+    return json.loads((RECORDS / f"studies_{name}.json").read_text())
+
+
+def data_sets(*names):
+    """The data sets of published records, with an id that says which."""
+    return [
+        pytest.param(numbers, id=f"{name}: {numbers['title']}")
+        for name in names
+        for numbers in record_of(name)["data_sets"]
+    ]
+
+
+# The published pages and records.
+
+
+def test_every_study_has_a_page_with_the_tables_of_its_record():
+    assert {path.stem for path in PAGES.glob("*.md")} == {*STUDIES}
+    for name in STUDIES:
+        text = (PAGES / f"{name}.md").read_text()
+        assert re.findall(r"<!-- study: (\S+) -->", text) == [name]
+        assert with_studies(text, RECORDS) == text
+        assert record_of(name)["study"] == name
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_page_shows_its_figure_its_command_and_no_file_of_a_machine(name):
+    text = (PAGES / f"{name}.md").read_text()
+    assert f"]({name}.png)" in text
+    assert (PAGES / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert f"python -m studies.pages {name} --runs runs/" in text
+    published = text + (RECORDS / f"studies_{name}.json").read_text()
+    assert not re.search(r"(?<![\w.])/(root|tmp|home|work|Users)\b", published)
+    assert all(
+        part in text for part in ("**Question.**", "**Measured", "**Answer.**", "**Limits.**")
+    )
+
+
+@pytest.mark.parametrize("numbers", data_sets(*STUDIES))
+def test_runs_are_of_three_seeds_or_more_and_all_different(numbers):
+    seeds = list(numbers["seeds"].values())
+    assert all(found == seeds[0] and len({*found}) >= 3 for found in seeds)
+    sums = [checksum for found in numbers["params_checksums"].values() for checksum in found]
+    assert len({*sums}) == len(sums) == sum(len(found) for found in seeds)
+    assert {method: len(runs) for method, runs in numbers["runs"].items()} == {
+        method: len(found) for method, found in numbers["seeds"].items()
+    }
+
+
+@pytest.mark.parametrize("numbers", data_sets(*STUDIES))
+def test_published_means_and_deviations_are_those_of_the_seeds(numbers):
+    checked = 0
+    for method, columns in numbers["statistics"].items():
+        for name, found in columns.items():
+            values = [run[name] for run in numbers["runs"][method]]
+            if None in values:
+                assert found == {"mean": None, "std": None}
+                continue
+            assert found["mean"] == pytest.approx(reference.mean(values), abs=1e-9)
+            assert found["std"] == pytest.approx(reference.stdev(values), abs=1e-9)
+            checked += 1
+    assert checked >= 5
+
+
+@pytest.mark.parametrize(
+    "numbers", data_sets("alignment_and_accuracy", "nc2_convergence", "architectures")
+)
+def test_published_differences_are_those_of_the_paired_t_test(numbers):
+    checked = 0
+    for method, columns in numbers["differences"].items():
+        for name, found in columns.items():
+            later, base = ([run[name] for run in numbers["runs"][m]] for m in (method, "none"))
+            if None in later + base:
+                assert found == {"mean": None, "half_width": None}
+                continue
+            assert_interval(found, stats.ttest_rel(later, base), np.subtract(later, base))
+            checked += 1
+    assert checked >= 12
+
+
+@pytest.mark.parametrize("numbers", data_sets("neural_collapse"))
+def test_published_collapse_after_zero_training_error_is_that_of_the_seeds(numbers):
+    runs = numbers["runs"]["none"]
+    assert len(set(numbers["class_counts"])) == 1
+    for run in runs:
+        assert run["last_training_error"] == 0
+        for name in ("nc1_over_c", "nc2_etf_means", "nc2_equiangular_means", "nc3"):
+            assert (
+                run[f"last_train_{name}"] < run[f"zero_train_{name}"] < run[f"first_train_{name}"]
+            )
+    for name, found in numbers["differences"].items():
+        later, base = ([run[f"{moment}_{name}"] for run in runs] for moment in ("last", "zero"))
+        if np.ptp(np.subtract(later, base)) > 0:
+            assert_interval(found, stats.ttest_rel(later, base), np.subtract(later, base))
+
+
+@pytest.mark.parametrize("numbers", data_sets("train_and_held_out"))
+def test_published_gaps_are_those_of_the_classes(numbers):
+    counts = np.array(numbers["class_counts"])
+    order = np.argsort(-counts, kind="stable")
+    k = max(1, math.floor(0.3 * len(counts)))
+    for method, columns in numbers["intervals"].items():
+        runs = numbers["classes"][method]
+        for side in ("ema", "training"):
+            gaps = np.array([np.subtract(run[side], run["held_out"]) for run in runs])
+            many, few = gaps[:, order[:k]].mean(axis=1), gaps[:, order[-k:]].mean(axis=1)
+            slopes = [stats.linregress(np.log10(counts), gap)[0] for gap in gaps]
+            expected = {"many": many, "few": few, "few_minus_many": few - many, "slope": slopes}
+            for part, values in expected.items():
+                found = columns[f"{side}_gap_{part}"]
+                assert_interval(found, stats.ttest_1samp(values, 0.0), np.asarray(values))
+
+
+def assert_interval(found, test, differences):
+    interval = test.confidence_interval(0.95)
+    assert found["mean"] == pytest.approx(differences.mean(), abs=1e-9)
+    assert found["mean"] - found["half_width"] == pytest.approx(interval.low, abs=1e-7)
+    assert found["mean"] + found["half_width"] == pytest.approx(interval.high, abs=1e-7)
+
+
+# The command.
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_command_writes_record_figure_and_page(tmp_path, name, capsys):
+    write_experiment(tmp_path / "runs")
+    page = tmp_path / "pages" / f"{name}.md"
+    page.parent.mkdir()
+    page.write_text(f"Before\n\n<!-- study: {name} -->\n\n<!-- end -->\n\nAfter\n")
+    folders = ["--records", str(tmp_path / "results"), "--pages", str(page.parent)]
+    assert studies.main([name, *folders]) == 0
+    assert "Not run yet." in page.read_text()
+    assert studies.main([name, "--runs", str(tmp_path / "runs"), *folders]) == 0
+    text = page.read_text()
+    assert text.startswith("Before\n")
+    assert text.endswith("\nAfter\n")
+    assert "**Digits-LT, imbalance factor 10**" in text
+    assert "85 training images, 6 epochs, seeds 0, 1, 2;" in text
+    record = (tmp_path / "results" / f"studies_{name}.json").read_text()
+    assert str(tmp_path) not in record
+    assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert studies.main([name, *folders]) == 0
+    assert page.read_text() == text
+    assert "Page:" in capsys.readouterr().out
+
+
+def test_two_data_sets_are_two_rows_of_panels_and_two_tables(tmp_path):
+    for name in ("one", "two"):
+        write_experiment(tmp_path / name, methods=("proj", "reg", "none"))
+    record = tmp_path / "record.json"
+    folders = [tmp_path / "one", tmp_path / "two"]
+    make_study("alignment_and_accuracy", folders, record, tmp_path / "figure.png")
+    text = section(json.loads(record.read_text()))
+    assert text.count("| minus none |") == 2
+    assert text.index("| none |") < text.index("| Reg |") < text.index("| Proj |")
+    experiments = [read_experiment(folder) for folder in folders]
+    found = [study_numbers.alignment_and_accuracy(one) for one in experiments]
+    figure = draw_alignment_and_accuracy(experiments, found)
+    assert isinstance(figure, Figure)
+    assert len(figure.axes) == 6
+    points = {line.get_label(): line for line in figure.axes[2].get_lines()}["Reg \u2212 none"]
+    differences = found[0]["differences"]["reg"]
+    assert np.mean(np.asarray(points.get_xdata())) == pytest.approx(
+        differences["held_out_cosine"]["mean"]
+    )
+    assert np.mean(np.asarray(points.get_ydata())) == pytest.approx(
+        100 * differences["accuracy"]["mean"]
+    )
+
+
+# What is refused.
+
+
+def test_a_study_needs_its_methods(tmp_path, capsys):
+    write_experiment(tmp_path, methods=("none", "proj"))
+    assert studies.main(["nc2_convergence", "--runs", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert f"{tmp_path} has no finished run with spa.method reg, only with none, proj" in message
+    assert "--methods=none,reg,proj" in message
+
+
+def test_runs_without_neural_collapse_are_refused(tmp_path):
+    write_experiment(tmp_path, collapse=False)
+    message = refusal(read_experiment, tmp_path)
+    assert "epochs without neural collapse" in message
+    assert "--config.logging.collapse=True" in message
+
+
+def test_runs_that_differ_in_more_than_method_and_seed_are_refused(tmp_path):
+    write_experiment(tmp_path)
+    config = json.loads((tmp_path / "none0" / "config.json").read_text())
+    config["optimizer"]["learning_rate"] = 0.5
+    (tmp_path / "none0" / "config.json").write_text(json.dumps(config))
+    message = refusal(read_experiment, tmp_path)
+    assert "differ in optimizer.learning_rate" in message
+    assert "a folder for each data set" in message
+
+
+def test_seeds_without_their_partner_are_refused(tmp_path):
+    write_experiment(tmp_path, seeds=(0, 1))
+    write_curves(tmp_path / "none2", "none", 2)
+    message = refusal(read_experiment, tmp_path)
+    assert "reg has seeds [0, 1] and none has [0, 1, 2], 2 of them on the same split" in message
+
+
+def test_an_unfinished_run_is_waited_for(tmp_path):
+    write_experiment(tmp_path)
+    (tmp_path / "reg1" / "summary.json").unlink()
+    message = refusal(read_experiment, tmp_path)
+    assert f"{tmp_path / 'reg1'} is not finished" in message
+
+
+def test_a_run_without_geometry_has_no_clean_training_cosines(tmp_path):
+    write_curves(tmp_path / "a", "none", 0, geometry=False)
+    (run,) = read_experiment(tmp_path).baseline.runs
+    assert "has no geometry.npz" in refusal(clean_training_cosines, run)
+
+
+def test_of_two_classifiers_one_is_chosen(tmp_path):
+    heads = ("fc/kernel", "fc_cb/kernel")
+    write_curves(tmp_path / "both", "none", 0, heads=heads)
+    (run,) = read_experiment(tmp_path).baseline.runs
+    message = refusal(clean_training_cosines, run)
+    assert "fc/kernel, fc_cb/kernel" in message
+    assert "--config.spa.classifier" in message
+    run.summary["heads"] = {"fc_cb/kernel": {}}
+    chosen = clean_training_cosines(run)
+    run.summary["heads"] = {"fc/kernel": {}}
+    assert not np.allclose(chosen, clean_training_cosines(run))
+
+
+def test_classes_of_one_size_have_no_rare_ones(tmp_path):
+    write_experiment(tmp_path, counts=(7, 7, 7, 7))
+    experiment = read_experiment(tmp_path)
+    assert experiment.title == "Digits, balanced"
+    message = refusal(study_numbers.train_and_held_out, experiment)
+    assert "All classes" in message
+    assert "7 training images" in message

@@ -1,0 +1,172 @@
+"""Checkpoints survive other devices, damage and half-written files."""
+
+import shutil
+
+import jax
+import pytest
+
+from spa_jax.errors import InputError
+from spa_jax.training.loop import run
+from spa_jax.training.metrics import fetch
+from spa_jax.training.program import Program
+from spa_jax.training.rundir.checkpoints import Checkpoints, serializable, tree_checksum
+from tests.training.small import small_config
+
+# orbax leaves tasks of its event loop behind when it fails to read, as it must here.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module")
+def program():
+    return Program(small_config())
+
+
+@pytest.fixture(scope="module")
+def trained(program, tmp_path_factory):
+    """A finished run with checkpoints of steps 5 and 10."""
+    workdir = tmp_path_factory.mktemp("trained")
+    run(small_config(), workdir, program, say=lambda line: None)
+    return workdir
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of that run from before its end: to be resumed."""
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    return tmp_path / "run"
+
+
+def restore(workdir, program, say=lambda line: None):
+    with Checkpoints(workdir / "checkpoints", keep=2, say=say) as checkpoints:
+        return checkpoints.restore_newest(program.init_state(small_config()))
+
+
+def data_files(workdir, step):
+    files = [p for p in (workdir / "checkpoints" / str(step)).rglob("*") if p.is_file()]
+    return [p for p in files if "/d/" in p.as_posix()]
+
+
+def damage_by_truncation(workdir, step):
+    for file in data_files(workdir, step):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def damage_by_flipped_bits(workdir, step):
+    for file in data_files(workdir, step):
+        content = bytearray(file.read_bytes())
+        for i in range(len(content) // 4, len(content), 97):
+            content[i] ^= 0x10
+        file.write_bytes(bytes(content))
+
+
+def damage_by_missing_files(workdir, step):
+    for file in data_files(workdir, step):
+        file.unlink()
+
+
+def damage_by_an_empty_folder(workdir, step):
+    shutil.rmtree(workdir / "checkpoints" / str(step))
+    (workdir / "checkpoints" / str(step)).mkdir()
+
+
+def damage_by_another_state(workdir, step):
+    """A whole, readable state, but not the one that its checksum speaks of."""
+    folder = workdir / "checkpoints"
+    shutil.rmtree(folder / str(step) / "state")
+    shutil.copytree(folder / str(step - 5) / "state", folder / str(step) / "state")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_by_truncation,
+        damage_by_flipped_bits,
+        damage_by_missing_files,
+        damage_by_an_empty_folder,
+        damage_by_another_state,
+    ],
+)
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_taken(
+    damage, copy, trained, program
+):
+    damage(copy, 10)
+    said = []
+    state, step = restore(copy, program, said.append)
+    assert step == int(state.step) == 5
+    assert "step 10 cannot be read" in said[0]
+    assert "unreadable_checkpoints" in said[1]
+    summary = run(small_config(), copy, program, say=lambda line: None)
+    finished = run(small_config(), trained, program, say=lambda line: None)
+    assert summary["params_checksum"] == finished["params_checksum"]
+    assert (copy / "unreadable_checkpoints" / "10").is_dir()
+
+
+def test_a_half_written_checkpoint_is_passed_over_and_reported(copy, program):
+    folder = copy / "checkpoints"
+    (folder / "10").rename(folder / "10.orbax-checkpoint-tmp")
+    said = []
+    _, step = restore(copy, program, said.append)
+    assert step == 5
+    assert "10.orbax-checkpoint-tmp" in said[0]
+    summary = run(small_config(), copy, program, say=lambda line: None)
+    assert summary["steps"] == 10
+
+
+def test_without_any_good_checkpoint_the_run_stops_and_leaves_everything(copy, program):
+    for step in (5, 10):
+        damage_by_missing_files(copy, step)
+    before = sorted(path for path in copy.rglob("*") if path.is_file())
+    with pytest.raises(InputError, match=r"None of the checkpoints .*step 10: .*step 5: "):
+        run(small_config(), copy, program, say=lambda line: None)
+    assert sorted(path for path in copy.rglob("*") if path.is_file()) == before
+
+
+def test_a_checkpoint_of_another_format_is_refused_and_left(copy, program, monkeypatch):
+    monkeypatch.setattr("spa_jax.training.rundir.checkpoints.FORMAT", 3)
+    with pytest.raises(InputError, match="has format 2, and this version of spa_jax reads 3"):
+        restore(copy, program)
+    assert (copy / "checkpoints" / "10").is_dir()
+
+
+def test_a_checkpoint_of_another_network_is_refused_and_says_what_to_set(copy):
+    wider = small_config(model__widths=(16,))
+    other = Program(wider, devices=jax.devices()[:1])
+    with (
+        Checkpoints(copy / "checkpoints", keep=2, say=print) as checkpoints,
+        pytest.raises(
+            InputError, match=r"another network .* there and .* here\. Set config\.model"
+        ),
+    ):
+        checkpoints.restore_newest(other.init_state(wider))
+    assert (copy / "checkpoints" / "10").is_dir()
+
+
+def test_lost_lines_are_missed_before_anything_is_trained(copy, program):
+    (copy / "metrics.jsonl").unlink()
+    with pytest.raises(InputError, match="does not hold the epochs up to step 10"):
+        run(small_config(), copy, program, say=lambda line: None)
+
+
+def test_a_checkpoint_of_eight_devices_is_read_on_one_and_in_another_view(copy, program):
+    one = Program(small_config(parallel="pmap"), devices=jax.devices()[:1])
+    with Checkpoints(copy / "checkpoints", keep=2, say=print) as checkpoints:
+        state, step = checkpoints.restore_newest(one.init_state(small_config()))
+    assert step == 10
+    assert all(leaf.devices() == {jax.devices()[0]} for leaf in jax.tree.leaves(state))
+    eight, _ = restore(copy, program)
+    assert tree_checksum(fetch(serializable(state))) == tree_checksum(fetch(serializable(eight)))
+    inputs = next(one.batches(state, 0, 0))
+    next_state, _ = one.train_step(state, one.zero_totals, inputs)
+    assert int(next_state.step) == 11
+
+
+def test_every_field_of_the_state_comes_back(copy, program):
+    """The seed's key and the hyper-parameters too: they are all that the next step needs."""
+    state, _ = restore(copy, program)
+    fresh = program.init_state(small_config())
+    assert jax.tree.structure(state) == jax.tree.structure(fresh)
+    assert (jax.random.key_data(state.rng) == jax.random.key_data(fresh.rng)).all()
+    assert state.class_means.seen.all()
+    avals = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, fresh)]
+    assert avals[0] == avals[1]
