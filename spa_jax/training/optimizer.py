@@ -1,102 +1,142 @@
 """The optimiser chain of a run, built inside the step from the state's hyper-parameters."""
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array
 
-from spa_jax.alignment import spa_proj
-from spa_jax.training.config import Config
-from spa_jax.training.method import spa_options
+from spa_jax.errors import InputError
+from spa_jax.options import option
+from spa_jax.training.variants import Aligned, Variant
+
+_RELEASED_WARMUP = 11  # epochs; the last but one stands at the peak
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerOptions:
+    """The config's group `optimizer`."""
+
+    name: str = option("sgd", "the optimiser", choices=("sgd", "adamw"))
+    learning_rate: float = option(0.1, "its peak, after a linear warm-up", low=0)
+    warmup_epochs: float = option(0.0, "epochs in which it rises", low=0)
+    schedule: str = option(
+        "cosine", "how it falls: cosine to 0, or steps", choices=("cosine", "steps", "spa_released")
+    )
+    per_epoch: bool = option(False, "the rate changes between epochs only")
+    step_epochs: tuple[int, ...] = option(
+        (160, 180), "steps: epochs after which the rate falls", above=0
+    )
+    step_factor: float = option(0.01, "steps: what it is multiplied by each time", low=0, high=1)
+    momentum: float = option(0.9, "of sgd", low=0, high=1)
+    nesterov: bool = option(False, "of sgd")
+    weight_decay: float = option(5e-4, "on every parameter", low=0)
+
+    def check(self, epochs: int) -> None:
+        """Raises InputError for a schedule that does not fit the run or itself."""
+        if self.schedule == "spa_released" and epochs <= 10:
+            raise InputError(
+                f"config.optimizer.schedule=spa_released warms up for 10 epochs, and config.epochs="
+                f"{epochs}: train longer, or choose another schedule."
+            )
+        if self.schedule == "spa_released" and self.warmup_epochs:
+            raise InputError(
+                "config.optimizer.schedule=spa_released has a warm-up of its own: leave "
+                "config.optimizer.warmup_epochs at 0."
+            )
+        if self.per_epoch and self.warmup_epochs % 1:
+            raise InputError(
+                f"config.optimizer.warmup_epochs={self.warmup_epochs} must be whole where the rate "
+                "changes between epochs only (config.optimizer.per_epoch=True)."
+            )
+        if not self.step_epochs or sorted({*self.step_epochs}) != [*self.step_epochs]:
+            raise InputError(
+                "config.optimizer.step_epochs must be positive integers that ascend, got "
+                f"{self.step_epochs}."
+            )
 
 
 def build_optimizer(
-    config: Config, hyperparams: Mapping[str, Any], steps_per_epoch: int
-) -> optax.GradientTransformation:
-    """Chains SpA-Proj (if it is the method), weight decay and the optimiser.
+    options: OptimizerOptions,
+    variant: Variant,
+    aligned: Aligned,
+    hyperparams: Mapping[str, Any],
+    epochs: int,
+    steps_per_epoch: int,
+) -> optax.GradientTransformationExtraArgs:
+    """Chains the variant's first link, weight decay and the optimiser, and the variant's last link.
 
     Args:
-      config: the run's configuration.
-      hyperparams: numbers or traced scalars: `learning_rate`, `weight_decay`, `gamma`.
-      steps_per_epoch: optimiser steps in an epoch, for the schedule.
+      options: of the optimiser.
+      variant: of SpA.
+      aligned: which kernels it acts on.
+      hyperparams: numbers or traced scalars: `learning_rate`, `weight_decay`, and the strengths of
+        the variant.
+      epochs: of the run, for the schedule.
+      steps_per_epoch: optimiser steps in an epoch.
 
     Returns:
       A transformation whose `update` takes `class_means=`.
     """
-    learning_rate = _learning_rate(config, hyperparams["learning_rate"], steps_per_epoch)
+    schedule = learning_rate_multiple(options, epochs, steps_per_epoch)
     weight_decay = hyperparams["weight_decay"]
-    if config.optimizer.name == "sgd":
+
+    def learning_rate(count: Any) -> Any:
+        return hyperparams["learning_rate"] * schedule(count)
+
+    if options.name == "sgd":
         links = [
             optax.add_decayed_weights(weight_decay),
-            optax.sgd(
-                learning_rate,
-                momentum=config.optimizer.momentum,
-                nesterov=config.optimizer.nesterov,
-            ),
+            optax.sgd(learning_rate, momentum=options.momentum, nesterov=options.nesterov),
         ]
     else:
         links = [optax.adamw(learning_rate, weight_decay=weight_decay)]
-    if config.spa.method == "proj":
-        project = spa_proj(
-            hyperparams["gamma"],
-            radial=config.spa.radial,
-            acts_on=config.spa.acts_on,
-            **spa_options(config),
-        )
-        links = [project, *links] if config.spa.acts_on == "gradients" else [*links, project]
-    return optax.chain(*links)
+    first, last = (
+        [make(hyperparams, aligned, epochs * steps_per_epoch)] if make is not None else []
+        for make in (variant.first_link, variant.last_link)
+    )
+    return optax.chain(*first, *links, *last)
 
 
-def _learning_rate(config: Config, peak: Any, steps_per_epoch: int) -> optax.Schedule:
-    """Warm-up and schedule as multiples of the peak, which may be traced."""
-    if config.optimizer.schedule == "spa_released":
-        by_epoch = _released(config.epochs)
-    elif config.optimizer.per_epoch:
-        by_epoch = _epoch_by_epoch(config)
+def learning_rate_multiple(
+    options: OptimizerOptions, epochs: int, steps_per_epoch: int
+) -> optax.Schedule:
+    """The learning rate as a multiple of its peak, by the number of steps completed.
+
+    One schedule in ticks, which are steps, or epochs where the rate changes between epochs only:
+    a rise from one tick's share to the peak, then a fall. By epochs, and in SpA's released code
+    whose warm-up ends a tenth above the peak, each tick of the rise adds its share; by steps the
+    peak is reached when the rise is over.
+
+    Args:
+      options: of the optimiser.
+      epochs: of the run.
+      steps_per_epoch: optimiser steps in an epoch.
+
+    Example:
+      >>> options = OptimizerOptions(schedule="steps", warmup_epochs=2.0, per_epoch=True)
+      >>> multiple = learning_rate_multiple(options, epochs=200, steps_per_epoch=10)
+      >>> [round(float(multiple(10 * epoch)), 3) for epoch in (0, 1, 2, 160)]
+      [0.5, 1.0, 1.0, 0.01]
+    """
+    released = options.schedule == "spa_released"
+    by_epoch = options.per_epoch or released
+    tick = steps_per_epoch if by_epoch else 1
+    total = epochs * steps_per_epoch // tick
+    warmup = min(round(options.warmup_epochs * steps_per_epoch / tick), total - 1)
+    share = 1.0 / max(warmup, 1)
+    begun = 0  # ticks of the fall that are over when it takes on
+    if released:
+        warmup, share, begun = _RELEASED_WARMUP, 1.0 / (_RELEASED_WARMUP - 1), 2
+    end = share * (warmup + 1) if by_epoch else 1.0
+    rise = optax.linear_schedule(share, end, warmup)
+    if options.schedule == "steps":
+        falls = {
+            epoch * steps_per_epoch // tick - warmup: options.step_factor
+            for epoch in options.step_epochs
+        }
+        fall = optax.piecewise_constant_schedule(1.0, falls)
     else:
-        shape = _step_by_step(config, steps_per_epoch)
-        return lambda count: peak * shape(count)
-    return lambda count: peak * by_epoch(jnp.asarray(count) // steps_per_epoch)
-
-
-def _released(epochs: int) -> Callable[[Array], Array]:
-    """Of SpA's released code: its warm-up ends a tenth above the peak."""
-
-    def multiple(epoch: Array) -> Array:
-        fall = 0.5 * (1 + jnp.cos(jnp.pi * (epoch - 9) / (epochs - 9)))
-        return jnp.where(epoch <= 10, (epoch + 1) / 10, fall)
-
-    return multiple
-
-
-def _epoch_by_epoch(config: Config) -> Callable[[Array], Array]:
-    """A rate that changes between epochs only; the warm-up begins above zero and reaches 1."""
-    optimizer, epochs = config.optimizer, config.epochs
-    warmup = min(round(optimizer.warmup_epochs), epochs - 1)
-
-    def multiple(epoch: Array) -> Array:
-        if optimizer.schedule == "steps":
-            falls = jnp.sum(epoch >= jnp.asarray(optimizer.step_epochs))
-            after = optimizer.step_factor**falls
-        else:
-            after = 0.5 * (1 + jnp.cos(jnp.pi * (epoch - warmup) / (epochs - warmup)))
-        return jnp.where(epoch < warmup, (epoch + 1) / max(warmup, 1), after)
-
-    return multiple
-
-
-def _step_by_step(config: Config, steps_per_epoch: int) -> optax.Schedule:
-    optimizer = config.optimizer
-    total = config.epochs * steps_per_epoch
-    warmup = min(round(optimizer.warmup_epochs * steps_per_epoch), total - 1)
-    if optimizer.schedule == "steps":
-        falls = {epoch * steps_per_epoch: optimizer.step_factor for epoch in optimizer.step_epochs}
-        after = optax.piecewise_constant_schedule(1.0, falls)
-        start = 1.0 / max(warmup, 1)
-        rise = optax.linear_schedule(start, 1.0, warmup) if warmup else optax.constant_schedule(1.0)
-        return lambda count: rise(count) * after(count)
-    if warmup > 0:
-        return optax.warmup_cosine_decay_schedule(1.0 / warmup, 1.0, warmup, total)
-    return optax.cosine_decay_schedule(1.0, total)
+        fall = optax.cosine_decay_schedule(1.0, total - warmup + begun)
+    whole = optax.join_schedules([rise, lambda count: fall(count + begun)], [warmup])
+    return lambda count: whole(count // tick)

@@ -1,0 +1,141 @@
+"""Options that describe themselves: frozen dataclasses with defaults, ranges and one line each.
+
+A long-tailed method, a network or a SpA variant holds its options in its own file; the groups of a
+configuration are made of them, and a registry line makes them known.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from spa_jax.errors import InputError
+
+
+def option(
+    default: Any,
+    meaning: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Callable[[], tuple[str, ...]] | tuple[str, ...] | None = None,
+    several: bool = False,
+) -> Any:
+    """A field of an options dataclass.
+
+    Args:
+      default: its value unless the configuration says otherwise; it fixes the type.
+      meaning: one line on what it does.
+      low: the smallest value that is allowed.
+      high: the largest value that is allowed.
+      above: a bound that is not allowed itself.
+      below: a bound that is not allowed itself.
+      choices: the texts that are allowed; a function where they are known later only.
+      several: whether a text may also be a tuple of texts.
+
+    Example:
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Options:
+      ...     tau: float = option(1.0, "strength", low=0)
+      >>> defaults_of(Options)
+      {'tau': 1.0}
+    """
+    limits = {"low": low, "high": high, "above": above, "below": below}
+    return dataclasses.field(
+        default=default,
+        metadata={"meaning": meaning, "choices": choices, "several": several, **limits},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """Of what has nothing to be set."""
+
+
+class Entry(NamedTuple):
+    """What a registry knows by a name.
+
+    Attributes:
+      make: builds it from its options, and whatever else the registry says.
+      options: the dataclass of its options.
+    """
+
+    make: Callable[..., Any]
+    options: type = NoOptions
+
+
+def defaults_of(options: type) -> dict[str, Any]:
+    """The fields of an options dataclass with their defaults, for a configuration."""
+    return {field.name: field.default for field in dataclasses.fields(options)}
+
+
+def read_options(options: type, group: Mapping[str, Any], where: str) -> Any:
+    """An instance of an options dataclass from a group of a configuration, checked.
+
+    Args:
+      options: the dataclass.
+      group: a value for each of its fields.
+      where: what messages call the group, such as "config.optimizer".
+
+    Raises:
+      InputError: a value of another type than the default's, one that is out of range, or one that
+        is no choice.
+    """
+    values = {}
+    for field in dataclasses.fields(options):
+        name, value = f"{where}.{field.name}", group[field.name]
+        _check_type(name, value, field)
+        _check_choice(name, value, field.metadata)
+        _check_range(name, value, field.metadata)
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    return options(**values)
+
+
+def _check_type(name: str, value: Any, field: dataclasses.Field[Any]) -> None:
+    default = field.default
+    if field.metadata["several"] and isinstance(value, tuple | list):
+        fits = bool(value) and all(isinstance(part, str) for part in value)
+    elif isinstance(default, tuple):
+        kind = type(default[0])
+        fits = isinstance(value, tuple | list) and all(type(part) is kind for part in value)
+    elif isinstance(default, float):
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+    else:
+        fits = type(value) is type(default)
+    if not fits:
+        raise InputError(
+            f"{name} must be of type {type(default).__name__}, as its default {default!r} is; got "
+            f"{value!r} of type {type(value).__name__}."
+        )
+
+
+def _check_choice(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    choices = metadata["choices"]
+    if choices is None:
+        return
+    known = choices() if callable(choices) else choices
+    if value not in known:
+        raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
+
+
+def _check_range(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    """Refuses what is out of range, NaN and infinity too."""
+    parts = value if isinstance(value, tuple | list) else (value,)
+    if not all(isinstance(part, int | float) for part in parts):
+        return
+    bounds = {
+        "at least": (metadata["low"], lambda part, bound: part >= bound),
+        "at most": (metadata["high"], lambda part, bound: part <= bound),
+        "above": (metadata["above"], lambda part, bound: part > bound),
+        "below": (metadata["below"], lambda part, bound: part < bound),
+    }
+    asked = {words: pair for words, pair in bounds.items() if pair[0] is not None}
+    kept = all(holds(part, bound) for bound, holds in asked.values() for part in parts)
+    if not kept or not all(math.isfinite(part) for part in parts):
+        words = " and ".join(f"{words} {bound:g}" for words, (bound, _) in asked.items())
+        raise InputError(
+            f"{name} must be {words or 'finite'}, got {value!r}: pass --{name}=VALUE with a value "
+            "in that range."
+        )
