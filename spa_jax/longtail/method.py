@@ -1,17 +1,15 @@
 """What a long-tailed method is to the training step: a head, a loss, and logits for testing."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float, Int
 
-from spa_jax.longtail.losses import Targets
-
-Logits = Float[Array, "B C"]
+from spa_jax.longtail.losses import Logits, Targets
 
 
-class Situation(NamedTuple):
+class LossContext(NamedTuple):
     """What a loss may depend on besides the head's outputs and the targets.
 
     Attributes:
@@ -55,31 +53,39 @@ def _unchanged(logits: Logits, class_counts: Float[Array, " C"]) -> Logits:
     return logits
 
 
+def _any_length(epochs: int) -> None:
+    del epochs
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A long-tailed method.
 
     Attributes:
-      head: "linear", "cosine" (cosines in [-1, 1], scale 1), "etf" or "glmc".
-      loss: `(outputs, targets, situation)` -> scalar. The outputs are what the head gives: logits,
+      head: a name in `spa_jax.models.registry.HEADS`, such as "linear".
+      loss: `(outputs, targets, context)` -> scalar. The outputs are what the head gives: logits,
         or a tuple that holds them; a pair of that if `views.mix` is "glmc". Targets are labels
         `(B,)`, or shares `(B, C)` where images are mixed. In the per-device view the loss is this
         device's share: the mean over devices, and of its gradient, is the value for the batch.
       test_logits: `(logits, class_counts)` -> the logits that are predicted from.
+      head_options: keyword arguments of that head.
       views: what it is shown; the default leaves the choice to the config's group `augment`.
       logits: the head's outputs -> the logits of the classifier that is used at test.
       kernels: paths of the head's class weights.
       tested: which of them classifies at test.
       aligned: which of them SpA acts on unless the config says otherwise.
       fixed_kernel: whether the class weights are not trained, so that SpA has nothing to act on.
+      check: of the epochs of a run; raises InputError where the method needs more of them.
     """
 
     head: str
-    loss: Callable[[Any, Targets, Situation], Float[Array, ""]]
+    loss: Callable[[Any, Targets, LossContext], Float[Array, ""]]
     test_logits: Callable[[Logits, Float[Array, " C"]], Logits] = _unchanged
+    head_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     views: Views = Views()
     logits: Callable[[Any], Logits] = _same
     kernels: tuple[str, ...] = ("head/kernel",)
     tested: str = "head/kernel"
     aligned: str = "head/kernel"
     fixed_kernel: bool = False
+    check: Callable[[int], None] = _any_length
