@@ -5,15 +5,14 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from spa_jax.models.heads import EtfOutputs
-
 
 class Classifier(nn.Module):
     """Features and head outputs of images; a linear head's kernel is `head/kernel`, `(D, C)`.
 
     Attributes:
       backbone: images `(B, H, W, channels)` -> features `(B, D)`; its `dim` is D.
-      head: features `(B, D)` -> logits `(B, C)`, or a tuple that holds them.
+      head: features `(B, D)` -> logits `(B, C)`, or a tuple that holds them; if it has `features`
+        of its own, the class weights are compared with those.
     """
 
     backbone: Any
@@ -28,4 +27,4 @@ class Classifier(nn.Module):
         """
         features = self.backbone(images, train)
         outputs = self.head(features, train)
-        return (outputs.features if isinstance(outputs, EtfOutputs) else features), outputs
+        return getattr(outputs, "features", features), outputs

@@ -1,5 +1,6 @@
 """ConvNeXt: a convolutional network with the layout of a transformer."""
 
+import dataclasses
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from spa_jax.errors import InputError
+from spa_jax.options import option
 
 _EPSILON = 1e-6
 _MLP_RATIO = 4
@@ -22,11 +24,14 @@ class Stages(NamedTuple):
       patch_size: window and stride of the stem.
       widths: channels of each stage; the last is the feature width D.
       blocks: in each stage.
+      scale_init: what the scales of the blocks start at. The published 1e-6 is for deep networks;
+        one of a few blocks learns sooner from 1.
     """
 
     patch_size: int
     widths: tuple[int, ...]
     blocks: tuple[int, ...]
+    scale_init: float = 1e-6
 
 
 STAGES = MappingProxyType(
@@ -36,6 +41,15 @@ STAGES = MappingProxyType(
     }
 )
 """The networks for 224 x 224 images by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvNeXtOptions:
+    """Options of `convnext`."""
+
+    patch_size: int = option(1, "side of a patch in pixels", low=1)
+    widths: tuple[int, ...] = option((16, 32), "channels of each stage", low=1)
+    blocks: int = option(1, "in each stage", low=1)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -76,9 +90,7 @@ class ConvNeXt(nn.Module):
     so that a device's part of a batch gives what the whole batch gives.
 
     Attributes:
-      stages: patch size, widths and blocks; `STAGES` has the published ones.
-      scale_init: what the scales of the blocks start at. The published 1e-6 is for deep networks;
-        one of a few blocks learns sooner from 1.
+      stages: patch size, widths, blocks and start of the scales; `STAGES` has the published ones.
       dtype: computation in float32 or bfloat16. Parameters are float32 either way.
 
     Raises:
@@ -93,7 +105,6 @@ class ConvNeXt(nn.Module):
     """
 
     stages: Stages
-    scale_init: float = 1e-6
     dtype: DTypeLike = jnp.float32
 
     @property
@@ -105,7 +116,7 @@ class ConvNeXt(nn.Module):
     def __call__(self, images: Float[Array, "B _ _ _"], train: bool) -> Float[Array, "B _"]:
         """Images `(B, H, W, K)` to float32 features `(B, D)`, of either sign."""
         del train
-        patch, widths, blocks = self.stages
+        patch, widths, blocks, scale_init = self.stages
         smallest = patch * 2 ** (len(widths) - 1)
         if min(images.shape[1:3]) < smallest:
             raise InputError(
@@ -121,7 +132,7 @@ class ConvNeXt(nn.Module):
                 x = _downsample(width, 2, self.dtype, f"stage{stage}_reduce")(x)
             for block in range(count):
                 name = f"stage{stage}_block{block}"
-                x = ConvNeXtBlock(self.scale_init, self.dtype, name=name)(x)
+                x = ConvNeXtBlock(scale_init, self.dtype, name=name)(x)
         return nn.LayerNorm(_EPSILON, name="norm")(jnp.mean(x, axis=(1, 2), dtype=jnp.float32))
 
 
@@ -139,3 +150,11 @@ def _downsample(channels: int, window: int, dtype: DTypeLike, name: str) -> nn.C
 
 def _dense(width: int, dtype: DTypeLike, name: str) -> nn.Dense:
     return nn.Dense(width, kernel_init=_INIT, dtype=dtype, name=name)
+
+
+def make_convnext(options: ConvNeXtOptions, dtype: DTypeLike = jnp.float32) -> ConvNeXt:
+    """The network `convnext`, whose few blocks start with scales of 1."""
+    if not options.widths:
+        raise InputError("config.model.convnext.widths must be positive integers, got ().")
+    counts = (options.blocks,) * len(options.widths)
+    return ConvNeXt(Stages(options.patch_size, options.widths, counts, scale_init=1.0), dtype)

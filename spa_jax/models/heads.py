@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from spa_jax.alignment import simplex_etf, unit_rows
 from spa_jax.errors import InputError
+from spa_jax.models.batch_norm import batch_norm
 
 # PyTorch's `kaiming_normal_`: of the fan-in, and not truncated.
 _KAIMING_NORMAL = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -106,8 +107,8 @@ class EtfHead(nn.Module):
 
     Attributes:
       num_classes: C, 2 or more.
+      axis_name: as in :func:`spa_jax.models.batch_norm.batch_norm`.
       batch_norm: h is f with batch normalisation, as published for CIFAR; False: h = f.
-      axis_name: as in the backbones.
 
     Raises:
       InputError: fewer than two classes, or features too narrow for the frame: D < C - 1.
@@ -118,8 +119,8 @@ class EtfHead(nn.Module):
     """
 
     num_classes: int
-    batch_norm: bool = True
     axis_name: str | None = None
+    batch_norm: bool = True
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
@@ -137,17 +138,12 @@ class EtfHead(nn.Module):
             raise InputError(
                 f"A simplex ETF of {self.num_classes} classes needs features of width "
                 f"{self.num_classes - 1} or more, got {dim}: widen the backbone "
-                f"(config.model.width_factor or .widths), or use another head."
+                f"(config.model.cifar_resnet.width_factor or config.model.small.widths), or use "
+                f"another head."
             )
         kernel = self.variable("constants", "kernel", self._frame, dim).value
         if self.batch_norm:
-            features = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=0.9,
-                epsilon=1e-5,
-                axis_name=self.axis_name,
-                name="bn",
-            )(features)
+            features = batch_norm(train, self.axis_name, name="bn")(features)
         directions = unit_rows(features)
         return EtfOutputs(_cosines(directions, kernel), directions, kernel)
 

@@ -1,7 +1,7 @@
 """Vision transformers: patches as tokens, attention between them, a class token as the feature."""
 
+import dataclasses
 from types import MappingProxyType
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,28 +9,25 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from spa_jax.errors import InputError
+from spa_jax.options import option
 
 _EPSILON = 1e-6
 _MLP_RATIO = 4
 
 
-class Size(NamedTuple):
-    """What tells one vision transformer from another.
+@dataclasses.dataclass(frozen=True)
+class VitOptions:
+    """Options of `vit`, which tell one vision transformer from another."""
 
-    Attributes:
-      patch_size: side of a patch in pixels.
-      width: of the tokens, the feature width D.
-      layers: of attention, each followed by a perceptron of 4 D hidden units.
-      heads: of attention; they divide D.
-    """
-
-    patch_size: int
-    width: int
-    layers: int
-    heads: int
+    patch_size: int = option(1, "side of a patch in pixels", low=1)
+    width: int = option(32, "of the tokens, the feature width D", low=1)
+    layers: int = option(1, "of attention, each followed by 4 D hidden units", low=1)
+    heads: int = option(4, "of attention; they divide D", low=1)
 
 
-SIZES = MappingProxyType({"vit_s16": Size(16, 384, 12, 6), "vit_b16": Size(16, 768, 12, 12)})
+SIZES = MappingProxyType(
+    {"vit_s16": VitOptions(16, 384, 12, 6), "vit_b16": VitOptions(16, 768, 12, 12)}
+)
 """The networks for 224 x 224 images by name."""
 
 
@@ -85,7 +82,7 @@ class VisionTransformer(nn.Module):
       and distillation through attention", ICML 2021.
     """
 
-    size: Size
+    size: VitOptions
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
@@ -93,7 +90,7 @@ class VisionTransformer(nn.Module):
             raise InputError(
                 f"Attention heads share the width of the tokens evenly, got {self.size.heads} "
                 f"heads for a width of {self.size.width}: choose a number of heads "
-                f"(config.model.heads) that divides it."
+                f"(config.model.vit.heads) that divides it."
             )
         super().__post_init__()
 

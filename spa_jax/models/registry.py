@@ -1,0 +1,86 @@
+"""The networks and the heads by name, and a classifier made of one of each."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from spa_jax.models.cifar_resnet import CifarResNetOptions, make_cifar_resnet
+from spa_jax.models.classifier import Classifier
+from spa_jax.models.convnext import STAGES, ConvNeXt, ConvNeXtOptions, make_convnext
+from spa_jax.models.heads import CosineHead, EtfHead, GlmcHeads, LinearHead
+from spa_jax.models.imagenet_resnet import ARCHITECTURES, make_imagenet_resnet
+from spa_jax.models.small_resnet import SmallOptions, make_small
+from spa_jax.models.vision_transformer import SIZES, VisionTransformer, VitOptions
+from spa_jax.options import Entry
+
+
+def _without_axis(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Leaves out the mapped axis, the last argument, for what has no batch statistics."""
+    return lambda *arguments, **options: make(*arguments[:-1], **options)
+
+
+def _of_fixed_size(make: Callable[..., Any], sizes: Mapping[str, Any]) -> dict[str, Entry]:
+    """Networks of published sizes, which have no options."""
+
+    def entry(size: Any) -> Entry:
+        return Entry(lambda _, dtype, axis_name: make(size, dtype, axis_name))
+
+    return {name: entry(size) for name, size in sizes.items()}
+
+
+NETWORKS: dict[str, Entry] = {
+    "small": Entry(make_small, SmallOptions),
+    "vit": Entry(_without_axis(VisionTransformer), VitOptions),
+    "convnext": Entry(_without_axis(make_convnext), ConvNeXtOptions),
+    "cifar_resnet": Entry(make_cifar_resnet, CifarResNetOptions),
+    **_of_fixed_size(make_imagenet_resnet, ARCHITECTURES),
+    **_of_fixed_size(_without_axis(VisionTransformer), SIZES),
+    **_of_fixed_size(_without_axis(ConvNeXt), STAGES),
+}
+"""`make(options, dtype, axis_name)` gives a backbone with `dim`, called with `images, train`.
+
+To add one, write its file and a line here.
+"""
+
+HEADS: dict[str, Callable[..., Any]] = {
+    "linear": _without_axis(LinearHead),
+    "cosine": _without_axis(CosineHead),
+    "etf": EtfHead,
+    "glmc": _without_axis(GlmcHeads),
+}
+"""`(num_classes, axis_name, **head_options)` -> a head, called as `head(features, train)`."""
+
+
+def build_classifier(
+    network: str,
+    options: Any,
+    head: str,
+    head_options: Mapping[str, Any],
+    num_classes: int,
+    dtype: DTypeLike = "float32",
+    axis_name: str | None = None,
+) -> Classifier:
+    """A network of `NETWORKS` with a head of `HEADS`.
+
+    Args:
+      network: name of the network.
+      options: an instance of the network's options.
+      head: name of the head; a method has it as `head`.
+      head_options: keyword arguments of the head; a method has them as `head_options`.
+      num_classes: C.
+      dtype: computation of the network in float32 or bfloat16; heads compute in float32.
+      axis_name: mapped axis that batch statistics are taken over, in network and head.
+
+    Raises:
+      InputError: options that the network or the head refuses.
+
+    Example:
+      >>> model = build_classifier("vit", VitOptions(width=8, heads=2), "linear", {}, 10)
+      >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)), train=False)
+      >>> variables["params"]["head"]["kernel"].shape
+      (8, 10)
+    """
+    backbone = NETWORKS[network].make(options, jnp.dtype(dtype), axis_name)
+    return Classifier(backbone, HEADS[head](num_classes, axis_name, **head_options))
