@@ -1,23 +1,44 @@
 """Neural collapse of a network on its training and test images, unaugmented, in evaluation mode."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from spa_jax.alignment import unit_rows
 from spa_jax.alignment.kernels import as_rows, find_kernels
-from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.dynamics.collapse import NCState, metrics, nc4_agreement
+from spa_jax.errors import InputError
 from spa_jax.longtail.method import Method
 from spa_jax.models.classifier import Classifier
-from spa_jax.training.config import Config
-from spa_jax.training.devices import Layout, TakePart
-from spa_jax.training.feeds.resident import Feed
-from spa_jax.training.method import spa_options
+from spa_jax.training.devices import OWN, SHARED, Layout
+from spa_jax.training.feeds.batch import Batch
+from spa_jax.training.feeds.feed import Feed
 from spa_jax.training.metrics import alignment_metrics, known_cosines
-from spa_jax.training.state import TrainState
+from spa_jax.training.variants import Aligned
+
+MEASURES = (
+    "nc1",
+    "nc1_over_c",
+    "nc1_rank",
+    "nc1_quotient",
+    "cdnv",
+    "nc2_equinorm_means",
+    "nc2_equiangular_means",
+    "nc2_etf_means",
+    "nc2_equinorm_weights",
+    "nc2_equiangular_weights",
+    "nc2_etf_weights",
+    "nc3",
+    "nc3_self_duality",
+    "nc4_means",
+)
+"""The scalars of :func:`spa_jax.dynamics.collapse.metrics`, which are recorded at each epoch."""
+
+_PARTS = ("train", "test")
 
 
 class CollapseMeter:
@@ -25,99 +46,108 @@ class CollapseMeter:
 
     def __init__(
         self,
-        config: Config,
-        model: Classifier,
-        method: Method,
         layout: Layout,
         feed: Feed,
-        data: LongTailedDataset,
+        model: Classifier,
+        method: Method,
+        aligned: Aligned,
+        num_classes: int,
     ) -> None:
         """Prepares; nothing is compiled yet."""
-        self._model, self._method, self._layout, self._feed = model, method, layout, feed
-        self._data, self._options = data, spa_options(config)
-        self._empty = layout.make(lambda: NCState.create(data.num_classes, model.backbone.dim))
+        self._layout, self._feed = layout, feed
+        self._model, self._method, self._aligned = model, method, aligned
+        self._empty = layout.make(lambda: NCState.create(num_classes, model.backbone.dim))
         self._zero = layout.make(lambda: jnp.zeros((), jnp.int32))
-        self._report = layout.make(self._make_report)
-        num_inputs = feed.num_evaluation_inputs
-        self._gather = self._compile(self._gather_batch, 3 + num_inputs)
-        self._agree = self._compile(self._agree_batch, 4 + num_inputs)
+        self._nothing = layout.make(lambda: jnp.zeros((), jnp.int32), results=SHARED)
+        self._finish = layout.make(self._finish_part, (OWN, OWN))
+        inputs = feed.evaluation_places
+        self._gather = layout.compile(self._gather_batch, (OWN, OWN, SHARED, inputs), (OWN, SHARED))
+        self._agree = layout.compile(
+            self._agree_batch, (OWN, OWN, OWN, SHARED, inputs), (OWN, SHARED)
+        )
 
-    def measure(self, state: TrainState) -> dict[str, Any]:
-        """The measures of a state, still on the device.
-
-        Returns:
-          `train` and `test`: the scalars of :func:`spa_jax.dynamics.collapse.metrics` for the
-          classifier that is used at test, `nc4`, and `mean_cosine` of the weights that SpA acts on;
-          NaN where there is no value. `geometry`: `weights` `(H, C, D)` of all the method's heads,
-          `train_means` and `test_means` `(C, D)`.
-        """
+    def measure(self, variables: PyTree) -> dict[str, Any]:
+        """What :func:`collapse_measures` finishes on the host, still on the device."""
         found: dict[str, Any] = {}
-        geometry: dict[str, Array] = {}
-        for name, examples in (("train", self._data.train), ("test", self._data.test)):
-            means, agreeing = self._pass_twice(state, examples)
-            found[name], geometry["weights"] = self._report(state.variables, means, agreeing)
-            geometry[f"{name}_means"] = means.mean
-        return found | {"geometry": geometry}
+        for part in _PARTS:
+            state, agreeing = self._pass_twice(variables, part)
+            found[part] = {"state": state, "agreeing": agreeing}
+            found[part]["mean_cosine"], found["tested"], found["heads"] = self._finish(
+                variables, state.mean
+            )
+        return found
 
-    def _pass_twice(self, state: TrainState, examples: LabelledImages) -> tuple[NCState, Array]:
-        means, number = self._empty(), self._zero()
-        for inputs in self._feed.evaluation(examples):
-            means, number = self._gather(state.variables, means, number, *inputs)
-        agreeing, number = self._zero(), self._zero()
-        for inputs in self._feed.evaluation(examples):
-            agreeing, number = self._agree(state.variables, means, agreeing, number, *inputs)
-        return means, agreeing
+    def _pass_twice(self, variables: PyTree, part: str) -> tuple[NCState, Array]:
+        state, number = self._empty(), self._nothing()
+        for inputs in self._feed.evaluation(part):
+            state, number = self._gather(variables, state, number, inputs)
+        agreeing, number = self._zero(), self._nothing()
+        for inputs in self._feed.evaluation(part):
+            agreeing, number = self._agree(variables, state.mean, agreeing, number, inputs)
+        return state, agreeing
 
-    def _compile(self, function: Any, num_args: int) -> Any:
-        num_inputs = self._feed.num_evaluation_inputs
-        inputs = tuple(range(num_args - num_inputs, num_args))
-        split = inputs if self._feed.split else ()
-        return self._layout.compile(function, num_args, split=split, shared=inputs)
-
-    def _features(
-        self, take_part: TakePart, variables: PyTree, number: Array, inputs: tuple[Array, ...]
-    ) -> tuple[Float[Array, "B D"], Any]:
-        batch = self._feed.evaluation_batch(take_part, number, *inputs)
-        applied: Any = self._model.apply(variables, self._feed.normalize(batch.images), train=False)
+    def _features(self, variables: PyTree, number: Array, inputs: Any) -> tuple[Array, Batch]:
+        batch = self._feed.evaluation_batch(number, inputs)
+        images = self._feed.normalize(batch.images)
+        applied: Any = self._model.apply(variables, images, train=False)
         return applied[0], batch
 
     def _gather_batch(
-        self, take_part: TakePart, variables: PyTree, means: NCState, number: Array, *inputs: Array
+        self, variables: PyTree, state: NCState, number: Array, inputs: Any
     ) -> tuple[NCState, Array]:
-        features, batch = self._features(take_part, variables, number, inputs)
-        of_batch = NCState.create(*means.mean.shape).update(features, batch.labels, batch.mask)
+        features, batch = self._features(variables, number, inputs)
+        of_batch = NCState.create(*state.mean.shape).update(features, batch.labels, batch.mask)
         if self._layout.axis_name is not None:
             of_batch = of_batch.merge_over(self._layout.axis_name)
-        return means.merge(of_batch), number + 1
+        return state.merge(of_batch), number + 1
 
     def _agree_batch(
-        self,
-        take_part: TakePart,
-        variables: PyTree,
-        means: NCState,
-        agreeing: Array,
-        number: Array,
-        *inputs: Array,
+        self, variables: PyTree, means: Array, agreeing: Array, number: Array, inputs: Any
     ) -> tuple[Array, Array]:
-        features, batch = self._features(take_part, variables, number, inputs)
+        features, batch = self._features(variables, number, inputs)
         weights, bias = tested_classifier(variables, self._method)
-        agrees = nc4_agreement(features, means.mean, weights, bias) & (batch.mask != 0)
+        agrees = nc4_agreement(features, means, weights, bias) & (batch.mask != 0)
         count = jnp.sum(agrees, dtype=jnp.int32)
         if self._layout.axis_name is not None:
             count = jax.lax.psum(count, self._layout.axis_name)
         return agreeing + count, number + 1
 
-    def _make_report(
-        self, variables: PyTree, means: NCState, agreeing: Array
-    ) -> tuple[dict[str, Array], Float[Array, "H C D"]]:
-        weights, bias = tested_classifier(variables, self._method)
-        found = metrics(means, weights, bias)
-        scalars = {name: value for name, value in found.items() if value.ndim == 0}
-        scalars["nc4"] = agreeing / jnp.sum(means.counts)
-        cosines = known_cosines(variables, means.mean, **self._options)
-        scalars["mean_cosine"] = alignment_metrics(cosines)["mean_cosine"]
-        heads = [kernel_rows(variables, path) for path in self._method.kernels]
-        return scalars, jnp.stack(heads)
+    def _finish_part(
+        self, variables: PyTree, means: Array
+    ) -> tuple[Array, tuple[Array, Array], Float[Array, "H C D"]]:
+        """Mean cosine of the aligned weights; the tested classifier; all heads."""
+        cosines = known_cosines(variables, means, **self._aligned)
+        heads = jnp.stack([kernel_rows(variables, path) for path in self._method.kernels])
+        tested = tested_classifier(variables, self._method)
+        return alignment_metrics(cosines)["mean_cosine"], tested, heads
+
+
+def collapse_measures(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Finishes what :meth:`CollapseMeter.measure` found, once it is fetched, in float64.
+
+    Returns:
+      `train` and `test`: the :data:`MEASURES` of the classifier that is used at test, `nc4`, and
+      `mean_cosine` of the weights that SpA acts on; NaN where there is no value, as where a class
+      has no example or all class means coincide.
+    """
+    weights, bias = found["tested"]
+    measures = {}
+    for part in _PARTS:
+        state = found[part]["state"]
+        try:
+            values = metrics(state, weights, bias)
+        except InputError:
+            values = dict.fromkeys(MEASURES, np.nan)
+        measures[part] = {name: float(values[name]) for name in MEASURES}
+        measures[part]["nc4"] = float(found[part]["agreeing"] / max(np.sum(state.counts), 1))
+        measures[part]["mean_cosine"] = float(found[part]["mean_cosine"])
+    return measures
+
+
+def collapse_geometry(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What `geometry.npz` holds: `weights` `(H, C, D)` of all heads, and both `(C, D)` means."""
+    means = {f"{part}_means": found[part]["state"].mean for part in _PARTS}
+    return {"weights": found["heads"], **means}
 
 
 def kernel_rows(variables: PyTree, path: str) -> Float[Array, "C D"]:

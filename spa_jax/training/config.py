@@ -1,176 +1,297 @@
-"""The fields of a run's configuration, their defaults, and the checks before anything starts."""
+"""A run's configuration: groups made of options dataclasses, read once into frozen values."""
 
+import dataclasses
 import difflib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import numpy as np
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from spa_jax.data.augment.augment_options import AugmentOptions
+from spa_jax.data.data_options import DataOptions
 from spa_jax.errors import InputError
-from spa_jax.training.config_limits import CHOICES, RANGES
+from spa_jax.longtail.method import Method, Views
+from spa_jax.longtail.registry import METHODS
+from spa_jax.models.registry import NETWORKS
+from spa_jax.options import Entry, defaults_of, option, read_options
+from spa_jax.training.devices import PARALLEL_MODES
+from spa_jax.training.optimizer import OptimizerOptions
+from spa_jax.training.variants import VARIANTS, Variant
 
 Config = Any
 """An `ml_collections.ConfigDict` of these fields; its attributes have no static types."""
 
 
-def default_config() -> Config:
-    """Every field of a run, with its default; files in `configs/` start from it."""
-    return ConfigDict(
-        {
-            "seed": 0,
-            "epochs": 30,
-            "batch_size": 128,
-            "eval_batch_size": 500,
-            "parallel": "jit",  # jit | pmap | shard_map
-            "data": {
-                "name": "digits",  # digits, fashion_mnist, cifar10, cifar100 or any name of TFDS
-                "folder": "",  # where the files are; "": where TFDS keeps what it prepared
-                "verify": True,  # check the official CIFAR files against published checksums
-                "profile": "exponential",  # exponential | step | pareto | natural
-                "protocol": "ldam",  # ldam | glmc: which images of a class are taken
-                "n_max": 0,  # training images of the largest class; 0: as many as there are
-                "imbalance_factor": 20.0,
-                "class_order": "label",  # label | reversed | permuted: which classes are large
-                "class_order_seed": 0,
-                "split_seed": -1,  # -1: the protocol's published one, ldam 0 and glmc 3407
-                "validation": False,  # hold a tenth of each class out of the training set
-                "train_list": "",  # a list of `path label` lines in place of profile and protocol
-                "test_list": "",
-                "shot_groups": "auto",  # see spa_jax.data.splits.shot_groups.SHOT_GROUP_RULES
-                "sampler": "shuffle",  # shuffle | class_aware | square_root | reversed | power
-                "sampler_power": 1.0,  # k of the sampler `power`, which draws with weights n^-k
-                "feed": "auto",  # auto | device | stream: whole on the device, or in batches
-            },
-            "augment": {
-                "crop_padding": 0,  # pixels of zeros around the image before a random crop
-                "flip": False,
-                "policy": "none",  # none | randaugment | autoaugment_cifar
-                "randaugment_layers": 2,
-                "randaugment_magnitude": 9,
-                "cutout": 0,  # side of the square that is blanked
-                "mix": "none",  # none | mixup | cutmix
-                "mix_alpha": 1.0,  # the mixing coefficient is Beta(alpha, alpha)
-                "image_size": 224,  # streams only, as the rest of this group
-                "resize": 256,  # shorter side before the central crop of a test image
-                "min_area": 0.08,  # smallest share of an image that a random-resized crop takes
-                "color_jitter": 0.0,  # brightness, contrast and saturation
-                "grey": 0.0,  # probability
-                "blur": 0.0,  # probability
-            },
-            "model": {
-                "name": "small",  # see spa_jax.training.config_limits.BACKBONES
-                "widths": (16, 32),  # small, convnext: of each stage; vit: one
-                "blocks": 1,  # small, convnext: in each stage; vit: layers
-                "stem_stride": 1,  # small; vit, convnext: side of a patch
-                "heads": 4,  # vit: of attention
-                "depth": 32,  # cifar_resnet: 20, 32, 44 or 56
-                "width_factor": 1,  # cifar_resnet
-                "dtype": "float32",  # of the computation: float32 | bfloat16
-                "batch_norm": "global",  # global | per_device, with pmap and shard_map
-            },
-            "method": {
-                "name": "cross_entropy",  # see spa_jax.longtail.registry.METHODS
-                "tau": 1.0,  # logit_adjustment, post_hoc_logit_adjustment: their strength
-                "arb_counts": "batch",  # arb: class counts of the batch, or global
-                "ldam_margin": 0.5,  # ldam_drw: margin of the rarest class
-                "ldam_scale": 30.0,  # ldam_drw: what cosines are multiplied by
-                "drw_beta": 0.9999,  # ldam_drw: of the effective number of examples
-                "drw_epoch": 160,  # ldam_drw: the first epoch (from 0) with class weights
-                "etf_rescaled": True,  # etf: longer prototypes for classes rare in the batch
-                "glmc_label_power": 1.2,  # glmc: class weights of the second classifier, n^-k
-                "glmc_sampler_power": 0.0,  # glmc: the images mixed in are drawn with weights n^-k
-                "glmc_similarity_weight": 4.0,  # glmc: of the consistency of the two views
-                "glmc_projection_dim": 128,  # glmc: width of the projector
-            },
-            "optimizer": {
-                "name": "sgd",  # sgd | adamw
-                "learning_rate": 0.1,  # its peak, after a linear warm-up
-                "warmup_epochs": 0.0,
-                "schedule": "cosine",  # cosine (to 0) | steps | spa_released
-                "per_epoch": False,  # the rate changes between epochs only
-                "step_epochs": (160, 180),  # steps: epochs after which the rate falls
-                "step_factor": 0.01,  # steps: what it is multiplied by each time
-                "momentum": 0.9,  # of sgd
-                "nesterov": False,  # of sgd
-                "weight_decay": 5e-4,  # on every parameter
-            },
-            "spa": {
-                "method": "none",  # none | reg | slerp | proj
-                "gamma": 0.6,  # proj: share of the harmful component that is kept
-                "radial": "keep",  # proj: keep | scale
-                "acts_on": "gradients",  # proj: gradients | updates
-                "weight": 1.0,  # reg: weight of the loss term
-                "alpha_max": 0.02,  # slerp: largest share of the angle turned at a step
-                "threshold": 0.95,  # slerp: turn only below this cosine
-                "decay": 0.9,  # of the class means
-                "center": True,  # centre the class means by their average
-                "means_from": "auto",  # auto: as the method says | clean | training view
-                "classifier": "auto",  # path(s) of class weights, with commas; auto: the method's
-            },
-            "loader": {
-                "workers": 2,  # processes that decode, one a sampler at least; 0: threads
-            },
-            "checkpoint": {
-                "every_epochs": 1,  # 0: only at the end
-                "keep": 2,
-            },
-            "logging": {
-                "every_steps": 50,  # 0: no step lines
-                "tensorboard": True,
-                "plots": True,
-                "collapse": False,  # measure NC1 to NC4 on training and test set at each epoch
-            },
-        }
+@dataclasses.dataclass(frozen=True)
+class RunLength:
+    """The fields that stand outside all groups."""
+
+    seed: int = option(0, "of the initialisation, the order and the augmentation", low=0)
+    epochs: int = option(30, "passes over the training set", low=1)
+    batch_size: int = option(128, "images of a step, over all devices", low=1)
+    eval_batch_size: int = option(500, "images of a batch that is evaluated", low=1)
+    parallel: str = option("jit", "how devices share a step", choices=PARALLEL_MODES)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """The config's group `model`, but for the options of a network."""
+
+    name: str = option("small", "the network", choices=lambda: tuple(NETWORKS))
+    dtype: str = option("float32", "of the computation", choices=("float32", "bfloat16"))
+    batch_norm: str = option(
+        "global",
+        "whose statistics: per_device with pmap and shard_map only",
+        choices=("global", "per_device"),
     )
 
 
-def check_config(config: Config) -> None:
-    """Raises InputError for an unknown field, a wrong type or a value out of range."""
-    _check_fields(config.to_dict(), default_config().to_dict(), "config")
-    for field, choices in CHOICES:
-        _check_choice(f"config.{field}", field_value(config, field), choices)
-    for field, low, high in RANGES:
-        value = field_value(config, field)
-        if not low <= value <= high:  # NaN is not either
-            raise InputError(
-                f"config.{field} must be in [{low}, {high}], got {value!r}: pass "
-                f"--config.{field}=VALUE with a value in that range."
-            )
-    if config.method.drw_beta >= 1:
-        raise InputError("config.method.drw_beta must be below 1: with 1 all weights are 0 / 0.")
-    if config.spa.decay >= 1:
-        raise InputError("config.spa.decay must be below 1: with 1 the class means never move.")
-    if config.optimizer.schedule == "spa_released" and config.epochs <= 10:
+@dataclasses.dataclass(frozen=True)
+class MethodOptions:
+    """The config's group `method`, but for the options of a method."""
+
+    name: str = option("cross_entropy", "the long-tailed method", choices=lambda: tuple(METHODS))
+
+
+@dataclasses.dataclass(frozen=True)
+class SpaOptions:
+    """The config's group `spa`, but for the options of a variant."""
+
+    method: str = option("none", "the variant of SpA", choices=lambda: tuple(VARIANTS))
+    decay: float = option(0.9, "of the class means", low=0, below=1)
+    center: bool = option(True, "centre the class means by their average")
+    means_from: str = option(
+        "auto",
+        "auto: as the method says, of clean images or of the training view",
+        choices=("auto", "clean", "training"),
+    )
+    classifier: str = option(
+        "auto", "path(s) of class weights, with commas; auto: the method's", several=True
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LoaderOptions:
+    """The config's group `loader`."""
+
+    workers: int = option(2, "processes that decode, one a sampler at least; 0: threads", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointOptions:
+    """The config's group `checkpoint`."""
+
+    every_epochs: int = option(1, "epochs between checkpoints; 0: only at the end", low=0)
+    keep: int = option(2, "the newest that are kept", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoggingOptions:
+    """The config's group `logging`."""
+
+    every_steps: int = option(50, "steps between step lines; 0: none", low=0)
+    tensorboard: bool = option(True, "write event files")
+    plots: bool = option(True, "draw the run's figures at its end")
+    collapse: bool = option(False, "measure NC1 to NC4 on training and test set at each epoch")
+
+
+class Group(NamedTuple):
+    """A group of the configuration.
+
+    Attributes:
+      options: its own fields.
+      registry: of what it names, which has subgroups; None if it names nothing.
+      chooser: its field that names it.
+    """
+
+    options: type
+    registry: Mapping[str, Entry] | None = None
+    chooser: str = "name"
+
+
+_GROUPS = {
+    "data": Group(DataOptions),
+    "augment": Group(AugmentOptions),
+    "model": Group(ModelOptions, NETWORKS),
+    "method": Group(MethodOptions, METHODS),
+    "optimizer": Group(OptimizerOptions),
+    "spa": Group(SpaOptions, VARIANTS, "method"),
+    "loader": Group(LoaderOptions),
+    "checkpoint": Group(CheckpointOptions),
+    "logging": Group(LoggingOptions),
+}
+
+_RENAMED = {
+    "method.tau": "method.logit_adjustment.tau or method.post_hoc_logit_adjustment.tau",
+    "method.arb_counts": "method.arb.counts",
+    "method.ldam_margin": "method.ldam_drw.margin",
+    "method.ldam_scale": "method.ldam_drw.scale",
+    "method.drw_beta": "method.ldam_drw.beta",
+    "method.drw_epoch": "method.ldam_drw.epoch",
+    "method.etf_rescaled": "method.etf.rescaled",
+    "method.glmc_label_power": "method.glmc.label_power",
+    "method.glmc_sampler_power": "method.glmc.sampler_power",
+    "method.glmc_similarity_weight": "method.glmc.similarity_weight",
+    "method.glmc_projection_dim": "method.glmc.projection_dim",
+    "model.widths": "model.small.widths, model.convnext.widths or model.vit.width",
+    "model.blocks": "model.small.blocks, model.convnext.blocks or model.vit.layers",
+    "model.stem_stride": "model.small.stem_stride, or patch_size of model.convnext and model.vit",
+    "model.heads": "model.vit.heads",
+    "model.depth": "model.cifar_resnet.depth",
+    "model.width_factor": "model.cifar_resnet.width_factor",
+    "spa.gamma": "spa.proj.gamma",
+    "spa.radial": "spa.proj.radial",
+    "spa.acts_on": "spa.proj.acts_on",
+    "spa.weight": "spa.reg.weight",
+    "spa.alpha_max": "spa.slerp.alpha_max",
+    "spa.threshold": "spa.slerp.threshold",
+}
+
+
+def default_config() -> Config:
+    """Every field of a run, with its default; files in `configs/` start from it.
+
+    What a registry names has a group of its own if it has options, such as `method.glmc`. The
+    configuration is locked: a misspelt field is an error.
+    """
+    fields = defaults_of(RunLength)
+    for name, group in _GROUPS.items():
+        own = {
+            key: defaults
+            for key, entry in (group.registry or {}).items()
+            if (defaults := defaults_of(entry.options))
+        }
+        fields[name] = defaults_of(group.options) | own
+    return ConfigDict(fields).lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """A configuration, decided: what the parts of a program are built from.
+
+    Attributes:
+      length: the fields outside all groups.
+      data, augment, model, optimizer, spa, loader, checkpoint, logging: those of the groups.
+      network: the options of the network.
+      method: the long-tailed method.
+      views: what the network is shown of a batch.
+      variant: of SpA.
+      aligned: the keyword arguments that all of SpA's functions share: which kernels, centred?
+      hyperparams: float32 scalars by name, which a program gets traced.
+    """
+
+    length: RunLength
+    data: DataOptions
+    augment: AugmentOptions
+    model: ModelOptions
+    network: Any
+    method: Method
+    views: Views
+    optimizer: OptimizerOptions
+    spa: SpaOptions
+    variant: Variant
+    aligned: Mapping[str, Any]
+    loader: LoaderOptions
+    checkpoint: CheckpointOptions
+    logging: LoggingOptions
+    hyperparams: Mapping[str, np.ndarray]
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.length.seed
+
+    @property
+    def epochs(self) -> int:
+        """Of the run."""
+        return self.length.epochs
+
+    @property
+    def batch_size(self) -> int:
+        """Of a step, over all devices."""
+        return self.length.batch_size
+
+
+def resolve(config: Config) -> RunOptions:
+    """Reads a configuration into frozen values.
+
+    Raises:
+      InputError: an unknown or missing field, a wrong type, a value out of range, an option that
+        would do nothing, or options that do not go together.
+    """
+    given = config.to_dict()
+    _check_fields(given, default_config().to_dict(), "config")
+    groups = {
+        name: read_options(group.options, given[name], f"config.{name}")
+        for name, group in _GROUPS.items()
+    }
+    length = read_options(RunLength, given, "config")
+    network, method, variant = (
+        _chosen(given, group, getattr(groups[group], _GROUPS[group].chooser))
+        for group in ("model", "method", "spa")
+    )
+    spa, model, augment = groups["spa"], groups["model"], groups["augment"]
+    _check_method_group(given["method"], groups["method"].name)
+    built = METHODS[groups["method"].name].make(method)
+    options = RunOptions(
+        length=length,
+        network=network,
+        method=built,
+        views=_views(built, augment.mix, spa.means_from),
+        variant=VARIANTS[spa.method].make(variant),
+        aligned={"classifier": _classifier(spa.classifier, built.aligned), "center": spa.center},
+        hyperparams={
+            name: np.asarray(field_value(config, field), np.float32)
+            for name, field in traced_fields(config).items()
+        },
+        **{name: groups[name] for name in groups if name != "method"},
+    )
+    options.optimizer.check(length.epochs)
+    built.check(length.epochs)
+    _check_views(options, groups["method"].name)
+    if model.batch_norm == "per_device" and length.parallel == "jit":
         raise InputError(
-            f"config.optimizer.schedule=spa_released warms up for 10 epochs, and config.epochs="
-            f"{config.epochs}: train longer, or choose another schedule."
+            "config.model.batch_norm=per_device needs config.parallel=pmap or shard_map: under jit "
+            "a batch is one batch, however many devices work on it."
         )
-    if config.optimizer.schedule == "spa_released" and config.optimizer.warmup_epochs:
-        raise InputError(
-            "config.optimizer.schedule=spa_released has a warm-up of its own: leave "
-            "config.optimizer.warmup_epochs at 0."
-        )
-    if config.optimizer.per_epoch and config.optimizer.warmup_epochs % 1:
-        raise InputError(
-            f"config.optimizer.warmup_epochs={config.optimizer.warmup_epochs} must be whole where "
-            "the rate changes between epochs only (config.optimizer.per_epoch=True)."
-        )
-    steps = tuple(config.optimizer.step_epochs)
-    if not all(type(step) is int and step > 0 for step in steps) or sorted(set(steps)) != [*steps]:
-        raise InputError(
-            f"config.optimizer.step_epochs must be positive integers that ascend, got {steps}."
-        )
-    widths = config.model.widths
-    if not widths or not all(type(width) is int and width > 0 for width in widths):
-        raise InputError(f"config.model.widths must be positive integers, got {tuple(widths)}.")
-    if config.model.name == "vit" and len(widths) != 1:
-        raise InputError(
-            f"config.model.name=vit has tokens of one width, got config.model.widths="
-            f"{tuple(widths)}: pass --config.model.widths='(WIDTH,)'."
-        )
+    return options
+
+
+def traced_fields(config: Config) -> dict[str, str]:
+    """The fields whose values a program gets traced, by the name of the hyper-parameter."""
+    method = config.spa.method
+    entry = VARIANTS[method]
+    names = entry.make(read_options(entry.options, _subgroup(config.spa, method), "")).traced
+    strengths = {name: f"spa.{method}.{name}" for name in names}
+    return {
+        "learning_rate": "optimizer.learning_rate",
+        "weight_decay": "optimizer.weight_decay",
+        **strengths,
+    }
+
+
+def is_read(field: str, values: Mapping[str, Any]) -> bool:
+    """Whether a run reads a field: the options of what another run names are not read by it.
+
+    Args:
+      field: a dotted name.
+      values: the run's configuration by dotted names.
+
+    Example:
+      >>> is_read("spa.proj.gamma", {"spa.method": "reg"})
+      False
+    """
+    name, *rest = field.split(".")
+    group = _GROUPS.get(name)
+    if len(rest) < 2 or group is None or group.registry is None:
+        return True
+    return values.get(f"{name}.{group.chooser}") == rest[0]
 
 
 def field_value(config: Config, field: str) -> Any:
-    """The value of a dotted field, such as `spa.gamma`."""
+    """The value of a dotted field, such as `spa.proj.gamma`."""
     value = config
     for key in field.split("."):
         value = value[key]
@@ -187,21 +308,93 @@ def check_field_name(field: str) -> None:
         known, where = known[key], f"{where}.{key}"
 
 
-# Fields that take a tuple of values in place of one, or of one with commas.
-_SEVERAL = ("config.spa.classifier",)
+def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries as one with dotted keys; tuples become lists, as in JSON."""
+    flat = flatten_dict(dict(config), sep=".")
+    return {
+        field: list(value) if isinstance(value, tuple) else value for field, value in flat.items()
+    }
 
 
-def _check_fields(given: dict[str, Any], known: dict[str, Any], where: str) -> None:
+def _chosen(given: Mapping[str, Any], group: str, name: str) -> Any:
+    """The options of what a group names."""
+    registry: Any = _GROUPS[group].registry
+    return read_options(
+        registry[name].options, _subgroup(given[group], name), f"config.{group}.{name}"
+    )
+
+
+def _subgroup(group: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return group.get(name, {})
+
+
+def _views(method: Method, mix: str, means_from: str) -> Views:
+    """What the network is shown: as the method says, and where it does not, the config."""
+    views = method.views
+    if views.mix == "none":
+        views = dataclasses.replace(views, mix=mix)
+    if means_from != "auto":
+        views = dataclasses.replace(views, clean_means=means_from == "clean")
+    return views
+
+
+def _classifier(asked: Any, of_method: str) -> Any:
+    """A path of class weights, or a tuple of several."""
+    if asked == "auto":
+        return of_method
+    paths = asked.split(",") if isinstance(asked, str) else asked
+    return paths[0] if len(paths) == 1 else tuple(paths)
+
+
+def _check_method_group(group: Mapping[str, Any], name: str) -> None:
+    """Raises InputError for an option of another method than the one that is named."""
+    for other, entry in METHODS.items():
+        for key, default in defaults_of(entry.options).items():
+            if other != name and group[other][key] != default:
+                reads = ", ".join(f"{name}.{own}" for own in defaults_of(METHODS[name].options))
+                raise InputError(
+                    f"config.method.{other}.{key} is no option of {name}, which has "
+                    f"{reads or 'none'}: set it to {default!r}, as it is by default."
+                )
+
+
+def _check_views(options: RunOptions, name: str) -> None:
+    """Raises InputError for mixing and alignment that the method makes pointless."""
+    method, augment, spa = options.method, options.augment, options.spa
+    if options.views.mix == "none" and augment.mix_alpha != 1.0:
+        raise InputError(
+            f"config.augment.mix_alpha={augment.mix_alpha} does nothing, as no images are "
+            "mixed: leave it at 1.0, or set config.augment.mix."
+        )
+    if method.views.mix != "none" and augment.mix not in ("none", method.views.mix):
+        raise InputError(
+            f"The method {name} mixes images itself, by {method.views.mix}: leave "
+            f"config.augment.mix at 'none', not {augment.mix!r}."
+        )
+    if spa.means_from == "clean" and options.views.mix == "none":
+        raise InputError(
+            "config.spa.means_from=clean asks for a second forward of unmixed images, and nothing "
+            "mixes them: leave it at 'auto'."
+        )
+    if method.fixed_kernel and spa.method != "none":
+        raise InputError(
+            f"config.spa.method={spa.method} has nothing to act on with the method {name}: "
+            "its class weights are fixed, so that Proj and SLERP must not turn them, and Reg stops "
+            "the gradient at the class means, so that it could move nothing. Set "
+            "config.spa.method=none, or choose another config.method.name."
+        )
+
+
+def _check_fields(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    """Raises InputError unless two trees of groups have the same fields."""
     for key, value in given.items():
         if key not in known:
             raise InputError(_unknown_field(where, key, known))
-        if isinstance(known[key], dict) and isinstance(value, dict):
+        if isinstance(known[key], Mapping) != isinstance(value, Mapping):
+            what = "a group of fields" if isinstance(known[key], Mapping) else "one value"
+            raise InputError(f"{where}.{key} is {what}, got {value!r}.")
+        if isinstance(value, Mapping):
             _check_fields(value, known[key], f"{where}.{key}")
-        elif not _fits(value, known[key], several=f"{where}.{key}" in _SEVERAL):
-            raise InputError(
-                f"{where}.{key} must be of type {type(known[key]).__name__}, as its default "
-                f"{known[key]!r} is; got {value!r} of type {type(value).__name__}."
-            )
     missing = [key for key in known if key not in given]
     if missing:
         raise InputError(
@@ -211,25 +404,11 @@ def _check_fields(given: dict[str, Any], known: dict[str, Any], where: str) -> N
 
 
 def _unknown_field(where: str, key: str, known: Any) -> str:
-    if not isinstance(known, dict):
+    if not isinstance(known, Mapping):
         return f"{where} is a value and has no field {key!r}."
+    field = f"{where}.{key}".removeprefix("config.")
+    if field in _RENAMED:
+        return f"config.{field} has a new name: {_RENAMED[field]}."
     close = difflib.get_close_matches(key, known, n=1)
     hint = f" Did you mean {where}.{close[0]}?" if close else ""
     return f"{where}.{key} is not a field.{hint} The fields of {where} are: {', '.join(known)}."
-
-
-def _fits(value: Any, default: Any, several: bool) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(default, bool) and isinstance(value, bool)
-    if isinstance(default, float):
-        return isinstance(value, int | float)
-    if several and isinstance(value, tuple | list):
-        return all(isinstance(part, type(default)) for part in value)
-    if isinstance(default, tuple):
-        return isinstance(value, tuple | list)
-    return isinstance(value, type(default))
-
-
-def _check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{field} must be one of {', '.join(choices)}; got {value!r}.")

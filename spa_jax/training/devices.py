@@ -6,8 +6,8 @@ What differs is who cuts and who reduces: the compiler (`jit`) or the step itsel
 axis (`pmap`, `shard_map`).
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -17,19 +17,93 @@ from jaxtyping import Array, PyTree
 from spa_jax.errors import InputError
 
 AXIS = "data"
+PARALLEL_MODES = ("jit", "pmap", "shard_map")
 
-TakePart = Callable[[Array], Array]
-"""Takes from a `(global batch, ...)` array the part that this view of the step works on."""
+# Where an array of a function's arguments or results lies: one for everybody, one for each run that
+# a program trains, or cut over the devices that share a batch.
+SHARED, OWN, SPLIT = "shared", "own", "split"
 
 
-class Layout:
-    """Where arrays live and how a function of replicated arrays is compiled.
+class Layout(Protocol):
+    """Where arrays live and how functions of them are compiled.
 
     Attributes:
-      mode: "jit", "pmap" or "shard_map".
-      mesh: one axis, `data`, over the devices.
-      axis_name: the axis that the step has to reduce over; None under `jit`.
+      mode: how devices share the work, for records.
+      axis_name: the axis that a step has to reduce over; None where it sees the whole batch.
+      num_devices: that share a batch.
+      mesh: the devices.
+      shardings: where arrays of each place lie.
     """
+
+    mode: str
+    axis_name: str | None
+    num_devices: int
+    mesh: Mesh
+    shardings: Mapping[str, NamedSharding]
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """Puts a copy of every host array on every device."""
+        ...
+
+    def stack(self, trees: Sequence[PyTree]) -> PyTree:
+        """Puts the host arrays of the runs that a program trains on the devices."""
+        ...
+
+    def unstack(self, tree: PyTree, places: PyTree = OWN) -> list[PyTree]:
+        """The fetched arrays of each run."""
+        ...
+
+    def compile(
+        self,
+        function: Callable[..., Any],
+        places: tuple[PyTree, ...] = (),
+        results: PyTree = OWN,
+        donate: tuple[int, ...] = (),
+    ) -> Callable[..., Any]:
+        """Compiles a step's function for all devices; `places` are prefix trees of its arguments.
+
+        Args:
+          function: of one view of the batch; its results must be the same on every device.
+          places: for each argument `SHARED`, `OWN` or `SPLIT`, or a prefix tree of them.
+          results: the same for what it returns, without `SPLIT`.
+          donate: positions of the arguments whose buffers may be reused for results.
+        """
+        ...
+
+    def make(
+        self,
+        function: Callable[..., Any],
+        places: tuple[PyTree, ...] = (),
+        results: PyTree = OWN,
+    ) -> Callable[..., Any]:
+        """Compiles a function that no batch is cut for, as :meth:`compile`."""
+        ...
+
+    def take_part(self, array: Array) -> Array:
+        """Traced: of a `(global batch, ...)` array the part that this view works on."""
+        ...
+
+    def gather(self, part: Array) -> Array:
+        """Traced: the global batch again, from the part that this view has."""
+        ...
+
+    def local_rows(self, batch_size: int) -> np.ndarray:
+        """Positions in the global batch that this process has to provide, ascending."""
+        ...
+
+    def split(self, rows: np.ndarray, batch_size: int, tree: PyTree) -> PyTree:
+        """Puts a batch on the devices, each of which gets its part, for arguments in `SPLIT`.
+
+        Args:
+          rows: what :meth:`local_rows` gave.
+          batch_size: of the global batch.
+          tree: host arrays that hold these rows, `(len(rows), ...)`.
+        """
+        ...
+
+
+class Devices:
+    """A :class:`Layout` in which all devices share the batch of one run."""
 
     def __init__(self, mode: str, devices: Sequence[Any] | None = None) -> None:
         devices = list(jax.devices() if devices is None else devices)
@@ -39,30 +113,84 @@ class Layout:
                 f"{jax.process_count()}: use 'jit' or 'shard_map' on several hosts."
             )
         self.mode = mode
-        self.mesh: Mesh = jax.make_mesh(
-            (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
-        )
+        self.mesh: Mesh = make_mesh(AXIS, devices)
+        self.num_devices = self.mesh.size
         self.axis_name = None if mode == "jit" else AXIS
-        self.replicated = NamedSharding(self.mesh, PartitionSpec())
+        self._replicated = NamedSharding(self.mesh, PartitionSpec())
         self._split = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        whole = self._replicated
+        self.shardings = {SHARED: whole, OWN: whole, SPLIT: self._split}
+        # What pmap maps over where all else is replicated.
         self._device_numbers = jax.device_put(np.arange(len(devices)), self._split)
-
-    @property
-    def num_devices(self) -> int:
-        """Devices in the mesh, over all processes."""
-        return self.mesh.size
-
-    def check_batch_size(self, batch_size: int) -> None:
-        """Raises InputError if the devices cannot share a batch evenly."""
-        if batch_size % self.num_devices:
-            raise InputError(
-                f"config.batch_size={batch_size} cannot be shared evenly by {self.num_devices} "
-                f"devices: choose a multiple of {self.num_devices}."
-            )
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts a copy of every host array on every device, over all processes."""
-        return jax.device_put(tree, self.replicated)
+        return jax.device_put(tree, self._replicated)
+
+    def stack(self, trees: Sequence[PyTree]) -> PyTree:
+        """Puts the host arrays of the one run on the devices."""
+        (tree,) = trees
+        return self.replicate(tree)
+
+    def unstack(self, tree: PyTree, places: PyTree = OWN) -> list[PyTree]:
+        """The fetched arrays of the one run."""
+        del places
+        return [tree]
+
+    def compile(
+        self,
+        function: Callable[..., Any],
+        places: tuple[PyTree, ...] = (),
+        results: PyTree = OWN,
+        donate: tuple[int, ...] = (),
+    ) -> Callable[..., Any]:
+        """Compiles a step's function: see :meth:`Layout.compile`."""
+        if self.mode == "jit":
+            return jax.jit(function, donate_argnums=donate, out_shardings=self._replicated)
+        if self.mode == "pmap":
+            mapped = jax.pmap(
+                lambda number, *args: function(*args),
+                axis_name=AXIS,
+                in_axes=(0, *where(places, {SPLIT: 0, OWN: None, SHARED: None})),
+                out_axes=None,
+                donate_argnums=tuple(position + 1 for position in donate),
+                devices=list(self.mesh.devices.flat),
+            )
+            return lambda *args: mapped(self._device_numbers, *args)
+        whole, cut = PartitionSpec(), PartitionSpec(AXIS)
+        # With check_vma=True gradients of replicated params arrive summed over the devices, and the
+        # step's own pmean would leave them multiplied by the number of devices.
+        mapped = jax.shard_map(
+            function,
+            mesh=self.mesh,
+            in_specs=where(places, {SPLIT: cut, OWN: whole, SHARED: whole}),
+            out_specs=whole,
+            check_vma=False,
+        )
+        return jax.jit(mapped, donate_argnums=donate)
+
+    def make(
+        self,
+        function: Callable[..., Any],
+        places: tuple[PyTree, ...] = (),
+        results: PyTree = OWN,
+    ) -> Callable[..., Any]:
+        """Compiles a function whose results are made on every device alike."""
+        return jax.jit(function, out_shardings=self._replicated)
+
+    def take_part(self, array: Array) -> Array:
+        """Traced: the part of a global batch that this view works on."""
+        if self.axis_name is None:
+            return jax.lax.with_sharding_constraint(array, self._split)
+        size = array.shape[0] // self.num_devices
+        first = jax.lax.axis_index(AXIS) * size
+        return jax.lax.dynamic_slice_in_dim(array, first, size)
+
+    def gather(self, part: Array) -> Array:
+        """Traced: the global batch, from the part that this view has."""
+        if self.axis_name is None:
+            return part
+        return jax.lax.all_gather(part, self.axis_name, tiled=True)
 
     def local_rows(self, batch_size: int) -> np.ndarray:
         """Positions in the global batch that this process has to provide, ascending."""
@@ -70,16 +198,7 @@ class Layout:
         return np.unique(np.concatenate([np.arange(batch_size)[cut] for cut in slices]))
 
     def split(self, rows: np.ndarray, batch_size: int, tree: PyTree) -> PyTree:
-        """Puts a batch on the devices, each of which gets its part.
-
-        Args:
-          rows: what :meth:`local_rows` gave.
-          batch_size: of the global batch.
-          tree: host arrays that hold these rows, `(len(rows), ...)`.
-
-        Returns:
-          Arrays for the `split` arguments of :meth:`compile`.
-        """
+        """Puts a batch on the devices: see :meth:`Layout.split`."""
         return jax.tree.map(lambda local: self._split_one(rows, batch_size, local), tree)
 
     def _split_one(self, rows: np.ndarray, batch_size: int, local: np.ndarray) -> Array:
@@ -95,78 +214,24 @@ class Layout:
         ]
         return jax.make_array_from_single_device_arrays(shape, self._split, parts)
 
-    def gather(self, part: Array) -> Array:
-        """The global batch again, from the part that this view of the step has."""
-        if self.axis_name is None:
-            return part
-        return jax.lax.all_gather(part, self.axis_name, tiled=True)
 
-    def make(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Compiles a function whose results are made on every device alike, without cutting."""
-        return jax.jit(function, out_shardings=self.replicated)
+def make_mesh(axis: str, devices: Sequence[Any]) -> Mesh:
+    """A mesh of one axis over devices, whose sharding is left to the compiler."""
+    return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
 
-    def compile(
-        self,
-        function: Callable[..., Any],
-        num_args: int,
-        donate: tuple[int, ...] = (),
-        split: tuple[int, ...] = (),
-        shared: tuple[int, ...] = (),
-    ) -> Callable[..., Any]:
-        """Compiles `function(take_part, *args)`; `args` are replicated, but for those of `split`.
 
-        Args:
-          function: the view's function; its results must be the same on every device.
-          num_args: number of `args`.
-          donate: positions among `args` whose buffers may be reused for results.
-          split: positions among `args` that come from :meth:`split`.
-          shared: positions among `args` that are the same for runs of any seed. A layout of one
-            run has no use for them; :class:`spa_jax.sweeps.members.MembersLayout` has.
+def where(places: PyTree, meaning: dict[str, Any]) -> Any:
+    """A prefix tree of places with each replaced by what it means."""
+    return jax.tree.map(lambda place: meaning[place], places)
 
-        Returns:
-          A function of `args` that gives replicated results.
-        """
-        del shared
-        if self.mode == "jit":
 
-            def whole(*args: Any) -> Any:
-                return function(self._cut_by_compiler, *args)
+def abstract(tree: PyTree, places: PyTree, shardings: Mapping[str, NamedSharding]) -> Any:
+    """The shapes of arrays, each with the sharding of its place."""
 
-            return jax.jit(whole, donate_argnums=donate, out_shardings=self.replicated)
-
-        def part(device_number: Array, *args: Any) -> Any:
-            return function(lambda array: self._cut(array, device_number), *args)
-
-        if self.mode == "pmap":
-            mapped = jax.pmap(
-                part,
-                axis_name=AXIS,
-                in_axes=(0, *(0 if i in split else None for i in range(num_args))),
-                out_axes=None,
-                donate_argnums=tuple(position + 1 for position in donate),
-                devices=list(self.mesh.devices.flat),
-            )
-            return lambda *args: mapped(self._device_numbers, *args)
-
-        def shard(*args: Any) -> Any:
-            return part(jax.lax.axis_index(AXIS), *args)
-
-        # With check_vma=True gradients of replicated params arrive summed over the devices, and the
-        # step's own pmean would leave them multiplied by the number of devices.
-        mapped = jax.shard_map(
-            shard,
-            mesh=self.mesh,
-            in_specs=tuple(
-                PartitionSpec(AXIS) if i in split else PartitionSpec() for i in range(num_args)
-            ),
-            out_specs=PartitionSpec(),
-            check_vma=False,
+    def of_place(place: str, part: PyTree) -> PyTree:
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[place]),
+            part,
         )
-        return jax.jit(mapped, donate_argnums=donate)
 
-    def _cut_by_compiler(self, array: Array) -> Array:
-        return jax.lax.with_sharding_constraint(array, self._split)
-
-    def _cut(self, array: Array, device_number: Array) -> Array:
-        size = array.shape[0] // self.num_devices
-        return jax.lax.dynamic_slice_in_dim(array, device_number * size, size)
+    return jax.tree.map(of_place, places, tree)

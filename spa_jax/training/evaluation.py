@@ -14,10 +14,10 @@ from spa_jax.alignment import ClassMeans
 from spa_jax.alignment.class_means import class_sums
 from spa_jax.longtail.method import Method
 from spa_jax.models.classifier import Classifier
-from spa_jax.training.config import Config
+from spa_jax.training.devices import OWN, SHARED
 from spa_jax.training.feeds.batch import Batch, Normalize
-from spa_jax.training.method import spa_options
 from spa_jax.training.metrics import alignment_metrics, known_cosines
+from spa_jax.training.variants import Aligned
 
 
 class EvaluationSums(flax.struct.PyTreeNode):
@@ -43,6 +43,10 @@ class EvaluationSums(flax.struct.PyTreeNode):
         zeros = jnp.zeros((num_classes,), jnp.float32)
         features = jnp.zeros((num_classes, dim), jnp.float32)
         return cls(jnp.zeros((), jnp.float32), zeros, zeros, features, jnp.zeros((), jnp.int32))
+
+
+SUMS_PLACES: Any = EvaluationSums(OWN, OWN, OWN, OWN, SHARED)
+"""Of the sums of all runs that a program trains: they are at one batch."""
 
 
 def make_eval_step(
@@ -78,19 +82,18 @@ def make_eval_step(
 
 
 def make_report(
-    config: Config, method: Method
+    method: Method, aligned: Aligned
 ) -> Callable[[PyTree, ClassMeans, EvaluationSums], dict[str, Any]]:
     """Builds the function `(variables, class_means, sums) -> report` on the sums of all batches.
 
     The report is that of :meth:`spa_jax.training.program.Program.evaluate`.
     """
-    options = spa_options(config)
 
     def report(variables: PyTree, means: ClassMeans, sums: EvaluationSums) -> dict[str, Any]:
         nothing_seen = ClassMeans.create(*sums.features.shape)
-        test_means = nothing_seen.towards(sums.features, sums.count)
-        cosines = known_cosines(variables, means, **options)
-        test_cosines = known_cosines(variables, test_means, **options)
+        test_means = nothing_seen.update_from_sums(sums.features, sums.count)
+        cosines = known_cosines(variables, means, **aligned)
+        test_cosines = known_cosines(variables, test_means, **aligned)
         held_out = alignment_metrics(test_cosines)
         return {
             "loss": sums.loss / jnp.sum(sums.count),
@@ -105,7 +108,7 @@ def make_report(
                     f"{prefix}{name}": value
                     for prefix, compared in (("", means), ("test_", test_means))
                     for name, value in alignment_metrics(
-                        known_cosines(variables, compared, **options | {"classifier": path})
+                        known_cosines(variables, compared, **{**aligned, "classifier": path})
                     ).items()
                 }
                 for path in method.kernels

@@ -1,30 +1,25 @@
-"""The run: epochs of steps, evaluation, checkpoints, records, and the summary at the end."""
+"""The one loop over epochs: steps, evaluation, records and checkpoints, of one run or of many."""
 
 import contextlib
 import dataclasses
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from spa_jax.files import write_text_whole
-from spa_jax.reporting.figures.run_plots import (
-    plot_alignment_over_epochs,
-    plot_cosine_by_class_size,
-)
-from spa_jax.training.config import Config, check_config
-from spa_jax.training.metrics import Totals, check_finite, epoch_line, fetch, number
+from spa_jax.training.config import Config
+from spa_jax.training.metrics import Totals, check_finite, fetch
 from spa_jax.training.program import Program
+from spa_jax.training.progress import ProgressBar
 from spa_jax.training.rundir.checkpoints import Checkpoints, serializable
-from spa_jax.training.rundir.events import EventWriter, NoEvents
-from spa_jax.training.rundir.json_lines import JsonLines, ProgressBar
-from spa_jax.training.rundir.summary import make_summary
-from spa_jax.training.rundir.workdir import check_workdir, write_config
-from spa_jax.training.state import TrainState
+from spa_jax.training.rundir.run_record import RunRecord, read_summary
+from spa_jax.training.rundir.workdir import check_workdir
+from spa_jax.training.state import STATE_PLACES, TrainState
+
+Say = Callable[[str], None]
 
 
 class RunStopped(Exception):
@@ -35,7 +30,7 @@ def run(
     config: Config,
     workdir: Path,
     program: Program | None = None,
-    say: Callable[[str], None] = print,
+    say: Say = print,
     show_progress: bool = False,
     keep_going: Callable[[], bool] = lambda: True,
     command: str | None = None,
@@ -62,27 +57,28 @@ def run(
       FloatingPointError: the loss or its gradient became infinite or NaN; the message says when.
       RunStopped: `keep_going` said so.
     """
-    check_config(config)
     check_workdir(workdir, config)
-    summary_path = workdir / "summary.json"
-    if summary_path.exists():
-        summary = json.loads(summary_path.read_text())
+    summary = read_summary(workdir)
+    if summary is not None:
         last = summary["test_accuracy"]["last"]
         say(f"The run in {workdir} is finished: test accuracy {last:.4f}. Nothing to do.")
         return summary
     if program is None:
         program = Program(config)
     program.check_fits(config)
-    primary = jax.process_index() == 0
-    if primary:
-        write_config(workdir, config)
-    with Checkpoints(workdir / "checkpoints", config.checkpoint.keep, say) as checkpoints:
-        state, start = checkpoints.restore_newest(program.init_state(config))
-        loop = _Loop(config, workdir, program, checkpoints, say)
-        report, params = loop.train(state, start, show_progress, keep_going)
-    summary = make_summary(config, program, report, params, loop.epochs.read(), command)
-    if primary:
-        write_results(config, workdir, program, report, summary)
+    data, layout = program.data, program.layout
+    say(
+        f"{data.name}: {len(data.train)} training images, {data.num_classes} classes; "
+        f"SpA {config.spa.method}; {layout.mode} on {layout.num_devices} device(s); "
+        f"{config.epochs} epochs of {program.steps_per_epoch} steps."
+    )
+    record = RunRecord(config, workdir)
+    (trained,) = train(
+        program, [record], workdir / "checkpoints", say, show_progress, keep_going
+    ).values()
+    summary = record.finish(
+        data, program.method, layout, trained.report, trained.state.params, command
+    )
     say(
         f"Finished: test accuracy {summary['test_accuracy']['last']:.4f}; see "
         f"{workdir / 'summary.json'}."
@@ -90,132 +86,127 @@ def run(
     return summary
 
 
-def full_report(program: Program, state: TrainState, config: Config) -> dict[str, Any]:
-    """All that is evaluated at an epoch's end, still on the device."""
-    report = program.evaluate(state)
-    if config.logging.collapse:
-        report["collapse"] = program.collapse(state)
-    return report
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a run has come to: its serializable state and its last report, on the host."""
+
+    state: TrainState
+    report: dict[str, Any]
 
 
-def wants_checkpoint(config: Config, epochs_done: int) -> bool:
-    """Whether a state is kept after so many epochs; the last one always is."""
-    every = config.checkpoint.every_epochs
-    return epochs_done == config.epochs or bool(every and epochs_done % every == 0)
-
-
-def write_results(
-    config: Config,
-    workdir: Path,
+def train(
     program: Program,
-    report: dict[str, Any],
-    summary: dict[str, Any],
-) -> None:
-    """Writes what a finished run leaves in its workdir: the plots, and last `summary.json`."""
-    if config.logging.plots:
-        lines = JsonLines(workdir / "metrics.jsonl").read()
-        plot_alignment_over_epochs({config.spa.method: [lines]}, workdir / "alignment.png")
-        plot_cosine_by_class_size(
-            program.data.class_counts,
-            report["cosines"][0],
-            report["test_cosines"][0],
-            program.data.class_names,
-            workdir / "cosine_by_class_size.png",
-        )
-    if config.logging.collapse:
-        heads = np.array(program.method.kernels)
-        np.savez(workdir / "geometry.npz", heads=heads, **report["collapse"]["geometry"])
-    # Written last: where it stands, everything else does.
-    write_text_whole(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
+    records: Sequence[RunRecord],
+    checkpoints: Path,
+    say: Say = print,
+    show_progress: bool = False,
+    keep_going: Callable[[], bool] = lambda: True,
+    closed: Collection[int] = (),
+    fail: Callable[[int, FloatingPointError], None] | None = None,
+) -> dict[int, Trained]:
+    """Trains the runs of a program to their end, from the start or from their newest checkpoint.
+
+    Args:
+      program: with a layout that has room for the runs.
+      records: one a run.
+      checkpoints: the folder of the checkpoints of all of them together.
+      say, show_progress, keep_going: as for :func:`run`.
+      closed: places of runs that are trained along, and of which nothing is written.
+      fail: gets the place of a run whose loss or gradient is not finite any more; its record ends
+        there, and the others go on. None: the error is raised.
+
+    Returns:
+      By its place, what became of each run that is not closed and did not fail.
+
+    Raises:
+      InputError, FloatingPointError, RunStopped: as :func:`run`.
+    """
+    keep = records[0].config.checkpoint.keep
+    with Checkpoints(checkpoints, keep, say) as saved, contextlib.closing(program.feed):
+        loop = _Loop(program, records, saved, say, keep_going, closed, fail)
+        return loop.train(show_progress)
 
 
-@dataclasses.dataclass
 class _Loop:
-    """The epochs of one run, and the files it appends to."""
+    """The epochs of a program's runs."""
 
-    config: Config
-    workdir: Path
-    program: Program
-    checkpoints: Checkpoints
-    say: Callable[[str], None]
-
-    def __post_init__(self) -> None:
-        primary = jax.process_index() == 0
-        self.epochs = JsonLines(self.workdir / "metrics.jsonl", writes=primary)
-        self.steps = JsonLines(self.workdir / "steps.jsonl", writes=primary)
-        self.events: EventWriter | NoEvents = NoEvents()
-        self.older: Totals | None = None
-        self.epoch_began = time.perf_counter()
-
-    def train(
+    def __init__(
         self,
-        state: TrainState,
-        start: int,
-        show_progress: bool,
+        program: Program,
+        records: Sequence[RunRecord],
+        checkpoints: Checkpoints,
+        say: Say,
         keep_going: Callable[[], bool],
-    ) -> tuple[dict[str, Any], Any]:
-        """Trains from a state of step `start`; returns the fetched last report and the params."""
-        config, steps_per_epoch = self.config, self.program.steps_per_epoch
-        data, layout = self.program.data, self.program.layout
-        self.say(
-            f"{data.name}: {len(data.train)} training images, {data.num_classes} classes; "
-            f"SpA {config.spa.method}; {layout.mode} on {layout.num_devices} device(s); "
-            f"{config.epochs} epochs of {steps_per_epoch} steps."
-        )
+        closed: Collection[int],
+        fail: Callable[[int, FloatingPointError], None] | None,
+    ) -> None:
+        self._program, self._checkpoints, self._say = program, checkpoints, say
+        self._keep_going, self._fail = keep_going, fail
+        self._records, self._config = records, records[0].config
+        self._open = {i: record for i, record in enumerate(records) if i not in closed}
+        self._older: Totals | None = None
+        self._epoch_began = time.perf_counter()
+
+    def train(self, show_progress: bool) -> dict[int, Trained]:
+        """Trains from the newest checkpoint to the end."""
+        program, epochs, spe = self._program, self._config.epochs, self._program.steps_per_epoch
+        for record in self._open.values():
+            record.claim()
+        fresh = program.init_state(*(record.config for record in self._records))
+        state, start = self._checkpoints.restore_newest(fresh)
+        folder = self._checkpoints.folder.parent
         if start:
-            self.say(f"Resuming {self.workdir} after epoch {start // steps_per_epoch}.")
-        self.epochs.check_epochs(start, steps_per_epoch, self.workdir)
-        self.epochs.cut_back(start)
-        self.steps.cut_back(start)
-        report = None
-        total_steps = config.epochs * steps_per_epoch
-        with (
-            contextlib.closing(self.program.feed),
-            contextlib.closing(self._open_events(start)) as self.events,
-            ProgressBar(start, total_steps, show_progress) as bar,
-            jax.transfer_guard("disallow"),
-        ):
-            for epoch in range(start // steps_per_epoch, config.epochs):
-                self.epoch_began = time.perf_counter()
-                state, totals = self._train_epoch(state, epoch, bar)
-                train_seconds = time.perf_counter() - self.epoch_began
-                report, totals = fetch((full_report(self.program, state, config), totals))
-                check_finite(totals)
-                self._record_epoch(epoch, totals, report, train_seconds, bar)
-                stops = epoch + 1 < config.epochs and not keep_going()
-                if stops or wants_checkpoint(config, epoch + 1):
-                    self.checkpoints.save(fetch(serializable(state)))
+            self._say(f"Resuming {folder} after epoch {start // spe}.")
+        with contextlib.ExitStack() as stack:
+            for record in self._open.values():
+                record.open(start, spe, folder, self._say)
+                stack.callback(record.close)
+            bar = stack.enter_context(ProgressBar(start, epochs * spe, show_progress))
+            stack.enter_context(jax.transfer_guard("disallow"))
+            report = None
+            for epoch in range(start // spe, epochs):
+                if not self._open:
+                    break
+                state, report = self._train_epoch(state, epoch, bar)
+                stops = epoch + 1 < epochs and not self._keep_going()
+                if stops or _wants_checkpoint(self._config, epoch + 1):
+                    self._checkpoints.save(fetch(serializable(state)))
                 if stops:
-                    raise RunStopped(f"stopped after epoch {epoch + 1} of {config.epochs}")
+                    raise RunStopped(f"stopped after epoch {epoch + 1} of {epochs}")
             if report is None:  # resumed after the last epoch: only the end was missing
-                report = full_report(self.program, state, config)
-            return fetch((report, state.params))
+                report = fetch(program.evaluate(state))
+        states = program.layout.unstack(fetch(serializable(state)), STATE_PLACES)
+        reports = program.layout.unstack(report)
+        return {i: Trained(states[i], reports[i]) for i in self._open}
 
     def _train_epoch(
         self, state: TrainState, epoch: int, bar: ProgressBar
-    ) -> tuple[TrainState, Totals]:
-        program, every = self.program, self.config.logging.every_steps
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """The state after an epoch, and the fetched report on it."""
+        program, every = self._program, self._config.logging.every_steps
+        self._epoch_began = time.perf_counter()
         totals = program.zero_totals
-        for i, inputs in enumerate(program.batches(state, self.config.seed, epoch)):
+        for i, inputs in enumerate(program.batches(state, self._config.seed, epoch)):
             state, totals = program.train_step(state, totals, inputs)
             step = epoch * program.steps_per_epoch + i + 1
             # The step before the newest: the device goes on with the newest meanwhile.
-            if every and step % every == 0 and self.older is not None:
-                self._record_step(step - 1, fetch(self.older), bar)
-            self.older = totals
+            if every and step % every == 0 and self._older is not None:
+                self._record_step(step - 1, fetch(self._older), bar)
+            self._older = totals
         jax.block_until_ready(totals)
-        return state, totals
+        train_seconds = time.perf_counter() - self._epoch_began
+        report, totals = fetch((program.evaluate(state), totals))
+        self._record_epoch(epoch, totals, report, train_seconds, bar)
+        return state, report
 
     def _record_step(self, step: int, totals: Totals, bar: ProgressBar) -> None:
-        check_finite(totals)
-        metrics = {name: number(value) for name, value in totals.last.items()}
-        self.steps.append({"step": step, **metrics})
-        self._write_events(step, "train", metrics)
-        seconds = time.perf_counter() - self.epoch_began
-        shown = {"loss": metrics["loss"], "train acc": metrics["accuracy"]}
-        shown |= {"cosine": metrics["mean_cosine"]}
-        shown |= {"img/s": int(totals.steps) * self.config.batch_size / seconds}
-        bar.show(step, shown)
+        seconds = time.perf_counter() - self._epoch_began
+        lines, of_each = [], self._finite(totals)
+        for i, own in of_each.items():
+            lines.append(self._open[i].add_step(step, own))
+        shown = {"loss": "loss", "train acc": "accuracy", "cosine": "mean_cosine"}
+        done = max((int(own.steps) for own in of_each.values()), default=0)
+        bar.show(step, _mean_of(lines, shown) | {"img/s": self._images(done) / seconds})
 
     def _record_epoch(
         self,
@@ -225,36 +216,46 @@ class _Loop:
         train_seconds: float,
         bar: ProgressBar,
     ) -> None:
-        step = (epoch + 1) * self.program.steps_per_epoch
-        line = {
-            **epoch_line(epoch, step, totals, report),
-            "images_per_second": int(totals.steps) * self.config.batch_size / train_seconds,
-            "seconds": time.perf_counter() - self.epoch_began,
+        step = (epoch + 1) * self._program.steps_per_epoch
+        reports = self._program.layout.unstack(report)
+        times = {
+            "images_per_second": self._images(self._program.steps_per_epoch) / train_seconds,
+            "seconds": (time.perf_counter() - self._epoch_began) / len(self._records),
         }
-        self.epochs.append(line)
-        self._write_events(step, "epoch", line)
-        bar.show(
-            step,
-            {
-                "loss": line["train_loss"],
-                "test acc": line["test_accuracy"],
-                "cosine": line["mean_cosine"],
-                "img/s": line["images_per_second"],
-            },
-        )
+        lines = [
+            self._open[i].add_epoch(epoch, step, own, reports[i], times)
+            for i, own in self._finite(totals).items()
+        ]
+        shown = {"loss": "train_loss", "test acc": "test_accuracy", "cosine": "mean_cosine"}
+        bar.show(step, _mean_of(lines, shown) | {"img/s": times["images_per_second"]})
 
-    def _open_events(self, start: int) -> EventWriter | NoEvents:
-        if not self.config.logging.tensorboard or jax.process_index() != 0:
-            return NoEvents()
-        try:
-            return EventWriter(self.workdir / "events", start)
-        except ImportError:
-            self.say(
-                "No TensorBoard event files are written: the package tensorboard is not installed "
-                "(pip install '.[tensorboard]')."
-            )
-            return NoEvents()
+    def _finite(self, totals: Totals) -> dict[int, Totals]:
+        """The totals of each open run; those that are not finite any more are closed."""
+        of_each = self._program.layout.unstack(totals)
+        for i in list(self._open):
+            try:
+                check_finite(of_each[i])
+            except FloatingPointError as error:
+                if self._fail is None:
+                    raise
+                self._fail(i, error)
+                del self._open[i]
+        return {i: of_each[i] for i in self._open}
 
-    def _write_events(self, step: int, group: str, record: dict[str, Any]) -> None:
-        known = {name: value for name, value in record.items() if isinstance(value, int | float)}
-        self.events.write(step, {f"{group}/{name}": value for name, value in known.items()})
+    def _images(self, steps: int) -> int:
+        return steps * self._config.batch_size * len(self._records)
+
+
+def _wants_checkpoint(config: Config, epochs_done: int) -> bool:
+    """Whether a state is kept after so many epochs; the last one always is."""
+    every = config.checkpoint.every_epochs
+    return epochs_done == config.epochs or bool(every and epochs_done % every == 0)
+
+
+def _mean_of(lines: Sequence[dict[str, Any]], shown: dict[str, str]) -> dict[str, float | None]:
+    """The means over runs of what a progress bar shows."""
+    values = {name: [line[field] for line in lines] for name, field in shown.items()}
+    return {
+        name: float(np.mean(found)) if found and None not in found else None
+        for name, found in values.items()
+    }

@@ -9,9 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from spa_jax.alignment import ClassMeans, SpaProjState
+from spa_jax.alignment import ClassMeans
 from spa_jax.alignment.kernels import read_heads
 from spa_jax.alignment.reg import head_cosines
+
+STEP_METRICS = ("loss", "accuracy", "gradient_norm", "mean_cosine", "min_cosine")
+"""What every step measures; a variant of SpA may measure more."""
 
 
 def fetch(tree: PyTree) -> PyTree:
@@ -35,21 +38,6 @@ def alignment_metrics(cosines: Float[Array, "H C"]) -> dict[str, Float[Array, ""
     return {
         "mean_cosine": mean,
         "min_cosine": jnp.where(jnp.any(known), lowest, jnp.nan),
-    }
-
-
-def projection_metrics(opt_state: PyTree) -> dict[str, Float[Array, ""]]:
-    """What SpA-Proj did at this step, averaged over heads; nothing for another method."""
-    found = [
-        node
-        for node in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, SpaProjState))
-        if isinstance(node, SpaProjState)
-    ]
-    if not found:
-        return {}
-    return {
-        "corrected_share": jnp.mean(found[0].corrected),
-        "removed_ratio": jnp.mean(found[0].removed),
     }
 
 
@@ -120,57 +108,6 @@ def mean_class_accuracy(correct: np.ndarray, count: np.ndarray) -> float:
     """Accuracy averaged over the classes that have examples, all classes alike."""
     known = count > 0
     return float(np.mean(correct[known] / count[known], dtype=np.float64))
-
-
-def validation_line(report: Mapping[str, Any]) -> dict[str, float]:
-    """What an epoch's line says of the validation part: nothing if there is none.
-
-    Its accuracy is the mean over the classes it has, because it is as long-tailed as the training
-    set and the test set is not.
-    """
-    if "validation_count" not in report:
-        return {}
-    correct, count = report["validation_correct"], report["validation_count"]
-    return {"validation_accuracy": mean_class_accuracy(correct, count)}
-
-
-def epoch_line(epoch: int, step: int, totals: Totals, report: Mapping[str, Any]) -> dict[str, Any]:
-    """What `metrics.jsonl` says of an epoch (counted from 0), but for the time it took.
-
-    Args:
-      epoch: the epoch.
-      step: steps completed after it.
-      totals: fetched totals of it.
-      report: the fetched result of :meth:`spa_jax.training.program.Program.evaluate` after it.
-    """
-    return {
-        "epoch": epoch + 1,
-        "step": step,
-        "train_loss": number(totals.loss / totals.steps),
-        "train_accuracy": number(totals.accuracy / totals.steps),
-        "test_loss": number(report["loss"]),
-        "test_accuracy": accuracy(report["correct"], report["count"]),
-        **validation_line(report),
-        **collapse_line(report),
-        "mean_cosine": number(report["mean_cosine"]),
-        "min_cosine": number(report["min_cosine"]),
-        "test_mean_cosine": number(report["test_mean_cosine"]),
-        "test_min_cosine": number(report["test_min_cosine"]),
-    }
-
-
-def collapse_line(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What an epoch's line says of neural collapse: nothing if it was not measured."""
-    if "collapse" not in report:
-        return {}
-    parts = {part: report["collapse"][part] for part in ("train", "test")}
-    return {
-        "train_mean_cosine": number(parts["train"]["mean_cosine"]),
-        "collapse": {
-            part: {name: number(value) for name, value in values.items() if name != "mean_cosine"}
-            for part, values in parts.items()
-        },
-    }
 
 
 def number(value: Any) -> float | None:

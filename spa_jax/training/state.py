@@ -3,22 +3,11 @@
 from typing import Any
 
 import flax.struct
-import numpy as np
 import optax
 from jaxtyping import PyTree
 
 from spa_jax.alignment import ClassMeans
-from spa_jax.training.config import Config, field_value
-
-HYPERPARAMETERS = {
-    "learning_rate": "optimizer.learning_rate",
-    "weight_decay": "optimizer.weight_decay",
-    "gamma": "spa.gamma",
-    "weight": "spa.weight",
-    "alpha_max": "spa.alpha_max",
-    "threshold": "spa.threshold",
-}
-"""Names in `TrainState.hyperparams`, and the config fields that fill them."""
+from spa_jax.training.devices import OWN, SHARED
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -63,9 +52,5 @@ class TrainState(flax.struct.PyTreeNode):
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state)
 
 
-def hyperparams_from(config: Config) -> dict[str, np.ndarray]:
-    """The traced scalars of a config, float32, on the host."""
-    return {
-        name: np.asarray(field_value(config, field), np.float32)
-        for name, field in HYPERPARAMETERS.items()
-    }
+STATE_PLACES: Any = TrainState(SHARED, OWN, OWN, OWN, OWN, OWN, OWN, OWN)
+"""Of the states that a program trains: all runs are at one step, everything else is a run's own."""

@@ -5,7 +5,7 @@ over a mesh. With an axis name it is the per-device view, under `jax.pmap` or `j
 batch is this device's part, and what depends on the whole batch is reduced over the axis.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,17 +14,16 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from spa_jax.alignment import ClassMeans, slerp_schedule, spa_reg, spa_slerp
-from spa_jax.longtail.method import Method, Situation
+from spa_jax.alignment import ClassMeans
+from spa_jax.longtail.method import LossContext, Method
 from spa_jax.models.classifier import Classifier
-from spa_jax.training.config import Config
-from spa_jax.training.feeds.batch import Batch, Inputs, Normalize, prepare
-from spa_jax.training.method import spa_options
-from spa_jax.training.metrics import alignment_metrics, known_cosines, projection_metrics
-from spa_jax.training.optimizer import build_optimizer
+from spa_jax.training.feeds.batch import Batch, Inputs
+from spa_jax.training.metrics import alignment_metrics, known_cosines
 from spa_jax.training.state import TrainState
+from spa_jax.training.variants import Aligned, Variant
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+Metrics = dict[str, Array]
+Loss = Callable[[PyTree, TrainState, Inputs], tuple[Array, tuple[ClassMeans, PyTree, Array]]]
 
 
 def _is_correct(logits: Float[Array, "B C"], labels: Int[Array, " B"]) -> Float[Array, " B"]:
@@ -34,17 +33,18 @@ def _is_correct(logits: Float[Array, "B C"], labels: Int[Array, " B"]) -> Float[
 def make_loss(
     model: Classifier,
     method: Method,
-    config: Config,
+    variant: Variant,
+    aligned: Aligned,
     class_counts: Float[np.ndarray, " C"],
+    epochs: int,
     steps_per_epoch: int,
     axis_name: str | None,
-) -> Callable[[PyTree, TrainState, Inputs], tuple[Array, tuple[ClassMeans, PyTree, Array]]]:
+) -> Loss:
     """Builds `(params, state, inputs) -> (loss, (class means, running statistics, accuracy))`.
 
     The forwards come in the order of the released code: unmixed images, if class means are made of
     them, then the first view, then the second.
     """
-    options = spa_options(config)
 
     def forward(state: TrainState, params: PyTree, batch_stats: PyTree, images: Array) -> Any:
         """Features, the head's outputs, and the running statistics after this forward."""
@@ -71,43 +71,46 @@ def make_loss(
         if inputs.second_images is not None:
             _, of_second, batch_stats = forward(state, params, batch_stats, inputs.second_images)
             outputs = (outputs, of_second)
-        situation = Situation(
-            inputs.labels,
-            jnp.asarray(class_counts),
-            state.step // steps_per_epoch,
-            config.epochs,
-            axis_name,
+        context = LossContext(
+            labels=inputs.labels,
+            class_counts=jnp.asarray(class_counts),
+            epoch=state.step // steps_per_epoch,
+            epochs=epochs,
+            axis_name=axis_name,
         )
-        loss = method.loss(outputs, targets, situation)
-        if config.spa.method == "reg":
-            loss = loss + state.hyperparams["weight"] * spa_reg(params, means, **options)
+        loss = method.loss(outputs, targets, context)
+        if variant.loss_term is not None:
+            loss = loss + variant.loss_term(params, means, state.hyperparams, aligned)
         return loss, (means, batch_stats, accuracy)
 
     return loss_fn
 
 
 def make_train_step(
-    model: Classifier,
-    method: Method,
-    config: Config,
-    normalize: Normalize,
-    class_counts: Float[np.ndarray, " C"],
-    steps_per_epoch: int,
+    prepare: Callable[[Any, Array, Batch], Inputs],
+    loss_fn: Loss,
+    optimizer: Callable[[Mapping[str, Any]], optax.GradientTransformation],
+    measure: Callable[[TrainState], Metrics],
     axis_name: str | None = None,
-) -> TrainStep:
+    per_device_statistics: bool = False,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Builds the pure function `(state, batch) -> (state, metrics)`.
 
     forward -> features and logits -> class means -> loss (+ Reg) -> gradients -> optimiser chain
-    (Proj) -> apply -> SLERP -> metrics. Reg, Proj, SLERP and the metrics see the same means, those
-    that this batch has updated.
-    """
-    total_steps = config.epochs * steps_per_epoch
-    options = spa_options(config)
-    per_device_statistics = config.model.batch_norm == "per_device"
-    loss_fn = make_loss(model, method, config, class_counts, steps_per_epoch, axis_name)
+    (Proj first or last, SLERP last) -> apply -> metrics. Reg, Proj, SLERP and the metrics see the
+    same means, those that this batch has updated.
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        inputs = prepare(state.rng, state.step, batch, config, normalize)
+    Args:
+      prepare: `(key of the run, step, batch)` -> what the network is given.
+      loss_fn: of :func:`make_loss`.
+      optimizer: the state's hyper-parameters -> the chain.
+      measure: the state after the step -> scalars.
+      axis_name: that gradients, loss and accuracy are averaged over; None in the global view.
+      per_device_statistics: whether running statistics differ between devices and are averaged.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        inputs = prepare(state.rng, state.step, batch)
         (loss, (means, batch_stats, accuracy)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state, inputs
         )
@@ -115,22 +118,24 @@ def make_train_step(
             loss, accuracy, grads = jax.lax.pmean((loss, accuracy, grads), axis_name)
             if per_device_statistics:
                 batch_stats = jax.lax.pmean(batch_stats, axis_name)
-        tx = build_optimizer(config, state.hyperparams, steps_per_epoch)
-        step_before = state.step
         state = state.replace(class_means=means, batch_stats=batch_stats)
-        state = state.apply_gradients(tx, grads, class_means=means)
-        if config.spa.method == "slerp":
-            alpha = slerp_schedule(state.hyperparams["alpha_max"], total_steps)(step_before)
-            threshold = state.hyperparams["threshold"]
-            params = spa_slerp(state.params, means, alpha, threshold, **options)
-            state = state.replace(params=params)
-        metrics = {
+        state = state.apply_gradients(optimizer(state.hyperparams), grads, class_means=means)
+        return state, {
             "loss": loss,
             "accuracy": accuracy,
             "gradient_norm": optax.tree.norm(grads),
-            **alignment_metrics(known_cosines(state.variables, means, **options)),
-            **projection_metrics(state.opt_state),
+            **measure(state),
         }
-        return state, metrics
 
     return train_step
+
+
+def make_measure(aligned: Aligned, variant: Variant) -> Callable[[TrainState], Metrics]:
+    """Builds `state -> scalars`: alignment, and what the variant's link did at this step."""
+
+    def measure(state: TrainState) -> Metrics:
+        cosines = known_cosines(state.variables, state.class_means, **aligned)
+        own = {name: read(state.opt_state) for name, read in variant.metrics.items()}
+        return alignment_metrics(cosines) | own
+
+    return measure

@@ -7,11 +7,11 @@ import flax.struct
 import jax
 from jaxtyping import Array, Float, Int, Key, UInt8
 
+from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.augment.mixing import Box, box_share, cutmix, cutmix_box, mix_coefficient, mixup
-from spa_jax.data.augment.one_image import AugmentOptions, augment_one
+from spa_jax.data.augment.one_image import augment_one
 from spa_jax.longtail.losses import mix_targets
-from spa_jax.training.config import Config
-from spa_jax.training.method import views_of
+from spa_jax.longtail.method import Views
 
 Normalize = Callable[[UInt8[Array, "B H W K"]], Float[Array, "B H W K"]]
 
@@ -84,21 +84,23 @@ def partner_order(rng: Key[Array, ""], step: Int[Array, ""], batch_size: int) ->
 
 
 def prepare(
-    rng: Key[Array, ""], step: Int[Array, ""], batch: Batch, config: Config, normalize: Normalize
+    rng: Key[Array, ""],
+    step: Int[Array, ""],
+    batch: Batch,
+    augment: AugmentOptions,
+    views: Views,
+    normalize: Normalize,
 ) -> Inputs:
     """Augments each example with the key of (seed, step, position), and mixes it with its partner.
 
     One coefficient, and for CutMix one box, serves the whole batch; both belong to (seed, step).
     """
     step_key = jax.random.fold_in(rng, step)
-    options, views = augment_options(config), views_of(config)
 
     def seen(key: Key[Array, ""], part: Batch, images: Any) -> Float[Array, "B H W K"]:
         def one(position: Array, image: Array) -> Array:
-            return augment_one(jax.random.fold_in(key, position), image, options)
+            return augment_one(jax.random.fold_in(key, position), image, augment)
 
-        if options == AugmentOptions():
-            return normalize(images)
         return normalize(jax.vmap(one)(part.positions, images))
 
     if batch.partner is None:
@@ -106,7 +108,7 @@ def prepare(
     parts = (batch, batch.partner)
     own, other = (seen(step_key, part, part.images) for part in parts)
     share_key, box_key = jax.random.split(jax.random.fold_in(step_key, _MIX_STREAM))
-    share = mix_coefficient(share_key, config.augment.mix_alpha)
+    share = mix_coefficient(share_key, augment.mix_alpha)
     inputs = Inputs(
         mixup(own, other, share),
         batch.labels,
@@ -132,16 +134,3 @@ def _second(part: Batch) -> Any:
 
 def _paste(own: Array, other: Array, box: Box) -> Array:
     return jax.vmap(lambda image, partner: cutmix(image, partner, box))(own, other)
-
-
-def augment_options(config: Config) -> AugmentOptions:
-    """What happens to a single image on the device."""
-    augment = config.augment
-    return AugmentOptions(
-        crop_padding=augment.crop_padding,
-        flip=augment.flip,
-        policy=augment.policy,
-        randaugment_layers=augment.randaugment_layers,
-        randaugment_magnitude=augment.randaugment_magnitude,
-        cutout=augment.cutout,
-    )

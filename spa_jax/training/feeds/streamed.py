@@ -10,16 +10,20 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.augment.on_host import StreamOptions
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.data.splits.samplers import draw_probabilities
 from spa_jax.data.stream.batches import EpochOrder, HostBatch, test_stream, train_stream
 from spa_jax.errors import InputError
-from spa_jax.training.config import Config
-from spa_jax.training.devices import Layout, TakePart
+from spa_jax.longtail.method import Views
+from spa_jax.training.devices import SPLIT, Layout
 from spa_jax.training.feeds.batch import Batch, partner_order
-from spa_jax.training.feeds.resident import channel_statistics, evaluation_batch_size, normalizer
-from spa_jax.training.method import views_of
+from spa_jax.training.feeds.feed import (
+    channel_statistics,
+    evaluation_batch_size,
+    normalizer,
+)
 from spa_jax.training.state import TrainState
 
 # Pixel statistics of ImageNet, which the field uses for photographs at large.
@@ -31,44 +35,59 @@ _AHEAD = 2
 
 
 class StreamFeed:
-    """A feed from grain; each process decodes its own rows.
+    """A :class:`spa_jax.training.feeds.feed.Feed` from grain; each process decodes its own rows.
 
     The order and the augmentation are functions of (seed, epoch, step, position in the batch), so
     that neither workers nor devices nor processes change them, and a step says where to go on.
     """
 
-    num_shared_inputs = 0
-    num_evaluation_inputs = 3
-    split = True
+    places = SPLIT
+    evaluation_places = SPLIT
 
-    def __init__(self, layout: Layout, config: Config, data: LongTailedDataset) -> None:
-        """Prepares; nothing is read yet."""
-        self._layout, self._config, self._data = layout, config, data
-        self._options = stream_options(config, data.train)
-        self._views = views_of(config)
-        samplers = [(config.data.sampler, config.data.sampler_power)]
-        if self._views.sampler_power is not None:
-            samplers.append(("power", self._views.sampler_power))
-        self._weights = [draw_probabilities(data.train.labels, *sampler) for sampler in samplers]
-        self.num_inputs = 3 * len(samplers)
-        self._rows = layout.local_rows(config.batch_size)
+    def __init__(
+        self,
+        layout: Layout,
+        data: LongTailedDataset,
+        batch_size: int,
+        eval_batch_size: int,
+        sampler: tuple[str, float],
+        views: Views,
+        augment: AugmentOptions,
+        workers: int,
+        epochs: int,
+    ) -> None:
+        """Prepares; nothing is read yet. As :class:`ResidentFeed`, and
+
+        Args:
+          augment: what is done to an image on the host.
+          workers: processes that decode.
+          epochs: of the run.
+        """
+        self._layout, self._data, self._views = layout, data, views
+        self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
+        self._workers, self._epochs = workers, epochs
+        self._options = stream_options(augment, data.train)
+        samplers = [sampler]
+        if views.sampler_power is not None:
+            samplers.append(("power", views.sampler_power))
+        self._weights = [draw_probabilities(data.train.labels, *drawn) for drawn in samplers]
+        self._rows = layout.local_rows(batch_size)
         self._stream: Generator[tuple[HostBatch, ...], None, None] | None = None
         self._next: tuple[int, int] | None = None  # the seed and the epoch that the stream is at
-        self.steps_per_epoch = len(data.train) // config.batch_size
+        self.steps_per_epoch = len(data.train) // batch_size
         size = self._options.image_size
         self.image_shape: tuple[int, int, int] = (size, size, 3)  # a stream makes grey images RGB
         images, statistics = data.train.images, (IMAGENET_MEAN, IMAGENET_DEVIATION)
-        self.encoded = not isinstance(images, np.ndarray)
+        encoded = not isinstance(images, np.ndarray)
         if isinstance(images, np.ndarray):
             statistics = channel_statistics(images)
         self.normalize = normalizer(*statistics)
         # What is random here is so in a second view too, which then has to be made here.
-        options = self._options
-        random_here = self.encoded or options.color_jitter or options.grey or options.blur
-        self._host_views = 2 if random_here and self._views.mix == "glmc" else 1
+        random_here = encoded or augment.color_jitter or augment.grey or augment.blur
+        self._host_views = 2 if random_here and views.mix == "glmc" else 1
 
-    def batches(self, state: TrainState, seed: int, epoch: int) -> Iterator[tuple[Array, ...]]:
-        """Images, labels and positions of each step's draws, cut over the devices."""
+    def batches(self, state: TrainState, seed: int, epoch: int) -> Iterator[tuple[Batch, ...]]:
+        """A batch of each sampler for every step, cut over the devices."""
         del state
         stream = self._stream
         if stream is None or self._next != (seed, epoch):
@@ -76,50 +95,59 @@ class StreamFeed:
             stream = self._stream = self._open(seed, epoch)
         self._next = None  # until the epoch has been read to its end
         mine = itertools.islice(stream, self.steps_per_epoch)
-        yield from _ahead(self._put(batches) for batches in mine)
+        yield from _ahead(
+            self._layout.split(self._rows, self._batch_size, tuple(map(self._arrived, batches)))
+            for batches in mine
+        )
         self._next = (seed, epoch + 1)
 
-    def batch(self, take_part: TakePart, state: TrainState, *inputs: Array) -> Batch:
+    def batch(self, state: TrainState, inputs: tuple[Batch, ...]) -> Batch:
         """Traced: the batch as it came, with its partners where images are mixed."""
-        batch, *drawn = [self._arrived(*inputs[i : i + 3]) for i in range(0, len(inputs), 3)]
+        batch, *drawn = inputs
         if self._views.mix == "none":
             return batch
         if drawn:  # other examples than the batch's, so that their randomness is their own
             (other,) = drawn
-            offset = self._config.batch_size
-            return batch.replace(partner=other.replace(positions=offset + other.positions))
-        order = partner_order(state.rng, state.step, self._config.batch_size)
-        partner = jax.tree.map(lambda part: take_part(self._layout.gather(part)[order]), batch)
-        return batch.replace(partner=partner)
+            return batch.replace(
+                partner=other.replace(positions=self._batch_size + other.positions)
+            )
+        order = partner_order(state.rng, state.step, self._batch_size)
 
-    def _arrived(self, images: Array, labels: Array, positions: Array) -> Batch:
-        if self._host_views == 1:
-            return Batch(images, labels, positions)
-        return Batch(images[:, 0], labels, positions, second_images=images[:, 1])
+        def look_up(part: Array) -> Array:
+            return self._layout.take_part(self._layout.gather(part)[order])
 
-    def evaluation(self, examples: LabelledImages) -> Iterator[tuple[Array, ...]]:
-        """Images, labels and weights of each batch, cut over the devices."""
-        size = evaluation_batch_size(
-            len(examples), self._config.eval_batch_size, self._layout.num_devices
-        )
+        return batch.replace(partner=jax.tree.map(look_up, batch))
+
+    def evaluation(self, part: str) -> Iterator[Batch]:
+        """Each batch, cut over the devices."""
+        examples = getattr(self._data, part)
+        size = evaluation_batch_size(len(examples), self._eval_batch_size, self._layout.num_devices)
         rows = self._layout.local_rows(size)
-        stream = test_stream(examples, size, rows, self._options, self._config.loader.workers)
+        stream = test_stream(examples, size, rows, self._options, self._workers)
         return _ahead(
-            self._layout.split(rows, size, (batch.images, batch.labels, batch.mask))
+            # Nothing is random here, so that a position says nothing.
+            self._layout.split(
+                rows, size, Batch(batch.images, batch.labels, batch.labels, batch.mask)
+            )
             for batch in stream
         )
 
-    def evaluation_batch(self, take_part: TakePart, number: Array, *inputs: Array) -> Batch:
+    def evaluation_batch(self, number: Array, inputs: Batch) -> Batch:
         """Traced: the batch as it came."""
-        del take_part, number
-        images, labels, mask = inputs
-        return Batch(images, labels, labels, mask)
+        del number
+        return inputs
 
     def close(self) -> None:
         """Ends the worker processes."""
         if self._stream is not None:
             self._stream.close()
         self._stream = self._next = None
+
+    def _arrived(self, batch: HostBatch) -> Batch:
+        if self._host_views == 1:
+            return Batch(batch.images, batch.labels, batch.positions)
+        first, second = batch.images[:, 0], batch.images[:, 1]
+        return Batch(first, batch.labels, batch.positions, second_images=second)
 
     def _open(self, seed: int, epoch: int) -> Generator[tuple[HostBatch, ...], None, None]:
         """For each step a batch from every sampler."""
@@ -132,30 +160,22 @@ class StreamFeed:
 
     def _open_one(self, seed: int, epoch: int, sampler: int) -> Generator[HostBatch, None, None]:
         """The batches of one sampler."""
-        config, train = self._config, self._data.train
-        weights, workers = self._weights[sampler], config.loader.workers
+        train, weights = self._data.train, self._weights[sampler]
         return train_stream(
             train,
-            EpochOrder(seed, len(train), config.batch_size, weights, stream=sampler),
+            EpochOrder(seed, len(train), self._batch_size, weights, stream=sampler),
             self._rows,
             self._options,
             seed,
             start_step=epoch * self.steps_per_epoch,
-            total_steps=config.epochs * self.steps_per_epoch,
-            workers=workers and max(1, workers // len(self._weights)),
+            total_steps=self._epochs * self.steps_per_epoch,
+            workers=self._workers and max(1, self._workers // len(self._weights)),
             views=self._host_views,
         )
 
-    def _put(self, batches: tuple[HostBatch, ...]) -> tuple[Array, ...]:
-        """Cut over the devices."""
-        arrays = [(batch.images, batch.labels, batch.positions) for batch in batches]
-        flat = tuple(array for of_one in arrays for array in of_one)
-        return self._layout.split(self._rows, self._config.batch_size, flat)
 
-
-def stream_options(config: Config, examples: LabelledImages) -> StreamOptions:
+def stream_options(augment: AugmentOptions, examples: LabelledImages) -> StreamOptions:
     """What happens to an image on the host; flip, policy, cutout and mixing are the device's."""
-    augment = config.augment
     images = examples.images
     decoded = isinstance(images, np.ndarray)
     if decoded and images.shape[1] != images.shape[2]:

@@ -15,7 +15,7 @@ from spa_jax.errors import InputError
 from spa_jax.training.metrics import fetch
 from spa_jax.training.state import TrainState
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Checkpoints:
@@ -27,10 +27,10 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int, say: Callable[[str], None]) -> None:
-        self._folder = folder.absolute()
+        self.folder = folder.absolute()
         self._say = say
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -68,7 +68,7 @@ class Checkpoints:
           InputError: none of the checkpoints can be read, or one has the format of another version
             of this library or holds another network; nothing is moved.
         """
-        for half in self._folder.glob("*.orbax-checkpoint-tmp*"):
+        for half in self.folder.glob("*.orbax-checkpoint-tmp*"):
             self._say(f"Passing over {half}: the run was stopped while it wrote that checkpoint.")
         template = serializable(like)
         unreadable: dict[int, str] = {}
@@ -82,7 +82,7 @@ class Checkpoints:
             unreadable[step] = reason
         if unreadable:
             raise InputError(
-                f"None of the checkpoints in {self._folder} can be read: "
+                f"None of the checkpoints in {self.folder} can be read: "
                 + "; ".join(f"step {step}: {reason}" for step, reason in unreadable.items())
                 + ". They were left as they are: mend them, or start over in another workdir."
             )
@@ -114,7 +114,7 @@ class Checkpoints:
         """Raises InputError for a checkpoint of another version or of another network."""
         if record["format"] != FORMAT:
             raise InputError(
-                f"The checkpoint of step {step} in {self._folder} has format {record['format']}, "
+                f"The checkpoint of step {step} in {self.folder} has format {record['format']}, "
                 f"and this version of spa_jax reads {FORMAT}: continue the run with the version "
                 "that began it, or start over elsewhere."
             )
@@ -125,7 +125,7 @@ class Checkpoints:
         if differing:
             path = differing[0]
             raise InputError(
-                f"The checkpoint of step {step} in {self._folder} holds another network or "
+                f"The checkpoint of step {step} in {self.folder} holds another network or "
                 f"optimiser: {len(differing)} of its arrays differ, the first {path}, which is "
                 f"{there.get(path, 'missing')} there and {here.get(path, 'missing')} here. Set "
                 "config.model, config.method and config.optimizer to what made it, or choose "
@@ -136,7 +136,7 @@ class Checkpoints:
         """Moves checkpoints out of the way, so that their steps can be saved again."""
         if not unreadable:
             return
-        folder = self._folder.parent / "unreadable_checkpoints"
+        folder = self.folder.parent / "unreadable_checkpoints"
         self._say(f"Falling back to the one before; what cannot be read is moved to {folder}.")
         if jax.process_index() == 0:
             folder.mkdir(exist_ok=True)
@@ -144,7 +144,7 @@ class Checkpoints:
                 target = folder / str(step)
                 while target.exists():
                     target = target.with_name(target.name + "_again")
-                (self._folder / str(step)).rename(target)
+                (self.folder / str(step)).rename(target)
         multihost_utils.sync_global_devices("unreadable checkpoints are set aside")
         self._manager.reload()
 

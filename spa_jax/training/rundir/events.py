@@ -36,13 +36,3 @@ class EventWriter:
     def close(self) -> None:
         """Flushes what is left."""
         self._writer.close()
-
-
-class NoEvents:
-    """Takes the place of :class:`EventWriter` where no event files are written."""
-
-    def write(self, step: int, scalars: dict[str, float]) -> None:
-        """Does nothing."""
-
-    def close(self) -> None:
-        """Does nothing."""

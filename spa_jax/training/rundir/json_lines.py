@@ -1,12 +1,8 @@
-"""What a run writes down: lines of JSON, TensorBoard events, a progress bar."""
+"""Files of JSON lines that survive a crash, and are cut back to a checkpoint."""
 
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
@@ -56,42 +52,3 @@ class JsonLines:
         if self._writes and self.path.exists():
             write_text_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         return kept
-
-
-class ProgressBar:
-    """Loss, accuracy, mean cosine, images a second and time left; silent if not a terminal."""
-
-    def __init__(self, start: int, total_steps: int, enabled: bool) -> None:
-        self._progress = Progress(
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.description}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not enabled,
-        )
-        self._enabled = enabled
-        self._task = self._progress.add_task("compiling", total=total_steps, completed=start)
-
-    def __enter__(self) -> "ProgressBar":
-        if self._enabled:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._enabled:
-            self._progress.stop()
-
-    def show(self, step: int, shown: dict[str, float | None]) -> None:
-        """Moves to a step and shows its numbers."""
-        text = "  ".join(
-            f"{name} {value:,.0f}" if name == "img/s" else f"{name} {value:.3f}"
-            for name, value in shown.items()
-            if value is not None
-        )
-        self._progress.update(self._task, completed=step, description=text)

@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import PyTree
 
 import spa_jax
+from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.data.splits.shot_groups import shot_group_rule, shot_groups
 from spa_jax.training.config import Config
+from spa_jax.training.devices import Layout
 from spa_jax.training.metrics import accuracy, number
-from spa_jax.training.program import Program
 from spa_jax.training.rundir.checkpoints import tree_checksum
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
@@ -21,7 +22,8 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ten
 
 def make_summary(
     config: Config,
-    program: Program,
+    data: LongTailedDataset,
+    layout: Layout,
     report: dict[str, Any],
     params: PyTree,
     lines: list[dict[str, Any]],
@@ -31,8 +33,9 @@ def make_summary(
 
     Args:
       config: the run's configuration.
-      program: what it ran.
-      report: the fetched result of :meth:`Program.evaluate` after the last epoch.
+      data: what it trained and was tested on.
+      layout: the devices.
+      report: the fetched report after the last epoch.
       params: the fetched parameters.
       lines: the lines of `metrics.jsonl`.
       command: the command line that made the run, if it is known.
@@ -41,12 +44,12 @@ def make_summary(
       A dictionary that JSON can hold; what does not exist (an empty shot group, the cosine of a
       class without a direction) is null.
     """
-    counts = program.data.class_counts
+    counts = data.class_counts
     correct, total = report["correct"], report["count"]
     per_class = [accuracy(c, n) for c, n in zip(correct, total, strict=True)]
     best = max(lines, key=lambda line: line["test_accuracy"])
     # Of the whole split: what is held out of a class does not move it to another group.
-    sizes, rule = program.data.split["class_counts"], config.data.shot_groups
+    sizes, rule = data.split["class_counts"], config.data.shot_groups
     groups = shot_groups(sizes, rule)
     return {
         "test_accuracy": {
@@ -71,10 +74,10 @@ def make_summary(
         "per_class_accuracy": per_class,
         "per_class_cosine": _by_head(report["cosines"]),
         "per_class_test_cosine": _by_head(report["test_cosines"]),
-        "class_names": list(program.data.class_names),
+        "class_names": list(data.class_names),
         "class_counts": list(counts),
-        "split": program.data.split,
-        "split_checksum": program.data.split["checksum"],
+        "split": data.split,
+        "split_checksum": data.split["checksum"],
         "params_checksum": tree_checksum(params),
         "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
         "command": command,
@@ -83,13 +86,13 @@ def make_summary(
         "epochs": lines[-1]["epoch"],
         "method": config.method.name,
         "spa_method": config.spa.method,
-        "parallel": config.parallel,
+        "parallel": layout.mode,
         "versions": {
             "python": platform.python_version(),
             "spa_jax": spa_jax.__version__,
             **{package: version(package) for package in _PACKAGES},
         },
-        "hardware": hardware(program),
+        "hardware": hardware(layout),
         "wall_time_seconds": sum(line["seconds"] for line in lines),
     }
 
@@ -106,13 +109,13 @@ def _validation(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def hardware(program: Program) -> dict[str, Any]:
+def hardware(layout: Layout) -> dict[str, Any]:
     """The devices of a run and the machine that holds them."""
-    device = program.layout.mesh.devices.flat[0]
+    device = layout.mesh.devices.flat[0]
     return {
         "platform": device.platform,
         "device_kind": device.device_kind,
-        "devices": program.layout.num_devices,
+        "devices": layout.num_devices,
         "processes": jax.process_count(),
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),

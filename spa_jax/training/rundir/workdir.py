@@ -6,24 +6,13 @@ from typing import Any
 
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
-from spa_jax.training.config import Config
+from spa_jax.training.config import Config, flatten_config
 
 # A run may be continued with other values of these: they do not change what is computed.
 FREE_ON_RESUME = ("parallel", "checkpoint", "loader", "logging")
 
 PLACES = ("data.folder", "data.verify")
 """Fields that say where the data are: a run may be continued where they lie elsewhere."""
-
-
-def flatten_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one with dotted keys; tuples become lists, as in JSON."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten_config(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def differing_fields(

@@ -1,0 +1,155 @@
+"""What a run needs before it starts: everything that can be refused is refused here."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Key, PyTree
+
+from spa_jax.alignment.kernels import find_kernels
+from spa_jax.data.augment.augment_options import ENCODED_FIELDS, STREAM_FIELDS
+from spa_jax.data.data_options import DataOptions
+from spa_jax.data.dataset import LongTailedDataset
+from spa_jax.data.sources.opening import load_data
+from spa_jax.errors import InputError
+from spa_jax.models.classifier import Classifier
+from spa_jax.models.registry import build_classifier
+from spa_jax.options import defaults_of
+from spa_jax.training.config import Config, RunOptions, resolve
+from spa_jax.training.devices import Devices, Layout
+from spa_jax.training.feeds.resident import resident_images
+from spa_jax.training.feeds.streamed import stream_options
+
+DEVICE_BYTES = 2 * 2**30
+"""What the images may take up to live on the devices."""
+
+# A stream of the seed's key that steps, which count up from 0, never reach.
+_INIT_STREAM = 2**32 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedRun:
+    """A configuration that will train, with what it names; nothing is on the devices yet.
+
+    Attributes:
+      options: the configuration, decided.
+      layout: the devices.
+      data: the data set, on the host.
+      streamed: whether its images come in batches from the host.
+      image_shape: `(H, W, channels)` that the network sees.
+      model: the network with the method's head.
+    """
+
+    options: RunOptions
+    layout: Layout
+    data: LongTailedDataset
+    streamed: bool
+    image_shape: tuple[int, ...]
+    model: Classifier
+
+    def init_variables(self, rng: Key[jax.Array, ""]) -> PyTree:
+        """The network's variables for a run's key."""
+        image = jnp.zeros((1, *self.image_shape), jnp.float32)
+        return self.model.init(jax.random.fold_in(rng, _INIT_STREAM), image, train=False)
+
+
+def check_run(config: Config) -> None:
+    """Raises InputError for whatever would stop a run of this configuration from starting."""
+    prepare_run(config)
+
+
+def check_runs(configs: Iterable[Config]) -> None:
+    """:func:`check_run` for several runs; data that they share are loaded once."""
+    loaded: dict[DataOptions, LongTailedDataset] = {}
+    for config in configs:
+        options = resolve(config)
+        loaded[options.data] = prepare_run(config, loaded.get(options.data)).data
+
+
+def prepare_run(
+    config: Config, data: LongTailedDataset | None = None, layout: Layout | None = None
+) -> PreparedRun:
+    """Decides a configuration, loads its data and plans its network.
+
+    Args:
+      config: of the run.
+      data: its data set, where that is loaded already.
+      layout: of the devices; None: as the configuration says.
+
+    Raises:
+      InputError: a field that is wrong in itself or does not fit data, devices or network.
+    """
+    options = resolve(config)
+    layout = Devices(options.length.parallel) if layout is None else layout
+    if options.batch_size % layout.num_devices:
+        raise InputError(
+            f"config.batch_size={options.batch_size} cannot be shared evenly by "
+            f"{layout.num_devices} devices: choose a multiple of {layout.num_devices}."
+        )
+    data = load_data(options.data) if data is None else data
+    if len(data.train) < options.batch_size:
+        raise InputError(
+            f"config.batch_size={options.batch_size} is larger than the training set of "
+            f"{len(data.train)} images: lower it."
+        )
+    feed = options.data.feed
+    streamed = feed == "stream" or (feed == "auto" and not _fits_on_device(data))
+    if streamed:
+        size = stream_options(options.augment, data.train).image_size
+        image_shape: tuple[int, ...] = (size, size, 3)
+    else:
+        image_shape = resident_images(data.train).shape[1:]
+    _check_augmentation(options, data, streamed)
+    model = build_classifier(
+        options.model.name,
+        options.network,
+        options.method.head,
+        options.method.head_options,
+        data.num_classes,
+        jnp.dtype(options.model.dtype),
+        layout.axis_name if options.model.batch_norm == "global" else None,
+    )
+    prepared = PreparedRun(options, layout, data, streamed, image_shape, model)
+    _check_classifier(prepared)
+    return prepared
+
+
+def _check_augmentation(options: RunOptions, data: LongTailedDataset, streamed: bool) -> None:
+    """Raises InputError for a field that was set and would do nothing with these images."""
+    unused = () if streamed else STREAM_FIELDS
+    if streamed and isinstance(data.train.images, np.ndarray):
+        unused = ENCODED_FIELDS
+    defaults = defaults_of(type(options.augment))
+    for field in unused:
+        if getattr(options.augment, field) != defaults[field]:
+            raise InputError(
+                f"config.augment.{field} is for images that are decoded from files of any size, "
+                f"and these live in memory at one size: leave it at {defaults[field]!r}."
+            )
+
+
+def _check_classifier(prepared: PreparedRun) -> None:
+    """Refuses a classifier path that names no class weights of the model."""
+    method, classifier = prepared.options.method, prepared.options.aligned["classifier"]
+    shapes: Any = jax.eval_shape(prepared.init_variables, jax.random.key(0))
+    tree = shapes if method.fixed_kernel else shapes["params"]
+    try:
+        named = find_kernels(tree, classifier)
+    except ValueError as error:
+        raise InputError(f"config.spa.{error}") from error
+    if not {*named} <= {*find_kernels(tree, method.kernels)}:
+        raise InputError(
+            f"config.spa.classifier={classifier!r} names a matrix that holds no class weights; "
+            f"those of this method are {', '.join(method.kernels)}."
+        )
+
+
+def _fits_on_device(data: LongTailedDataset) -> bool:
+    parts = [part for part in (data.train, data.test, data.validation) if part is not None]
+    images = [part.images for part in parts]
+    return all(isinstance(array, np.ndarray) for array in images) and (
+        sum(array.nbytes for array in images if isinstance(array, np.ndarray)) <= DEVICE_BYTES
+    )

@@ -1,0 +1,146 @@
+"""What one run writes into its folder while it trains, and at its end."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from spa_jax.data.dataset import LongTailedDataset
+from spa_jax.files import write_text_whole
+from spa_jax.longtail.method import Method
+from spa_jax.reporting.figures.run_plots import (
+    plot_alignment_over_epochs,
+    plot_cosine_by_class_size,
+)
+from spa_jax.training.collapse_meter import collapse_geometry
+from spa_jax.training.config import Config
+from spa_jax.training.devices import Layout
+from spa_jax.training.metrics import Totals, number
+from spa_jax.training.rundir.epoch_line import epoch_line
+from spa_jax.training.rundir.events import EventWriter
+from spa_jax.training.rundir.json_lines import JsonLines
+from spa_jax.training.rundir.summary import make_summary
+from spa_jax.training.rundir.workdir import write_config
+
+SUMMARY = "summary.json"
+"""Written last: a folder that has it holds a finished run."""
+
+
+class RunRecord:
+    """The files of one run: `config.json`, `metrics.jsonl`, `steps.jsonl`, event files, the end's.
+
+    On several hosts one of them writes.
+
+    Attributes:
+      config: of the run.
+      workdir: its folder.
+      epochs: the lines of `metrics.jsonl`.
+    """
+
+    def __init__(self, config: Config, workdir: Path) -> None:
+        """Nothing is written yet."""
+        self.config, self.workdir = config, workdir
+        self._primary = jax.process_index() == 0
+        self.epochs = JsonLines(workdir / "metrics.jsonl", writes=self._primary)
+        self._steps = JsonLines(workdir / "steps.jsonl", writes=self._primary)
+        self._events: EventWriter | None = None
+
+    def claim(self) -> None:
+        """Makes the folder this run's."""
+        if self._primary:
+            write_config(self.workdir, self.config)
+
+    def open(
+        self, start: int, steps_per_epoch: int, checkpoints: Path, say: Callable[[str], None]
+    ) -> None:
+        """Drops what was written after the checkpoint that is continued; `start` is its step.
+
+        Raises:
+          InputError: a line of an epoch before it is missing.
+        """
+        self.epochs.check_epochs(start, steps_per_epoch, checkpoints)
+        self.epochs.cut_back(start)
+        self._steps.cut_back(start)
+        if self._primary and self.config.logging.tensorboard:
+            try:
+                self._events = EventWriter(self.workdir / "events", start)
+            except ImportError:
+                say(
+                    "No TensorBoard event files are written: the package tensorboard is not "
+                    "installed (pip install '.[tensorboard]')."
+                )
+
+    def add_step(self, step: int, totals: Totals) -> dict[str, float | None]:
+        """Writes the line of a step; returns what it says."""
+        metrics = {name: number(value) for name, value in totals.last.items()}
+        self._steps.append({"step": step, **metrics})
+        self._write_events(step, "train", metrics)
+        return metrics
+
+    def add_epoch(
+        self,
+        epoch: int,
+        step: int,
+        totals: Totals,
+        report: Mapping[str, Any],
+        times: Mapping[str, float],
+    ) -> dict[str, Any]:
+        """Writes the line of an epoch (counted from 0); returns what it says."""
+        line = epoch_line(epoch, step, totals, report) | dict(times)
+        self.epochs.append(line)
+        self._write_events(step, "epoch", line)
+        return line
+
+    def close(self) -> None:
+        """Flushes event files."""
+        if self._events is not None:
+            self._events.close()
+
+    def finish(
+        self,
+        data: LongTailedDataset,
+        method: Method,
+        layout: Layout,
+        report: dict[str, Any],
+        params: PyTree,
+        command: str | None,
+    ) -> dict[str, Any]:
+        """Writes what a finished run leaves, `summary.json` last; returns the summary."""
+        config = self.config
+        summary = make_summary(config, data, layout, report, params, self.epochs.read(), command)
+        if not self._primary:
+            return summary
+        if config.logging.plots:
+            curves = {config.spa.method: [self.epochs.read()]}
+            plot_alignment_over_epochs(curves, self.workdir / "alignment.png")
+            plot_cosine_by_class_size(
+                data.class_counts,
+                report["cosines"][0],
+                report["test_cosines"][0],
+                data.class_names,
+                self.workdir / "cosine_by_class_size.png",
+            )
+        if config.logging.collapse:
+            geometry = collapse_geometry(report["collapse"])
+            np.savez(self.workdir / "geometry.npz", heads=np.array(method.kernels), **geometry)
+        write_text_whole(self.workdir / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        return summary
+
+    def _write_events(self, step: int, group: str, record: Mapping[str, Any]) -> None:
+        if self._events is not None:
+            known = {
+                f"{group}/{name}": value
+                for name, value in record.items()
+                if isinstance(value, int | float)
+            }
+            self._events.write(step, known)
+
+
+def read_summary(workdir: Path) -> dict[str, Any] | None:
+    """The content of `summary.json`; None if the run is not finished."""
+    path = workdir / SUMMARY
+    return json.loads(path.read_text()) if path.exists() else None
