@@ -85,12 +85,30 @@ def read_options(options: type, group: Mapping[str, Any], where: str) -> Any:
     """
     values = {}
     for field in dataclasses.fields(options):
-        name, value = f"{where}.{field.name}", group[field.name]
-        _check_type(name, value, field)
-        _check_choice(name, value, field.metadata)
-        _check_range(name, value, field.metadata)
+        value = group[field.name]
+        _check_field(f"{where}.{field.name}", value, field)
         values[field.name] = tuple(value) if isinstance(value, list) else value
     return options(**values)
+
+
+def check_options(instance: Any, where: str) -> None:
+    """The same checks for options that are made in code, for their `__post_init__`.
+
+    Args:
+      instance: of an options dataclass.
+      where: what messages call it, such as "config.data".
+
+    Raises:
+      InputError: as :func:`read_options`.
+    """
+    for field in dataclasses.fields(instance):
+        _check_field(f"{where}.{field.name}", getattr(instance, field.name), field)
+
+
+def _check_field(name: str, value: Any, field: dataclasses.Field[Any]) -> None:
+    _check_type(name, value, field)
+    _check_choice(name, value, field.metadata)
+    _check_range(name, value, field.metadata)
 
 
 def _check_type(name: str, value: Any, field: dataclasses.Field[Any]) -> None:

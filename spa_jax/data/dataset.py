@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,9 @@ class Source:
       class_names: one name a class.
       order: "official" if the training examples stand in the order in which the data set was
         published, which published splits refer to; otherwise "stored".
+      pools: of each class the positions of the training examples that may train, in the order in
+        which they are taken; None: a protocol chooses them.
+      record: what a run's record says of the set besides.
     """
 
     name: str
@@ -74,6 +77,8 @@ class Source:
     test: LabelledImages
     class_names: tuple[str, ...]
     order: str
+    pools: tuple[np.ndarray, ...] | None = None
+    record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for part, examples in (("training", self.train), ("test", self.test)):

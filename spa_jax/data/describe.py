@@ -1,19 +1,18 @@
 """Shows a long-tailed split: python -m spa_jax.data.describe cifar100 --imbalance-factor 100."""
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from spa_jax.data.sources.digits import load_digits_lt
-from spa_jax.data.sources.opening import open_source
+from spa_jax.data.data_options import DataOptions
+from spa_jax.data.sources.opening import load_data
 from spa_jax.data.sources.tfds_source import prepare_command, prepared_folder
-from spa_jax.data.splits.profiles import CLASS_ORDERS, PROFILES
-from spa_jax.data.splits.protocols import PROTOCOLS
-from spa_jax.data.splits.shot_groups import SHOT_GROUP_RULES, shot_group_rule, shot_groups
-from spa_jax.data.splits.splitting import NATURAL, SplitOptions, make_split, split_sizes
+from spa_jax.data.splits.shot_groups import shot_group_rule, shot_groups
+from spa_jax.data.splits.splitting import split_sizes
 from spa_jax.errors import InputError
 
 PUBLISHED_CLASS_SIZES = {
@@ -23,21 +22,27 @@ PUBLISHED_CLASS_SIZES = {
 }
 """Training images of each class as the data sets' papers state them."""
 
+_FLAGS = (
+    "imbalance_factor",
+    "profile",
+    "protocol",
+    "n_max",
+    "class_order",
+    "class_order_seed",
+    "split_seed",
+    "train_list",
+    "test_list",
+    "shot_groups",
+)
 _BAR_WIDTH = 40
 _MOST_BARS = 20
 
 
-def describe(
-    name: str, folder: str, options: SplitOptions, rule: str = "auto", verify: bool = True
-) -> str:
+def describe(options: DataOptions) -> str:
     """A split in words and bars.
 
     Args:
-      name: the data set's.
-      folder: where it is; "" for the place where TFDS keeps what it has prepared.
-      options: the split's.
-      rule: of the shot groups.
-      verify: check the official CIFAR files against their published checksums.
+      options: the data set and its split.
 
     Returns:
       Class counts, total, shot groups, a bar chart and, if the data are at hand, the checksum.
@@ -46,19 +51,10 @@ def describe(
       InputError: a split that does not fit, a broken data set, or one that is not at hand and
         whose class sizes are not published.
     """
-    if name == "digits":
-        return _in_words(name, load_digits_lt(options).split, rule)
-    lists = options.train_list, options.test_list
-    published = name in PUBLISHED_CLASS_SIZES and not folder and not any(lists)
-    if published and prepared_folder(name, "") is None:
-        how = f"They are not at hand; prepare them once: {prepare_command(name, '')}"
-        return _in_words(name, {"class_counts": _published(name, options)}, rule, how)
-    source = open_source(name, folder, verify, *lists)
-    return _in_words(name, make_split(source, options).split, rule)
-
-
-def _published(name: str, options: SplitOptions) -> tuple[int, ...]:
-    """Class counts from the published sizes, where the images are not at hand."""
+    name = options.name
+    elsewhere = options.folder or options.train_list or options.test_list
+    if elsewhere or name not in PUBLISHED_CLASS_SIZES or prepared_folder(name, ""):
+        return _in_words(options, load_data(options).split)
     sizes = PUBLISHED_CLASS_SIZES[name]
     counts = split_sizes(np.array(sizes), options)
     if max(counts) > max(sizes):
@@ -66,11 +62,12 @@ def _published(name: str, options: SplitOptions) -> tuple[int, ...]:
             f"The largest class would have {max(counts)} images, but a class of {name} has "
             f"{max(sizes)}: lower --n-max."
         )
-    return counts
+    how = f"They are not at hand; prepare them once: {prepare_command(name, '')}"
+    return _in_words(options, {"class_counts": counts}, how)
 
 
-def _in_words(name: str, split: Mapping[str, Any], rule: str, missing: str = "") -> str:
-    counts = split["class_counts"]
+def _in_words(options: DataOptions, split: Mapping[str, Any], missing: str = "") -> str:
+    rule, counts = options.shot_groups, split["class_counts"]
     checksum = f"needs the images. {missing}"
     if not missing:
         checksum = (
@@ -79,7 +76,7 @@ def _in_words(name: str, split: Mapping[str, Any], rule: str, missing: str = "")
         )
     groups = shot_groups(counts, rule)
     lines = [
-        f"{name}: {len(counts)} classes, {sum(counts)} training images, "
+        f"{options.name}: {len(counts)} classes, {sum(counts)} training images, "
         f"from {max(counts)} down to {min(counts)} in a class",
         f"counts:   {' '.join(str(count) for count in counts)}",
         "groups:   "
@@ -106,47 +103,32 @@ def bar_chart(counts: Sequence[int]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the split that the arguments name; 2 with a message if the input is wrong."""
-    values = _parser().parse_args(argv)
     try:
-        options = _options(values)
-        print(describe(values.name, values.source, options, values.shot_groups, values.verify))
+        print(describe(DataOptions(**vars(_parser().parse_args(argv)))))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _options(values: argparse.Namespace) -> SplitOptions:
-    return SplitOptions(
-        profile=values.profile,
-        protocol=values.protocol,
-        imbalance_factor=values.imbalance_factor,
-        n_max=values.n_max,
-        class_order=values.class_order,
-        class_order_seed=values.class_order_seed,
-        seed=values.split_seed,
-        train_list=values.train_list,
-        test_list=values.test_list,
-    )
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m spa_jax.data.describe", description="Shows a long-tailed split."
     )
-    parser.add_argument("name", help="cifar10, cifar100, fashion_mnist or any name of TFDS")
-    parser.add_argument("--imbalance-factor", type=float, default=100.0)
-    parser.add_argument("--source", default="", help="folder of the data; TFDS's own otherwise")
-    parser.add_argument("--profile", choices=[*PROFILES, NATURAL], default="exponential")
-    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="ldam")
-    parser.add_argument("--n-max", type=int, default=0, help="images of the largest class")
-    parser.add_argument("--class-order", choices=CLASS_ORDERS, default="label")
-    parser.add_argument("--class-order-seed", type=int, default=0)
-    parser.add_argument("--split-seed", type=int, help="the protocol's published one otherwise")
-    parser.add_argument("--train-list", default="", help="file of `path label` lines")
-    parser.add_argument("--test-list", default="", help="the same for the test images")
+    fields = {field.name: field for field in dataclasses.fields(DataOptions)}
+    parser.add_argument("name", help=fields["name"].metadata["meaning"])
+    parser.add_argument("--source", dest="folder", default="", help="folder of the data")
     parser.add_argument("--no-verify", dest="verify", action="store_false", help="CIFAR files")
-    parser.add_argument("--shot-groups", choices=list(SHOT_GROUP_RULES), default="auto")
+    for name in _FLAGS:
+        field = fields[name]
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(field.default),
+            default=field.default,
+            choices=field.metadata["choices"],
+            help=field.metadata["meaning"],
+        )
+    parser.set_defaults(imbalance_factor=100.0)
     return parser
 
 

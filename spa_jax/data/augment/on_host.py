@@ -1,57 +1,26 @@
 """Augmentation on the host, one example at a time, for images that are decoded as they are used."""
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
+from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.stream.decode import Box, decode_crop
-from spa_jax.errors import InputError
 
 _CROP_ATTEMPTS = 10
 
 
-@dataclasses.dataclass(frozen=True)
-class StreamOptions:
-    """How the images of a stream are cropped and augmented.
-
-    GLMC's augmentation of ImageNet-LT is `StreamOptions(color_jitter=0.4, grey=0.2, blur=0.5)`.
-
-    Attributes:
-      image_size: pixels on each side of the output.
-      resize: for testing, the shorter side is resized to this before the centre is cropped.
-      min_area: smallest share of the image's area that a training crop has, in (0, 1].
-      color_jitter: brightness, contrast and saturation change by factors in [1 - x, 1 + x].
-      grey: probability that an image loses its colours.
-      blur: probability that an image is blurred.
-      flip: mirror left and right with probability one half.
-
-    Raises:
-      InputError: a value out of range.
-    """
-
-    image_size: int = 224
-    resize: int = 256
-    min_area: float = 0.08
-    color_jitter: float = 0.0
-    grey: float = 0.0
-    blur: float = 0.0
-    flip: bool = True
-
-    def __post_init__(self) -> None:
-        _check(self.image_size >= 1, "image_size", self.image_size, "1 or more")
-        _check(self.resize >= self.image_size, "resize", self.resize, "image_size or more")
-        _check(0 < self.min_area <= 1, "min_area", self.min_area, "in (0, 1]")
-        _check(self.color_jitter >= 0, "color_jitter", self.color_jitter, "0 or more")
-        _check(0 <= self.grey <= 1, "grey", self.grey, "in [0, 1]")
-        _check(0 <= self.blur <= 1, "blur", self.blur, "in [0, 1]")
+def StreamOptions(image_size: int = 224, resize: int = 256, flip: bool = True, **others: Any):
+    """The old name, until nothing uses it."""
+    return AugmentOptions(image_size=image_size, resize=resize, flip=flip, **others)
 
 
 def train_image(
-    generator: np.random.Generator, data: bytes | np.ndarray, name: str, options: StreamOptions
+    generator: np.random.Generator, data: bytes | np.ndarray, name: str, options: AugmentOptions
 ) -> np.ndarray:
     """One training example: random-resized crop, colour jitter, grey, blur, flip.
 
@@ -84,7 +53,7 @@ def train_image(
     return np.asarray(image)
 
 
-def test_image(data: bytes | np.ndarray, name: str, options: StreamOptions) -> np.ndarray:
+def test_image(data: bytes | np.ndarray, name: str, options: AugmentOptions) -> np.ndarray:
     """One test example: the centre, nothing random.
 
     Args:
@@ -249,8 +218,3 @@ def _resized(pixels: np.ndarray, size: int) -> Image.Image:
     if image.size == (size, size):
         return image
     return image.resize((size, size), Image.Resampling.BILINEAR)
-
-
-def _check(holds: bool, field: str, value: float, expected: str) -> None:
-    if not holds:
-        raise InputError(f"config.augment.{field} must be {expected}, got {value}.")

@@ -1,25 +1,25 @@
-"""Long-tailed handwritten digits from scikit-learn: real images that are on any machine."""
+"""Handwritten digits from scikit-learn: real images that are on any machine."""
 
 import numpy as np
 
-from spa_jax.data.dataset import LabelledImages, LongTailedDataset, Source
+from spa_jax.data.data_options import SplitOptions
+from spa_jax.data.dataset import LabelledImages, Source
 from spa_jax.data.splits.protocols import indices_checksum
-from spa_jax.data.splits.splitting import NATURAL, SplitOptions, dataset_of, split_sizes
 from spa_jax.errors import InputError
 
 TEST_PER_CLASS = 60
 CANDIDATES_PER_CLASS = 110
 
 
-def load_digits_lt(options: SplitOptions) -> LongTailedDataset:
-    """The 1,797 handwritten 8x8 digits, split into a long-tailed training set and a test set.
+def read_digits(options: SplitOptions) -> Source:
+    """The 1,797 handwritten 8x8 digits, of which a seed says which ones test and which may train.
 
     Of each class a seeded permutation gives 60 test images, then 110 training candidates, of which
-    the first :math:`n_c` train. Scans of one writer fall on both sides: the set does not say who
-    wrote what.
+    a split takes the first :math:`n_c`. Scans of one writer fall on both sides: the set does not
+    say who wrote what.
 
     Args:
-      options: the profile, up to `n_max=110`; its seed is that of the permutation. There is no
+      options: a split of up to `n_max=110`; its seed is that of the permutation. There is no
         published protocol and no split list for digits.
 
     Returns:
@@ -43,25 +43,10 @@ def load_digits_lt(options: SplitOptions) -> LongTailedDataset:
         raise InputError("The digits have no file names, so that no split list fits them.")
     images, labels = load_digits(return_X_y=True)
     digits = LabelledImages(images.reshape(-1, 8, 8, 1).astype(np.uint8), labels.astype(np.int32))
-    counts = split_sizes(np.full(10, CANDIDATES_PER_CLASS), options)
-    generator = np.random.default_rng(options.resolved_seed)
-    train, test = [], []
-    for label, count in enumerate(counts):
-        positions = generator.permutation(np.where(digits.labels == label)[0])
-        test.append(positions[:TEST_PER_CLASS])
-        train.append(positions[TEST_PER_CLASS : TEST_PER_CLASS + count])
-    train, test = np.concatenate(train), np.concatenate(test)
-    record = {
-        "protocol": "digits",
-        "profile": options.profile,
-        "imbalance_factor": max(counts) / min(counts)
-        if options.profile == NATURAL
-        else float(options.imbalance_factor),
-        "seed": options.resolved_seed,
-        "class_order": options.class_order,
-        "class_order_seed": options.class_order_seed,
-        "test_checksum": indices_checksum(test),
-    }
     names = tuple(str(digit) for digit in range(10))
-    whole = Source("digits", digits, digits.take(test), names, order="official")
-    return dataset_of(whole, train, whole.test, record, options)
+    generator = np.random.default_rng(options.resolved_seed)
+    shuffled = [generator.permutation(np.where(digits.labels == digit)[0]) for digit in range(10)]
+    test = np.concatenate([positions[:TEST_PER_CLASS] for positions in shuffled])
+    pools = tuple(positions[TEST_PER_CLASS:][:CANDIDATES_PER_CLASS] for positions in shuffled)
+    record = {"test_checksum": indices_checksum(test)}
+    return Source("digits", digits, digits.take(test), names, "official", pools, record)

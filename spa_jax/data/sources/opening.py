@@ -1,33 +1,106 @@
-"""Opens a labelled data set by name, whatever its files look like."""
+"""Loads a data set by its options: whatever its files look like, and whichever images train."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from spa_jax.data.dataset import Source
+from spa_jax.data.data_options import DataOptions
+from spa_jax.data.dataset import LongTailedDataset, Source
 from spa_jax.data.sources.cifar_files import is_cifar_folder, read_cifar
+from spa_jax.data.sources.digits import read_digits
 from spa_jax.data.sources.idx import FASHION_MNIST_HELP, is_idx_folder, read_idx_folder
 from spa_jax.data.sources.image_folder import is_image_folder, read_image_folder
+from spa_jax.data.sources.listed_folder import read_listed_folder
 from spa_jax.data.sources.npz import is_npz_folder, read_npz
 from spa_jax.data.sources.tfds_source import is_tfds_dir, read_tfds
-from spa_jax.data.splits.lists import read_listed_folder
+from spa_jax.data.splits.shot_groups import check_shot_group_rule
+from spa_jax.data.splits.splitting import make_split
 from spa_jax.errors import InputError
 
 
-def open_source(
-    name: str, folder: str, verify: bool = True, train_list: str = "", test_list: str = ""
-) -> Source:
-    """Reads a data set from where it is.
+class SourceKind(NamedTuple):
+    """One form in which data sets come.
 
-    What the folder holds is told from its content: the official CIFAR files (binary or pickled),
-    idx files, `train.npz` and `test.npz`, `train/CLASS/*.jpg` and a `val` or `test` folder beside
-    it, or data sets that TFDS has prepared.
+    Attributes:
+      read: reads the data set of the options, whose folder is there.
+      fits: whether the folder holds the data set in this form; None: the form is one data set,
+        which is known by its name and takes no folder.
+      looks: what the form looks like, for a message that lists them; {name} and {folder} are
+        filled in.
+    """
+
+    read: Callable[[DataOptions, Path], Source]
+    fits: Callable[[DataOptions, Path], bool] | None = None
+    looks: str = ""
+
+
+SOURCES: dict[str, SourceKind] = {
+    "digits": SourceKind(lambda options, folder: read_digits(options)),
+    "tfds": SourceKind(
+        lambda options, folder: read_tfds(options.name, options.folder),
+        lambda options, folder: not options.folder or is_tfds_dir(folder, options.name),
+        "a data set prepared by TFDS (`python -m spa_jax.data.prepare {name} --data_dir={folder}`)",
+    ),
+    "cifar": SourceKind(
+        lambda options, folder: read_cifar(options.name, folder, options.verify),
+        lambda options, folder: options.name in ("cifar10", "cifar100") and is_cifar_folder(folder),
+        "the official CIFAR files",
+    ),
+    "idx": SourceKind(
+        lambda options, folder: read_idx_folder(options.name, folder),
+        lambda options, folder: is_idx_folder(folder),
+        "idx files",
+    ),
+    "npz": SourceKind(
+        lambda options, folder: read_npz(options.name, folder),
+        lambda options, folder: is_npz_folder(folder),
+        "train.npz and test.npz",
+    ),
+    "image_folder": SourceKind(
+        lambda options, folder: read_image_folder(options.name, folder),
+        lambda options, folder: is_image_folder(folder),
+        "train/CLASS/*.jpg beside a val or test folder",
+    ),
+    "listed_folder": SourceKind(
+        lambda options, folder: read_listed_folder(
+            options.name, folder, Path(options.train_list), Path(options.test_list)
+        ),
+        lambda options, folder: bool(options.train_list and options.test_list),
+        "any folder of images with config.data.train_list and config.data.test_list",
+    ),
+}
+"""The forms; a folder is tried in this order."""
+
+
+def load_data(options: DataOptions) -> LongTailedDataset:
+    """Loads a data set and makes its long-tailed split.
 
     Args:
-      name: the data set's name; for TFDS any of its names.
-      folder: where the files are; "" is the place where TFDS keeps what it has prepared.
-      verify: check the official CIFAR files against their published checksums.
-      train_list: a split list that is going to be joined to the data; "" for none. With both lists
-        a folder of images may have any subfolders.
-      test_list: the same for the test images.
+      options: which one, where it is, and which of its images train.
+
+    Returns:
+      The data set.
+
+    Raises:
+      InputError: as :func:`read_source`; a split, or a rule of shot groups, that does not fit it.
+
+    Example:
+      >>> load_data(DataOptions(name="digits", imbalance_factor=20)).class_counts
+      (110, 78, 56, 40, 29, 20, 14, 10, 7, 5)
+    """
+    data = make_split(read_source(options), options)
+    check_shot_group_rule(options.shot_groups, data.num_classes)
+    return data
+
+
+def read_source(options: DataOptions) -> Source:
+    """Reads a whole data set from where it is.
+
+    What a folder holds is told from its content; :data:`SOURCES` lists the forms.
+
+    Args:
+      options: `name`, and `folder` where the files are: "" is the place where TFDS keeps what it
+        has prepared. With both split lists a folder of images may have any subfolders.
 
     Returns:
       The whole data set.
@@ -35,30 +108,22 @@ def open_source(
     Raises:
       InputError: nothing there, something that is none of these, or a broken data set.
     """
-    if not folder:
-        return read_tfds(name, "")
-    path = Path(folder).expanduser()
-    if not path.is_dir():
+    name, folder = options.name, Path(options.folder).expanduser()
+    known = SOURCES.get(name)
+    if known is not None and known.fits is None:
+        return known.read(options, folder)
+    if options.folder and not folder.is_dir():
         how = f" {FASHION_MNIST_HELP}." if name == "fashion_mnist" else ""
         raise InputError(
-            f"There is no folder {path} with {name}: correct config.data.folder, or leave it empty "
-            f"and prepare the set once with `python -m spa_jax.data.prepare {name}`.{how}"
+            f"There is no folder {folder} with {name}: correct config.data.folder, or leave it "
+            f"empty and prepare the set once with `python -m spa_jax.data.prepare {name}`.{how}"
         )
-    if is_tfds_dir(path, name):
-        return read_tfds(name, str(path))
-    if name in ("cifar10", "cifar100") and is_cifar_folder(path):
-        return read_cifar(name, path, verify)
-    if is_idx_folder(path):
-        return read_idx_folder(name, path)
-    if is_npz_folder(path):
-        return read_npz(name, path)
-    if is_image_folder(path):
-        return read_image_folder(name, path)
-    if train_list and test_list:
-        return read_listed_folder(name, path, Path(train_list), Path(test_list))
+    forms = [kind for kind in SOURCES.values() if kind.looks]
+    for kind in forms:
+        if kind.fits and kind.fits(options, folder):
+            return kind.read(options, folder)
+    *looks, last = [kind.looks.format(name=name, folder=folder) for kind in forms]
     raise InputError(
-        f"{path} holds nothing that can be read as {name}: expected a data set prepared by TFDS "
-        f"(`python -m spa_jax.data.prepare {name} --data_dir={path}`), the official CIFAR files, "
-        "idx files, train.npz and test.npz, train/CLASS/*.jpg beside a val or test folder, or any "
-        "folder of images with config.data.train_list and config.data.test_list."
+        f"{folder} holds nothing that can be read as {name}: expected {', '.join(looks)}, or "
+        f"{last}."
     )

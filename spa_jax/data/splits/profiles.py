@@ -7,6 +7,8 @@ import numpy as np
 from spa_jax.errors import InputError
 
 CLASS_ORDERS = ("label", "reversed", "permuted")
+NATURAL = "natural"
+"""The profile that takes all images as they are."""
 
 
 def exponential_profile(n_max: int, num_classes: int, imbalance_factor: float) -> tuple[int, ...]:

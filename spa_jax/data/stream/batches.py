@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spa_jax.data.augment.on_host import StreamOptions, test_image, train_image
+from spa_jax.data.augment.augment_options import AugmentOptions
+from spa_jax.data.augment.on_host import test_image, train_image
 from spa_jax.data.dataset import LabelledImages
 from spa_jax.data.stream.epoch_order import EpochOrder
 from spa_jax.data.stream.worker_processes import read_in_order
@@ -40,7 +41,7 @@ def train_stream(
     examples: LabelledImages,
     order: EpochOrder,
     rows: np.ndarray,
-    options: StreamOptions,
+    options: AugmentOptions,
     seed: int,
     start_step: int,
     total_steps: int,
@@ -91,7 +92,7 @@ def test_stream(
     examples: LabelledImages,
     batch_size: int,
     rows: np.ndarray,
-    options: StreamOptions,
+    options: AugmentOptions,
     workers: int,
 ) -> Generator[HostBatch, None, None]:
     """Every example once, in order, without augmentation; the last batch is padded.
@@ -127,7 +128,7 @@ test_stream.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
 class _TrainSource:
     examples: LabelledImages
     rows: np.ndarray
-    options: StreamOptions
+    options: AugmentOptions
     order: EpochOrder
     seed: int
     start_step: int
@@ -162,7 +163,7 @@ class _TrainSource:
 class _TestSource:
     examples: LabelledImages
     rows: np.ndarray
-    options: StreamOptions
+    options: AugmentOptions
     batch_size: int
 
     def __len__(self) -> int:
