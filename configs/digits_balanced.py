@@ -7,15 +7,10 @@ Wall time: about 2 minutes on 2 CPU cores. Expected figure: docs/studies/neural_
 Status: run with three seeds; the record is in results/.
 """
 
-from configs import digits_lt
 from spa_jax.training.config import Config
+from spa_jax.training.recipes import digits_balanced
 
 
 def get_config() -> Config:
     """Long-tailed digits without the tail, without augmentation, with more epochs and features."""
-    config = digits_lt.get_config()
-    config.epochs = 200
-    config.data.imbalance_factor = 1.0
-    config.augment.crop_padding = 0
-    config.model.widths = (32, 64)
-    return config
+    return digits_balanced()

@@ -11,34 +11,11 @@ Status: run with three seeds a method; the record is in results/.
 """
 
 from spa_jax.command_line import parse_argument
-from spa_jax.errors import InputError
-from spa_jax.training.config import Config, default_config
-from spa_jax.training.recipes import adamw_recipe
+from spa_jax.training.config import Config
+from spa_jax.training.recipes import fashion_mnist_lt
 
 
 def get_config(argument: str = "") -> Config:
     """The defaults, with a stem that takes 28x28 images to 7x7 at once."""
     known = {"imbalance_factor": 100.0, "class_order": "label", "model": "small"}
-    values = parse_argument(argument, known)
-    if values["model"] not in ("small", "vit"):
-        raise InputError(f"model is small or vit, got {values['model']!r}.")
-    config = default_config()
-    config.epochs = 30
-    config.batch_size = 128
-    config.eval_batch_size = 500
-    config.data.name = "fashion_mnist"
-    config.data.folder = "/usr/share/datasets/fashion-mnist"
-    config.data.n_max = 6000
-    config.data.imbalance_factor = values["imbalance_factor"]
-    config.data.class_order = values["class_order"]
-    config.augment.crop_padding = 2
-    config.augment.flip = True
-    config.model.widths = (32, 64)
-    config.model.stem_stride = 4
-    config.optimizer.learning_rate = 0.1
-    config.optimizer.warmup_epochs = 1.0
-    if values["model"] == "vit":
-        config.model.name, config.model.blocks = "vit", 2
-        config.model.widths, config.model.stem_stride = (64,), 7
-        adamw_recipe(config)
-    return config
+    return fashion_mnist_lt(**parse_argument(argument, known))

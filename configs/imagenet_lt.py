@@ -15,16 +15,10 @@ Status: not run yet; the same code trains on a small folder of JPEGs in the test
 """
 
 from spa_jax.command_line import parse_argument
-from spa_jax.training.config import Config, default_config
-from spa_jax.training.recipes import imagenet_lt_recipe
+from spa_jax.training.config import Config
+from spa_jax.training.recipes import imagenet_lt
 
 
 def get_config(argument: str = "") -> Config:
     """The recipe of so many epochs, on TFDS's ImageNet-LT."""
-    values = parse_argument(argument, {"epochs": 90})
-    config = default_config()
-    config.eval_batch_size = 256
-    config.data.name = "imagenet_lt"
-    imagenet_lt_recipe(config, values["epochs"])
-    config.loader.workers = 16
-    return config
+    return imagenet_lt(**parse_argument(argument, {"epochs": 90}))

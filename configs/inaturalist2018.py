@@ -8,23 +8,10 @@ Wall time: for accelerators; not measured yet. Expected figure: none at hand.
 Status: not run yet.
 """
 
-from spa_jax.training.config import Config, default_config
+from spa_jax.training.config import Config
+from spa_jax.training.recipes import inaturalist2018
 
 
 def get_config() -> Config:
     """ResNet-50, batch 512, cosine from 0.2 after five epochs of warm-up."""
-    config = default_config()
-    config.epochs = 90
-    config.batch_size = 512
-    config.eval_batch_size = 512
-    config.data.name = "i_naturalist2018"
-    config.data.profile = "natural"
-    config.data.feed = "stream"
-    config.augment.flip = True
-    config.model.name = "resnet50"
-    config.model.dtype = "bfloat16"
-    config.optimizer.learning_rate = 0.2
-    config.optimizer.warmup_epochs = 5.0
-    config.optimizer.weight_decay = 2e-4
-    config.loader.workers = 16
-    return config
+    return inaturalist2018()
