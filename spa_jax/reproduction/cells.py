@@ -63,23 +63,23 @@ class Cell:
 
 
 TUNING: Mapping[str, Sequence[Settings]] = {
-    "reg": [(("spa.weight", weight),) for weight in (0.03, 0.1, 0.3, 1.0)],
+    "reg": [(("spa.reg.weight", weight),) for weight in (0.03, 0.1, 0.3, 1.0)],
     "slerp": [
-        (("spa.alpha_max", alpha_max), ("spa.threshold", threshold))
+        (("spa.slerp.alpha_max", alpha_max), ("spa.slerp.threshold", threshold))
         for alpha_max, threshold in ((0.002, 0.95), (0.02, 0.95), (0.2, 0.9), (0.2, 0.85))
     ],
-    "proj": [(("spa.gamma", gamma),) for gamma in (0.0, 0.3, 0.6, 0.9)],
+    "proj": [(("spa.proj.gamma", gamma),) for gamma in (0.0, 0.3, 0.6, 0.9)],
 }
 """Strengths that tuning tries for each variant, at most four."""
 
 RELEASED: Mapping[str, Settings] = {
-    "slerp": (("spa.alpha_max", 0.002), ("spa.threshold", 0.95), ("spa.center", False)),
-    "proj": (("spa.gamma", 0.6), ("spa.radial", "scale")),
+    "slerp": (("spa.slerp.alpha_max", 0.002), ("spa.slerp.threshold", 0.95), ("spa.center", False)),
+    "proj": (("spa.proj.gamma", 0.6), ("spa.proj.radial", "scale")),
 }
 """The settings of the released code, as far as they are known: none for Reg."""
 
 ABLATION: Mapping[str, Settings] = {
-    "radial-scale": (("spa.radial", "scale"),),
+    "radial-scale": (("spa.proj.radial", "scale"),),
     "head-fc_cb": (("spa.classifier", "fc_cb/kernel"),),
     "head-both": (("spa.classifier", "fc/kernel,fc_cb/kernel"),),
     "uncentred": (("spa.center", False),),
@@ -153,17 +153,13 @@ def _validation_accuracy(record: Mapping[str, Any]) -> float:
 
 def with_settings(config: Config, cell: Cell) -> Config:
     """The table's configuration, changed to that of a cell."""
-    settings = cell.settings or ()
     fields = {
         "method.name": cell.method,
         "spa.method": cell.spa_method,
         "seed": cell.seed,
         # Recipes without a forward of unmixed images get it where SpA reads its class means.
         **({} if cell.spa_method == "none" else {"spa.means_from": "auto"}),
-        **dict(settings),
+        **dict(cell.settings or ()),
     }
-    for field, value in fields.items():
-        group, _, key = field.rpartition(".")
-        target = config[group] if group else config
-        target[key] = value
+    config.update_from_flattened_dict(fields)
     return config

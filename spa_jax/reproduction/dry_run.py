@@ -58,7 +58,7 @@ def _shortened(config: Config, folder: Path) -> Config:
     config.augment.image_size, config.augment.resize = _IMAGE_SIZE, _SIDE
     config.optimizer.warmup_epochs = min(config.optimizer.warmup_epochs, 1.0)
     if config.method.name == "ldam_drw":
-        config.method.drw_epoch = 1
+        config.method.ldam_drw.epoch = 1
     config.loader.workers = 2
     config.checkpoint.every_epochs, config.checkpoint.keep = 1, 1
     return config

@@ -14,24 +14,24 @@ from spa_jax.reproduction.cells import (
     tuning_cells,
     with_settings,
 )
-from spa_jax.reproduction.plan import Records, TablePlan, TunedCells, config_file
+from spa_jax.reproduction.plan import Records, TablePlan, TunedCells
 from spa_jax.training.config import Config
+from spa_jax.training.recipes import fashion_mnist_lt
 
 _ORDER, _FACTOR = "reversed", 100.0
 _FEW, _MANY = range(3), range(8)
 
 # Of 30 epochs; published is epoch 160 of 200.
 _METHOD_SETTINGS: Mapping[str, Settings] = {
-    "ldam_drw": (("method.drw_epoch", 24),),
+    "ldam_drw": (("method.ldam_drw.epoch", 24),),
     "etf": (("augment.mix", "mixup"),),
 }
 
 
 def _config(cell: Cell) -> Config:
-    argument = f"class_order={cell.class_order},imbalance_factor={cell.imbalance_factor:g}"
-    config = config_file("fashion_mnist_lt", argument)
-    method = dataclasses.replace(cell, settings=_METHOD_SETTINGS.get(cell.method, ()))
-    return with_settings(with_settings(config, method), cell)
+    config = fashion_mnist_lt(cell.imbalance_factor, cell.class_order)
+    config.update_from_flattened_dict(dict(_METHOD_SETTINGS.get(cell.method, ())))
+    return with_settings(config, cell)
 
 
 def _cells(records: Records) -> list[Cell]:
@@ -68,7 +68,7 @@ def _ablations(tuned: TunedCells) -> list[Cell]:
         changes = {"stage": "ablation", "variant": name, "settings": ABLATION[name]}
         cells += tuned.plain(("glmc",), _FEW, **changes)
     for gamma in GAMMAS:
-        settings = (("spa.gamma", gamma),)
+        settings = (("spa.proj.gamma", gamma),)
         changes = {"stage": "ablation", "variant": f"gamma={gamma}", "settings": settings}
         cells += [tuned.cell("glmc", "proj", seed, **changes) for seed in _FEW]
     return cells

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from spa_jax.reproduction.cells import CLEAN_FORWARD, RELEASED, Cell, Settings, with_settings
-from spa_jax.reproduction.plan import Published, Records, TablePlan, config_file
+from spa_jax.reproduction.plan import Published, Records, TablePlan
 from spa_jax.training.config import Config
+from spa_jax.training.recipes import imagenet_lt
 
 _SEEDS = range(3)
 _METHODS = ("glmc", "cross_entropy", "arb", "balanced_softmax", "ldam_drw")
@@ -21,22 +21,20 @@ _STRENGTHS: Mapping[str, tuple[str, Settings]] = {
     "reg": ("default", ()),
 }
 
-_PUBLISHED: Mapping[str, Published] = MappingProxyType(
-    {
-        "final-glmc-none-if256-label": Published(
-            56.3, "GLMC's code: ResNeXt-50, 135 epochs, best epoch"
-        ),
-        "final-cross_entropy-none-if256-label": Published(
-            44.4, "Kang et al.: ResNeXt-50, 90 epochs, their own recipe"
-        ),
-    }
-)
+_PUBLISHED = {
+    "final-glmc-none-if256-label": Published(
+        56.3, "GLMC's code: ResNeXt-50, 135 epochs, best epoch"
+    ),
+    "final-cross_entropy-none-if256-label": Published(
+        44.4, "Kang et al.: ResNeXt-50, 90 epochs, their own recipe"
+    ),
+}
 
 
 def _config(cell: Cell) -> Config:
-    config = config_file("imagenet_lt", f"epochs={135 if cell.method == 'glmc' else 90}")
+    config = imagenet_lt(135 if cell.method == "glmc" else 90)
     if cell.method == "ldam_drw":
-        config.method.drw_epoch = 70
+        config.method.ldam_drw.epoch = 70
     if cell.network:
         config.model.name = cell.network
     return with_settings(config, cell)

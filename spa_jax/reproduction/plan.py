@@ -1,11 +1,9 @@
 """What a table is: its configurations, its runs, and published figures to hold them against."""
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from spa_jax.errors import InputError
 from spa_jax.reproduction.cells import (
     RELEASED,
     TABLE_METHODS,
@@ -98,14 +96,3 @@ class TunedCells:
             for spa_method, settings in RELEASED.items()
             for seed in seeds
         ]
-
-
-def config_file(name: str, argument: str) -> Config:
-    """The configuration of `configs/NAME.py` for an argument; InputError if it is not there."""
-    try:
-        module = importlib.import_module(f"configs.{name}")
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"configs/{name}.py cannot be found ({error}): run this from the repository's root."
-        ) from error
-    return module.get_config(argument)

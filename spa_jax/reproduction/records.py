@@ -9,9 +9,9 @@ from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.reproduction.cells import Cell
 from spa_jax.reproduction.plan import Records, TablePlan
-from spa_jax.training.config import Config, default_config
+from spa_jax.training.config import Config, default_config, flatten_config
 from spa_jax.training.rundir.json_lines import JsonLines
-from spa_jax.training.rundir.workdir import FREE_ON_RESUME, PLACES, differing_fields, flatten_config
+from spa_jax.training.rundir.workdir import FREE_ON_RESUME, PLACES, differing_fields
 
 _CURVES = ("test_accuracy", "mean_cosine", "test_mean_cosine", "validation_accuracy", "train_loss")
 

@@ -1,22 +1,17 @@
 """The tables by name."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 from spa_jax.errors import InputError
 from spa_jax.reproduction.cifar import CIFAR10, CIFAR100
 from spa_jax.reproduction.fashion_mnist import FASHION_MNIST
 from spa_jax.reproduction.imagenet import IMAGENET
 from spa_jax.reproduction.plan import TablePlan
 
-TABLES: Mapping[str, TablePlan] = MappingProxyType(
-    {
-        "fashion_mnist": FASHION_MNIST,
-        "cifar10": CIFAR10,
-        "cifar100": CIFAR100,
-        "imagenet": IMAGENET,
-    }
-)
+TABLES = {
+    "fashion_mnist": FASHION_MNIST,
+    "cifar10": CIFAR10,
+    "cifar100": CIFAR100,
+    "imagenet": IMAGENET,
+}
 """What `python -m spa_jax.reproduce` takes."""
 
 
