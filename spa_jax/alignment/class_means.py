@@ -123,9 +123,11 @@ class ClassMeans:
         totals = class_sums(features, labels, num_classes)
         if axis_name is not None:
             totals = jax.lax.psum(totals, axis_name)
-        return self.towards(*totals)
+        return self.update_from_sums(*totals)
 
-    def towards(self, sums: Float[Array, "C D"], counts: Float[Array, " C"]) -> "ClassMeans":
+    def update_from_sums(
+        self, sums: Float[Array, "C D"], counts: Float[Array, " C"]
+    ) -> "ClassMeans":
         """The same update from feature sums and counts that were already added up.
 
         Args:
@@ -136,8 +138,8 @@ class ClassMeans:
           The updated :class:`ClassMeans`.
 
         Example:
-          >>> means = ClassMeans.create(num_classes=2, dim=1)
-          >>> means.towards(jnp.array([[6.0], [0.0]]), jnp.array([3.0, 0.0])).mean.tolist()
+          >>> means, sums = ClassMeans.create(num_classes=2, dim=1), jnp.array([[6.0], [0.0]])
+          >>> means.update_from_sums(sums, counts=jnp.array([3.0, 0.0])).mean.tolist()
           [[2.0], [0.0]]
         """
         present = (counts > 0)[:, None]

@@ -245,6 +245,5 @@ def simplex_etf(
     frame[:, : num_classes - 1] = np.sqrt(num_classes / (num_classes - 1)) * basis
     if key is None:
         return jnp.asarray(frame)
-    orthogonal, upper = jnp.linalg.qr(jax.random.normal(key, (dim, dim), jnp.float32))
-    orthogonal = orthogonal * jnp.sign(jnp.diagonal(upper))[None]
+    orthogonal = jax.random.orthogonal(key, dim, dtype=jnp.float32)
     return jnp.matmul(frame, orthogonal.T, precision=jax.lax.Precision.HIGHEST)
