@@ -14,30 +14,19 @@ from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.training.config import (
     Config,
-    check_config,
     check_field_name,
     default_config,
     field_value,
+    flatten_config,
+    is_read,
 )
-from spa_jax.training.method import check_method
-from spa_jax.training.rundir.workdir import FREE_ON_RESUME, check_workdir
-from spa_jax.training.state import HYPERPARAMETERS
+from spa_jax.training.rundir.run_record import SUMMARY, read_summary
+from spa_jax.training.rundir.workdir import FREE_ON_RESUME
 
 Axes = Mapping[str, tuple[Any, ...]]
 """Dotted fields of the configuration, and the values that each takes."""
 
-_SUMMARY, _FAILURE = "summary.json", "failed.json"
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
-
-# What each strength of SpA belongs to; elsewhere a sweep of it would train the same run again.
-_STRENGTH_OF = {
-    "spa.gamma": "proj",
-    "spa.radial": "proj",
-    "spa.acts_on": "proj",
-    "spa.weight": "reg",
-    "spa.alpha_max": "slerp",
-    "spa.threshold": "slerp",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,26 +51,32 @@ class Member:
         return self.folder.name
 
     @property
+    def failure_path(self) -> Path:
+        """Of the file that says why it failed; to train it again, remove that."""
+        return self.folder / "failed.json"
+
+    @property
     def is_done(self) -> bool:
         """Whether it is finished or failed, so that there is nothing left to train."""
-        return any((self.folder / name).exists() for name in (_SUMMARY, _FAILURE))
+        return (self.folder / SUMMARY).exists() or self.failure_path.exists()
+
+    @property
+    def was_begun(self) -> bool:
+        """Whether it has a checkpoint of its own to go on from."""
+        return any((self.folder / "checkpoints").glob("*"))
 
     def summary(self) -> dict[str, Any] | None:
         """The content of `summary.json`; None if it is not finished."""
-        return self._read(_SUMMARY)
+        return read_summary(self.folder)
 
     def failure(self) -> str | None:
         """Why it failed; None if it did not."""
-        record = self._read(_FAILURE)
-        return None if record is None else record["reason"]
+        path = self.failure_path
+        return json.loads(path.read_text())["reason"] if path.exists() else None
 
     def fail(self, reason: str) -> None:
         """Records that its training came to an end that leaves nothing to continue."""
-        write_text_whole(self.folder / _FAILURE, json.dumps({"reason": reason}) + "\n")
-
-    def _read(self, name: str) -> dict[str, Any] | None:
-        path = self.folder / name
-        return json.loads(path.read_text()) if path.exists() else None
+        write_text_whole(self.failure_path, json.dumps({"reason": reason}) + "\n")
 
 
 def parse_axis(text: str, flag: str = "--axis") -> tuple[str, tuple[Any, ...]]:
@@ -178,49 +173,41 @@ def make_grid(config: Config, axes: Axes, seeds: Sequence[int], out: Path) -> li
       out: the folder that gets a folder for each run.
 
     Returns:
-      The runs; nothing has been written.
+      The runs; nothing has been checked but the axes, and nothing written.
 
     Raises:
-      InputError: a wrong configuration, an axis that changes nothing, or a folder of another run.
+      InputError: an axis that no run reads.
     """
     members = []
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
         for seed in seeds:
-            member = _with_settings(config, settings | {"seed": seed})
-            name = ",".join(f"{field}={_short(value)}" for field, value in settings.items())
-            folder = out / (f"{name}-seed{seed}" if name else f"seed{seed}")
-            members.append(Member(folder, settings, seed, member))
-    for member in members:
-        check_config(member.config)
-        check_method(member.config)
-    _check_strengths(axes, members)
-    for member in members:
-        check_workdir(member.folder, member.config)
+            member = copy.deepcopy(config)
+            member.update_from_flattened_dict(settings | {"seed": seed})
+            members.append(Member(out / _folder_name(settings, seed), settings, seed, member))
+    _check_axes(axes, members)
     return members
 
 
-def untraced_fields(axes: Axes) -> list[str]:
-    """The axes whose values are compiled into the program."""
-    return [field for field in axes if field not in HYPERPARAMETERS.values()]
+def _folder_name(settings: Mapping[str, Any], seed: int) -> str:
+    """Of a run; that of a comparison of SpA's variants alone has just the variant's name."""
+    if tuple(settings) == ("spa.method",):
+        return f"{settings['spa.method']}-seed{seed}"
+    name = ",".join(f"{field}={_short(value)}" for field, value in settings.items())
+    return f"{name}-seed{seed}" if name else f"seed{seed}"
 
 
-def _with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
-    member = copy.deepcopy(config)
-    member.update_from_flattened_dict(settings)
-    return member
-
-
-def _check_strengths(axes: Axes, members: Sequence[Member]) -> None:
-    """Refuses a strength of a SpA method that no member trains with."""
-    methods = {member.config.spa.method for member in members}
+def _check_axes(axes: Axes, members: Sequence[Member]) -> None:
+    """Refuses an axis that no member reads: its runs would all be the same."""
+    flat = [flatten_config(member.config.to_dict()) for member in members]
     for field in axes:
-        owner = _STRENGTH_OF.get(field)
-        if owner is not None and owner not in methods:
+        if not any(is_read(field, values) for values in flat):
+            group, name, _ = field.split(".")
+            chooser = "spa.method" if group == "spa" else f"{group}.name"
+            found = ", ".join(sorted({str(values[chooser]) for values in flat}))
             raise InputError(
-                f"--axis {field} is read with config.spa.method={owner} only, and here it is "
-                f"{', '.join(sorted(methods))}: all its runs would be the same. Add "
-                f"--config.spa.method={owner}."
+                f"--axis {field} is read with config.{chooser}={name} only, and here it is "
+                f"{found}: all its runs would be the same. Add --config.{chooser}={name}."
             )
 
 

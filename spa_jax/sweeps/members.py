@@ -4,7 +4,7 @@ Members differ in what the state carries, the seed and the traced hyper-paramete
 the same for all. Each device holds whole members, so that nothing is sent between devices.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,7 +33,7 @@ class Members:
     """
 
     mode = "vmap"
-    axis_name = None
+    axis_name: str | None = None
     num_devices = 1
 
     def __init__(self, num_members: int, devices: Sequence[Any] | None = None) -> None:
@@ -43,7 +43,7 @@ class Members:
         self.mesh = make_mesh(AXIS, devices)
         self._replicated = NamedSharding(self.mesh, PartitionSpec())
         self._stacked = NamedSharding(self.mesh, PartitionSpec(AXIS))
-        self.shardings = {SHARED: self._replicated, OWN: self._stacked}
+        self.shardings: Mapping[str, NamedSharding] = {SHARED: self._replicated, OWN: self._stacked}
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts a copy of every host array on every device."""

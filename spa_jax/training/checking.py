@@ -55,18 +55,39 @@ class PreparedRun:
         image = jnp.zeros((1, *self.image_shape), jnp.float32)
         return self.model.init(jax.random.fold_in(rng, _INIT_STREAM), image, train=False)
 
+    def check_classifier(self) -> None:
+        """Raises InputError for a classifier path that names no class weights of the network."""
+        method, classifier = self.options.method, self.options.aligned["classifier"]
+        shapes: Any = jax.eval_shape(self.init_variables, jax.random.key(0))
+        tree = shapes if method.fixed_kernel else shapes["params"]
+        try:
+            named = find_kernels(tree, classifier)
+        except ValueError as error:
+            raise InputError(f"config.spa.{error}") from error
+        if not {*named} <= {*find_kernels(tree, method.kernels)}:
+            raise InputError(
+                f"config.spa.classifier={classifier!r} names a matrix that holds no class weights; "
+                f"those of this method are {', '.join(method.kernels)}."
+            )
+
 
 def check_run(config: Config) -> None:
     """Raises InputError for whatever would stop a run of this configuration from starting."""
-    prepare_run(config)
+    check_runs([config])
 
 
 def check_runs(configs: Iterable[Config]) -> None:
-    """:func:`check_run` for several runs; data that they share are loaded once."""
+    """:func:`check_run` for several runs; what they share is loaded and looked at once."""
     loaded: dict[DataOptions, LongTailedDataset] = {}
+    networks = set()
     for config in configs:
         options = resolve(config)
-        loaded[options.data] = prepare_run(config, loaded.get(options.data)).data
+        run = prepare_run(config, loaded.get(options.data))
+        loaded[options.data] = run.data
+        network = (run.model, run.image_shape, run.options.aligned["classifier"])
+        if network not in networks:
+            run.check_classifier()
+        networks.add(network)
 
 
 def prepare_run(
@@ -112,9 +133,7 @@ def prepare_run(
         jnp.dtype(options.model.dtype),
         layout.axis_name if options.model.batch_norm == "global" else None,
     )
-    prepared = PreparedRun(options, layout, data, streamed, image_shape, model)
-    _check_classifier(prepared)
-    return prepared
+    return PreparedRun(options, layout, data, streamed, image_shape, model)
 
 
 def _check_augmentation(options: RunOptions, data: LongTailedDataset, streamed: bool) -> None:
@@ -129,22 +148,6 @@ def _check_augmentation(options: RunOptions, data: LongTailedDataset, streamed: 
                 f"config.augment.{field} is for images that are decoded from files of any size, "
                 f"and these live in memory at one size: leave it at {defaults[field]!r}."
             )
-
-
-def _check_classifier(prepared: PreparedRun) -> None:
-    """Refuses a classifier path that names no class weights of the model."""
-    method, classifier = prepared.options.method, prepared.options.aligned["classifier"]
-    shapes: Any = jax.eval_shape(prepared.init_variables, jax.random.key(0))
-    tree = shapes if method.fixed_kernel else shapes["params"]
-    try:
-        named = find_kernels(tree, classifier)
-    except ValueError as error:
-        raise InputError(f"config.spa.{error}") from error
-    if not {*named} <= {*find_kernels(tree, method.kernels)}:
-        raise InputError(
-            f"config.spa.classifier={classifier!r} names a matrix that holds no class weights; "
-            f"those of this method are {', '.join(method.kernels)}."
-        )
 
 
 def _fits_on_device(data: LongTailedDataset) -> bool:

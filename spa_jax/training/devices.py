@@ -115,11 +115,15 @@ class Devices:
         self.mode = mode
         self.mesh: Mesh = make_mesh(AXIS, devices)
         self.num_devices = self.mesh.size
-        self.axis_name = None if mode == "jit" else AXIS
+        self.axis_name: str | None = None if mode == "jit" else AXIS
         self._replicated = NamedSharding(self.mesh, PartitionSpec())
         self._split = NamedSharding(self.mesh, PartitionSpec(AXIS))
         whole = self._replicated
-        self.shardings = {SHARED: whole, OWN: whole, SPLIT: self._split}
+        self.shardings: Mapping[str, NamedSharding] = {
+            SHARED: whole,
+            OWN: whole,
+            SPLIT: self._split,
+        }
         # What pmap maps over where all else is replicated.
         self._device_numbers = jax.device_put(np.arange(len(devices)), self._split)
 

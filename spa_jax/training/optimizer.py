@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 from spa_jax.errors import InputError
@@ -139,4 +140,4 @@ def learning_rate_multiple(
     else:
         fall = optax.cosine_decay_schedule(1.0, total - warmup + begun)
     whole = optax.join_schedules([rise, lambda count: fall(count + begun)], [warmup])
-    return lambda count: whole(count // tick)
+    return lambda count: whole(jnp.asarray(count) // tick)

@@ -15,7 +15,7 @@ from spa_jax.errors import InputError
 from spa_jax.training.checking import PreparedRun, prepare_run
 from spa_jax.training.collapse_meter import CollapseMeter
 from spa_jax.training.config import Config, flatten_config, resolve, traced_fields
-from spa_jax.training.devices import OWN, Layout
+from spa_jax.training.devices import OWN, Layout, abstract
 from spa_jax.training.evaluation import SUMS_PLACES, EvaluationSums, make_eval_step, make_report
 from spa_jax.training.feeds.batch import prepare
 from spa_jax.training.feeds.feed import Feed
@@ -65,6 +65,7 @@ class Program:
           InputError: as :func:`spa_jax.training.checking.prepare_run`.
         """
         run = prepare_run(config, data, layout)
+        run.check_classifier()
         self.config, self.data, self.layout = config, run.data, run.layout
         self.method = run.options.method
         self.feed: Feed = _make_feed(run)

@@ -6,7 +6,6 @@ import flax.struct
 import optax
 from jaxtyping import PyTree
 
-from spa_jax.alignment import ClassMeans
 from spa_jax.training.devices import OWN, SHARED
 
 
@@ -24,14 +23,15 @@ class TrainState(flax.struct.PyTreeNode):
       hyperparams: float32 scalars, traced, so that one program trains many settings.
     """
 
+    # Any, because prefix trees of it hold other things than arrays.
     step: Any
-    params: PyTree
-    batch_stats: PyTree
-    constants: PyTree
-    opt_state: PyTree
-    class_means: ClassMeans
+    params: Any
+    batch_stats: Any
+    constants: Any
+    opt_state: Any
+    class_means: Any
     rng: Any
-    hyperparams: dict[str, Any]
+    hyperparams: Any
 
     @property
     def variables(self) -> dict[str, PyTree]:

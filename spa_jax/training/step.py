@@ -65,7 +65,8 @@ def make_loss(
             features, _, batch_stats = forward(state, fixed, batch_stats, inputs.clean_images)
             means = updated_means(state, features, inputs.labels)
         features, outputs, batch_stats = forward(state, params, batch_stats, inputs.images)
-        accuracy = jnp.mean(inputs.over_labels(_is_correct, method.logits(outputs)))
+        logits: Any = method.logits(outputs)
+        accuracy = jnp.mean(inputs.over_labels(_is_correct, logits))
         if means is None:
             means = updated_means(state, features, targets)
         if inputs.second_images is not None:

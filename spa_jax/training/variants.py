@@ -107,16 +107,21 @@ def make_proj(options: ProjOptions) -> Variant:
         strengths: Strengths, aligned: Aligned, total_steps: int
     ) -> optax.GradientTransformation:
         del total_steps
-        gamma, radial, acts_on = strengths["gamma"], options.radial, options.acts_on
-        return spa_proj(gamma, radial=radial, acts_on=acts_on, **aligned)
+        form: dict[str, Any] = {"radial": options.radial, "acts_on": options.acts_on}
+        return spa_proj(strengths["gamma"], **form, **aligned)
 
-    place = "first_link" if options.acts_on == "gradients" else "last_link"
+    first = options.acts_on == "gradients"
     metrics = {
         # Of each head; their mean says what was done.
         "corrected_share": lambda state: jnp.mean(optax.tree.get(state, "corrected")),
         "removed_ratio": lambda state: jnp.mean(optax.tree.get(state, "removed")),
     }
-    return Variant(**{place: link}, traced=("gamma",), metrics=metrics)
+    return Variant(
+        first_link=link if first else None,
+        last_link=None if first else link,
+        traced=("gamma",),
+        metrics=metrics,
+    )
 
 
 VARIANTS: dict[str, Entry] = {

@@ -101,7 +101,8 @@ class ResidentFeed:
     def batches(self, state: TrainState, seed: int, epoch: int) -> Iterator[TrainInputs]:
         """Images, labels and the epoch's orders, the same for each of its steps."""
         del seed, epoch  # the state knows both
-        inputs = TrainInputs(*self._arrays, self._orders(state.rng, state.step))
+        images, labels = self._arrays
+        inputs = TrainInputs(images, labels, self._orders(state.rng, state.step))
         for _ in range(self.steps_per_epoch):
             yield inputs
 

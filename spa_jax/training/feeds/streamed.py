@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -11,7 +12,6 @@ import numpy as np
 from jaxtyping import Array
 
 from spa_jax.data.augment.augment_options import AugmentOptions
-from spa_jax.data.augment.on_host import StreamOptions
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.data.splits.samplers import draw_probabilities
 from spa_jax.data.stream.batches import EpochOrder, HostBatch, test_stream, train_stream
@@ -174,24 +174,18 @@ class StreamFeed:
         )
 
 
-def stream_options(augment: AugmentOptions, examples: LabelledImages) -> StreamOptions:
+def stream_options(augment: AugmentOptions, examples: LabelledImages) -> AugmentOptions:
     """What happens to an image on the host; flip, policy, cutout and mixing are the device's."""
     images = examples.images
-    decoded = isinstance(images, np.ndarray)
-    if decoded and images.shape[1] != images.shape[2]:
+    if not isinstance(images, np.ndarray):
+        return dataclasses.replace(augment, flip=False)
+    side = images.shape[1]
+    if side != images.shape[2]:
         raise InputError(
-            f"A stream makes square images, and these are {images.shape[1]} by {images.shape[2]} "
+            f"A stream makes square images, and these are {side} by {images.shape[2]} "
             "pixels: make them square, or keep them on the device with config.data.feed=device."
         )
-    return StreamOptions(
-        image_size=images.shape[1] if decoded else augment.image_size,
-        resize=images.shape[1] if decoded else augment.resize,
-        min_area=augment.min_area,
-        color_jitter=augment.color_jitter,
-        grey=augment.grey,
-        blur=augment.blur,
-        flip=False,
-    )
+    return dataclasses.replace(augment, flip=False, image_size=side, resize=side)
 
 
 def _ahead(batches: Iterator[Any]) -> Iterator[Any]:

@@ -125,14 +125,14 @@ class RunRecord:
                 self.workdir / "cosine_by_class_size.png",
             )
         if config.logging.collapse:
-            geometry = collapse_geometry(report["collapse"])
+            geometry: dict[str, Any] = collapse_geometry(report["collapse"])
             np.savez(self.workdir / "geometry.npz", heads=np.array(method.kernels), **geometry)
         write_text_whole(self.workdir / SUMMARY, json.dumps(summary, indent=2) + "\n")
         return summary
 
     def _write_events(self, step: int, group: str, record: Mapping[str, Any]) -> None:
         if self._events is not None:
-            known = {
+            known: dict[str, float] = {
                 f"{group}/{name}": value
                 for name, value in record.items()
                 if isinstance(value, int | float)

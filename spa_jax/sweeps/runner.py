@@ -1,0 +1,196 @@
+"""The one way to train many runs: those of one program together, or one after another."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+
+from spa_jax.sweeps.chunks import (
+    Chunk,
+    open_chunks,
+    program_of_members,
+    program_that_fits,
+)
+from spa_jax.sweeps.grid import Member
+from spa_jax.sweeps.members import CannotTrainTogether
+from spa_jax.training.checking import check_runs
+from spa_jax.training.loop import Say, Trained, run, train
+from spa_jax.training.program import Program, compiled_differences
+from spa_jax.training.rundir.checkpoints import Checkpoints
+from spa_jax.training.rundir.run_record import RunRecord
+from spa_jax.training.rundir.workdir import check_workdir
+
+
+@dataclasses.dataclass
+class Runner:
+    """Trains members, each recorded in a folder like that of `train.py`.
+
+    A member whose loss or gradient does not stay finite gets a `failed.json`, and the others go on.
+    What was begun is continued: as one program if it was begun so, else by itself.
+
+    Attributes:
+      out: the folder of the members; gets a folder `together` while members train as one program.
+      together: train those of one program as one; None: where that is faster, on accelerators.
+      at_once: members in a program; None: as many as fit into the devices' memory.
+      say: gets a line for a person now and then.
+      show_progress: draw a progress bar for what trains together.
+      keep_going: asked after each epoch but the last; False stops at a checkpoint.
+      command: the command line that the summaries name as the runs'.
+    """
+
+    out: Path
+    together: bool | None = None
+    at_once: int | None = None
+    say: Say = print
+    show_progress: bool = False
+    keep_going: Callable[[], bool] = lambda: True
+    command: str | None = None
+
+    def __post_init__(self) -> None:
+        self._program: Program | None = None
+        self._as_one = self.together
+        if self.together is None:
+            self._as_one = jax.default_backend() != "cpu"
+
+    def check(self, members: Sequence[Member]) -> None:
+        """Raises InputError for whatever a member would be refused for, before any is trained."""
+        check_runs(member.config for member in members if not member.is_done)
+        for member in members:
+            check_workdir(member.folder, member.config)
+
+    def train(self, members: Sequence[Member]) -> None:
+        """Trains the members that are not done.
+
+        Raises:
+          InputError: a wrong configuration, data or folder; nothing has been trained.
+          RunStopped: `keep_going` said so.
+        """
+        self.check(members)
+        ordered = [member for group in by_program(members) for member in group]
+        while group := self.next_group(ordered):
+            self.train_group(group)
+
+    def next_group(self, members: Sequence[Member]) -> list[Member]:
+        """What is trained next: an open chunk, or the first that is not done and what goes with it.
+
+        Args:
+          members: all that may be trained, the first first.
+        """
+        left = [member for member in members if not member.is_done]
+        if not left:
+            return []
+        for chunk in open_chunks(members, self.out):
+            if any(not member.is_done for member in chunk.members):
+                return chunk.members
+        first, *others = left
+        if not self._as_one or first.was_begun:
+            return [first]
+        return [first, *(other for other in others if _fits(other, first) and not other.was_begun)]
+
+    def train_group(self, group: Sequence[Member]) -> None:
+        """Trains what :meth:`next_group` gave, to the end."""
+        chunks = open_chunks(group, self.out)
+        if not chunks and len(group) == 1 and not self.together:
+            self._train_alone(group[0])
+            return
+        self._program = None  # frees its data before those of the group are loaded
+        try:
+            if chunks:
+                for chunk in chunks:
+                    program, _ = program_of_members(chunk.members[0].config, chunk.size)
+                    self.say(f"Continuing the {len(chunk.members)} runs of {chunk.folder}.")
+                    self._train_chunk(chunk, program)
+                return
+            program, size = program_that_fits(group, self.at_once, self.say)
+        except CannotTrainTogether as error:
+            if self.together:
+                raise
+            self.say(str(error))
+            self._as_one = False
+            return
+        for start in range(0, len(group), size):
+            chunk = Chunk.create(self.out, group[start : start + size], size)
+            self._train_chunk(chunk, program)
+
+    def _train_alone(self, member: Member) -> None:
+        if self._program is None or compiled_differences(self._program.config, member.config):
+            self.say(f"{member.name}: compiling")
+            self._program = None  # frees its data before the new one's are loaded
+            self._program = Program(member.config)
+        try:
+            run(
+                member.config,
+                member.folder,
+                self._program,
+                say=lambda line: None,
+                keep_going=self.keep_going,
+                command=self.command,
+            )
+        except FloatingPointError as error:
+            member.fail(str(error))
+        self.say(_outcome(member))
+
+    def _train_chunk(self, chunk: Chunk, program: Program) -> None:
+        members = chunk.members
+        records = [RunRecord(member.config, member.folder) for member in members]
+
+        def fail(i: int, error: FloatingPointError) -> None:
+            members[i].fail(str(error))
+            self.say(f"{members[i].name} failed; the others go on.")
+
+        trained = train(
+            program,
+            records,
+            chunk.folder / "checkpoints",
+            self.say,
+            self.show_progress,
+            self.keep_going,
+            # Those that were finished or had failed before are trained along, and not written to.
+            closed=[i for i, member in enumerate(members) if member.is_done],
+            fail=fail,
+        )
+        for i, result in trained.items():
+            _leave_checkpoint(members[i], result, self.say)
+            records[i].finish(
+                program.data,
+                program.method,
+                program.layout,
+                result.report,
+                result.state.params,
+                self.command,
+            )
+            self.say(_outcome(members[i]))
+        chunk.close()
+
+
+def by_program(members: Sequence[Member]) -> list[list[Member]]:
+    """Members that one program can train, together; in the order of the first of each."""
+    groups: list[list[Member]] = []
+    for member in members:
+        fitting = [group for group in groups if _fits(member, group[0])]
+        if fitting:
+            fitting[0].append(member)
+        else:
+            groups.append([member])
+    return groups
+
+
+def _fits(member: Member, other: Member) -> bool:
+    return not compiled_differences(member.config, other.config)
+
+
+def _leave_checkpoint(member: Member, trained: Trained, say: Say) -> None:
+    """The last checkpoint of a run of its own."""
+    folder = member.folder / "checkpoints"
+    shutil.rmtree(folder, ignore_errors=True)  # of a finish that was cut off
+    with Checkpoints(folder, member.config.checkpoint.keep, say) as checkpoints:
+        checkpoints.save(trained.state)
+
+
+def _outcome(member: Member) -> str:
+    summary = member.summary()
+    if summary is None:
+        return f"{member.name}: failed; see {member.failure_path}"
+    return f"{member.name}: test accuracy {summary['test_accuracy']['last']:.3f}"
