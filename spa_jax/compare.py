@@ -1,12 +1,12 @@
-"""Trains one configuration under several SpA methods and seeds, and puts them side by side.
+"""Trains one configuration with several variants of SpA and seeds, and puts them side by side.
 
 python -m spa_jax.compare --config=configs/digits_lt.py --seeds=0,1,2 --out=runs/demo
 
-Prints one table, draws alignment over epochs by method, and writes `comparison.json`. A run that is
-already finished in the output folder is read, not run again; one that was cut off is continued.
+It is a sweep over `spa.method`, with differences to the first. Prints one table, draws alignment
+over epochs by variant, and writes `comparison.json`. A run that is finished in the output folder is
+read, not run again; one that was cut off is continued. --seeds=3 stands for the seeds 0 to 2.
 """
 
-import copy
 import json
 import shutil
 import sys
@@ -25,14 +25,14 @@ from spa_jax.command_line import own_command, parse_flags, read_config, stop
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.reporting.figures.run_plots import plot_alignment_over_epochs
+from spa_jax.reporting.grouping import group_by, paired
 from spa_jax.reporting.statistics import COLUMNS, IN_PERCENT, paired_differences, statistics
 from spa_jax.reporting.table_text import difference_text, markdown_rows, mean_text
-from spa_jax.training.config import Config, check_config
-from spa_jax.training.config_limits import SPA_METHODS
-from spa_jax.training.loop import run
-from spa_jax.training.program import Program
+from spa_jax.sweep import origin_of, statistics_table, train_grid
+from spa_jax.sweeps.grid import parse_axis, parse_seeds
+from spa_jax.training.config import Config
 from spa_jax.training.rundir.json_lines import JsonLines
-from spa_jax.training.rundir.workdir import check_workdir
+from spa_jax.training.variants import VARIANTS
 
 
 def compare(
@@ -43,90 +43,83 @@ def compare(
     console: Console,
     command: str | None = None,
 ) -> dict[str, Any]:
-    """Trains every method with every seed and writes the comparison.
+    """Trains every variant with every seed and writes the comparison.
 
     Args:
       config: the configuration that the runs share.
-      methods: values for `config.spa.method`.
+      methods: values for `config.spa.method`, the baseline first.
       seeds: values for `config.seed`.
       out: gets a folder for each run, `comparison.json` and `alignment.png`.
       console: where progress is shown.
       command: the command line that the runs' summaries name.
 
     Returns:
-      The content of `comparison.json`: settings, a summary for each run, mean and sample standard
-      deviation of each column by method.
+      The content of `comparison.json`: settings, a summary for each finished run, mean and sample
+      standard deviation of each column by variant, paired differences to the first.
 
     Raises:
-      InputError: a wrong configuration or a workdir of another one; before anything is trained.
+      InputError: a wrong configuration or a workdir of another one, before anything is trained; or
+        a variant of which every run failed.
     """
     began = time.perf_counter()
-    members = {
-        (method, seed): _member(config, method, seed) for method in methods for seed in seeds
+    axes = {"spa.method": tuple(methods)}
+    members = train_grid(config, axes, seeds, out, console, together=False, command=command)
+    by_method = group_by(members, lambda member: member.config.spa.method)
+    finished = {
+        method: [member for member in found if member.summary() is not None]
+        for method, found in by_method.items()
     }
-    for (method, seed), member in members.items():
-        check_config(member)
-        check_workdir(_workdir(out, method, seed), member)
-    summaries: dict[str, list[dict[str, Any]]] = {}
-    curves: dict[str, list[list[dict[str, Any]]]] = {}
-    for method in methods:
-        program = None
-        for seed in seeds:
-            member, workdir = members[method, seed], _workdir(out, method, seed)
-            if program is None and not (workdir / "summary.json").exists():
-                console.print(f"{method}: compiling", style="dim")
-                program = Program(member)
-            summary = run(member, workdir, program, say=lambda line: None, command=command)
-            accuracy = summary["test_accuracy"]["last"]
-            console.print(f"{method}, seed {seed}: test accuracy {accuracy:.3f}", style="dim")
-            summaries.setdefault(method, []).append(summary)
-            curves.setdefault(method, []).append(JsonLines(workdir / "metrics.jsonl").read())
+    for method, found in finished.items():
+        if not found:
+            failed = by_method[method][0]
+            raise InputError(f"No run of {method} came to its end: {failed.failure()}")
+    summaries = {
+        method: [member.summary() or {} for member in found] for method, found in finished.items()
+    }
+    curves = {
+        method: [JsonLines(member.folder / "metrics.jsonl").read() for member in found]
+        for method, found in finished.items()
+    }
     plot_alignment_over_epochs(curves, out / "alignment.png")
-    first = summaries[methods[0]][0]
+    runs = [summary for found in summaries.values() for summary in found]
     comparison = {
         "date": datetime.now(UTC).date().isoformat(),
-        "config": members[methods[0], seeds[0]].to_dict(),
+        "config": members[0].config.to_dict(),
         "seeds": list(seeds),
-        "split": first["split"],
-        "hardware": first["hardware"],
-        "versions": first["versions"],
-        "statistics": {name: statistics(runs) for name, runs in summaries.items()},
+        **origin_of(runs),
+        "statistics": {method: statistics(found) for method, found in summaries.items()},
         "differences": {
-            name: paired_differences(runs, summaries[methods[0]])
-            for name, runs in summaries.items()
-            if name != methods[0]
+            method: paired_differences(*_pairs(found, summaries[methods[0]]))
+            for method, found in summaries.items()
+            if method != methods[0]
         },
-        "runs": [summary for runs in summaries.values() for summary in runs],
+        "runs": runs,
     }
     write_text_whole(out / "comparison.json", json.dumps(comparison, indent=1) + "\n")
     console.print(f"{time.perf_counter() - began:.0f} s for this comparison", style="dim")
     return comparison
 
 
-def _member(config: Config, method: str, seed: int) -> Config:
-    member = copy.deepcopy(config)
-    member.spa.method, member.seed = method, seed
-    return member
-
-
-def _workdir(out: Path, method: str, seed: int) -> Path:
-    return out / f"{method}-seed{seed}"
+def _pairs(
+    runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The runs that have a partner of the same seed and split, and these."""
+    pairs = paired(runs, baseline)
+    return [run for run, _ in pairs], [other for _, other in pairs]
 
 
 def format_table(comparison: Mapping[str, Any]) -> Table:
     """The comparison as a table: mean ± sample standard deviation over seeds, accuracy in %."""
-    header, *rows = _statistics_rows(comparison)
-    table = Table(title=f"{_title(comparison)}: mean ± std", title_justify="left")
-    table.add_column(header[0])
-    for column in header[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    finished = group_by(comparison["runs"], lambda run: run["spa_method"])
+    rows = [
+        ([method], found, len(comparison["seeds"]) - len(finished[method]))
+        for method, found in comparison["statistics"].items()
+    ]
+    return statistics_table(_title(comparison), ["method"], rows)
 
 
 def format_differences(comparison: Mapping[str, Any]) -> str:
-    """A line for each method: what it changes against the baseline, with the 95% interval."""
+    """A line for each variant: what it changes against the baseline, with the 95% interval."""
     header, *rows = _difference_rows(comparison)
     if not rows:
         return ""
@@ -139,7 +132,11 @@ def format_differences(comparison: Mapping[str, Any]) -> str:
 
 def markdown_table(comparison: Mapping[str, Any]) -> str:
     """The comparison as a Markdown table, with what is needed to tell where it comes from."""
-    tables = [markdown_rows(rows(comparison)) for rows in (_statistics_rows, _difference_rows)]
+    means = [["method", *COLUMNS]]
+    for method, columns in comparison["statistics"].items():
+        cells = (mean_text(value, column in IN_PERCENT) for column, value in columns.items())
+        means.append([method, *cells])
+    tables = [markdown_rows(rows) for rows in (means, _difference_rows(comparison))]
     seeds = ", ".join(str(seed) for seed in comparison["seeds"])
     hardware = comparison["hardware"]
     origin = (
@@ -149,14 +146,6 @@ def markdown_table(comparison: Mapping[str, Any]) -> str:
         f"{hardware['cpu_count']} CPU cores, {hardware['platform']}; {comparison['date']}."
     )
     return "\n\n".join([*tables, origin]) + "\n"
-
-
-def _statistics_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
-    rows = [["method", *COLUMNS]]
-    for method, columns in comparison["statistics"].items():
-        cells = (mean_text(value, column in IN_PERCENT) for column, value in columns.items())
-        rows.append([method, *cells])
-    return rows
 
 
 def _difference_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
@@ -185,13 +174,11 @@ def main(argv: Sequence[str]) -> None:
     config = read_config()
     config.checkpoint.every_epochs = values.checkpoint_every
     out = Path(values.out)
-    if not values.seeds or not all(seed.isdecimal() for seed in values.seeds):
-        stop(f"--seeds must be whole numbers with commas between, got {','.join(values.seeds)!r}.")
-    seeds = [int(seed) for seed in values.seeds]
     try:
+        _, methods = parse_axis(f"spa.method={values.methods}", "--methods")
         command = own_command("-m spa_jax.compare")
-        comparison = compare(config, values.methods, seeds, out, console, command)
-    except (InputError, FloatingPointError) as error:
+        comparison = compare(config, methods, parse_seeds(values.seeds), out, console, command)
+    except InputError as error:
         stop(str(error))
     if values.record:
         record = Path(values.record)
@@ -205,8 +192,8 @@ def main(argv: Sequence[str]) -> None:
 def define_flags() -> None:
     """The command line; not at import, since flags are global to a process."""
     config_flags.DEFINE_config_file("config", None, "The configuration file.")
-    flags.DEFINE_list("methods", list(SPA_METHODS), "SpA methods, the baseline first.")
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs.")
+    flags.DEFINE_string("methods", ",".join(VARIANTS), "Variants of SpA, the baseline first.")
+    flags.DEFINE_string("seeds", "0,1,2", "A number of seeds from 0, or a list with commas.")
     flags.DEFINE_string("out", None, "Folder for the runs, the table and the figure.")
     flags.DEFINE_string("record", None, "A JSON file for a copy; the figure goes next to it.")
     flags.DEFINE_integer("checkpoint_every", 0, "Epochs between checkpoints; 0: only at the end.")

@@ -11,6 +11,27 @@ from typing import Any, NamedTuple
 
 from spa_jax.errors import InputError
 
+CHOSEN_BY = {"spa": "spa.method", "method": "method.name", "model": "model.name"}
+"""Groups in which a field names what is used, and in which each name has a group of its own."""
+
+
+def is_read(field: str, values: Mapping[str, Any]) -> bool:
+    """Whether a run reads a field: not the options of what it does not use.
+
+    Args:
+      field: a dotted name.
+      values: the run's configuration by dotted names.
+
+    Example:
+      >>> values = {"spa.method": "reg", "spa.reg.weight": 1.0, "spa.proj.gamma": 0.6}
+      >>> is_read("spa.reg.weight", values), is_read("spa.proj.gamma", values)
+      (True, False)
+    """
+    group, *names = field.split(".")
+    if group not in CHOSEN_BY or len(names) < 2:
+        return True
+    return names[0] == values.get(CHOSEN_BY[group])
+
 
 def option(
     default: Any,

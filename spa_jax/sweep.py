@@ -1,12 +1,12 @@
 """Trains a grid of settings with several seeds, and puts its points side by side.
 
 python -m spa_jax.sweep --config=configs/digits_lt.py --config.spa.method=proj \
-  --axis spa.gamma=0.1,0.3,0.5,0.7,0.9 --seeds=5 --out=runs/sweep
+  --axis spa.proj.gamma=0.1,0.3,0.5,0.7,0.9 --seeds=5 --out=runs/sweep
 
 Several --axis give all combinations. --seeds=5 stands for the seeds 0 to 4, --seeds=0,3 for these
-two. On accelerators the grid trains as one program if its axes change only what a program is given
-(learning rate, weight decay, SpA's strengths), in chunks that fit into memory; otherwise, and on a
-CPU, where that is faster, its runs train one after another. --together and --notogether decide.
+two. On accelerators runs that differ only in what a program is given (seed, learning rate, weight
+decay, SpA's strengths) train as one program, in chunks that fit into memory; otherwise, and on a
+CPU, where that is faster, one after another. --together and --notogether decide.
 
 Prints one table and writes `sweep.json`; each run has a folder like that of `train.py`. Start the
 command again and it continues; a run that failed, with a `failed.json`, is not trained again until
@@ -21,7 +21,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import app, flags
 from ml_collections import config_flags
 from rich.console import Console
@@ -32,19 +31,9 @@ from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.reporting.statistics import COLUMNS, IN_PERCENT, statistics
 from spa_jax.reporting.table_text import mean_text
-from spa_jax.sweeps.grid import (
-    Axes,
-    Member,
-    make_grid,
-    parse_axes,
-    parse_seeds,
-    untraced_fields,
-)
-from spa_jax.sweeps.members import CannotTrainTogether
-from spa_jax.sweeps.together import open_chunks, train_together
+from spa_jax.sweeps.grid import Axes, Member, make_grid, parse_axes, parse_seeds
+from spa_jax.sweeps.runner import Runner
 from spa_jax.training.config import Config
-from spa_jax.training.loop import run
-from spa_jax.training.program import Program, compiled_differences
 
 _OF_A_RUN = (
     "test_accuracy",
@@ -74,7 +63,7 @@ def sweep(
       seeds: values for `config.seed`.
       out: gets a folder for each run, and `sweep.json`.
       console: where progress is shown.
-      together: train as one program, or one after another; None: what is faster here.
+      together: train what one program can train as one; None: what is faster here.
       at_once: members in a program; None: as many as fit into memory.
 
     Returns:
@@ -85,136 +74,108 @@ def sweep(
       InputError: a wrong configuration or a folder of another run; before anything is trained.
     """
     began = time.perf_counter()
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file, and a sweep needs a folder: choose another --out.")
-    members = make_grid(config, axes, seeds, out)
-    if _trains_together(axes, members, out, together):
-        _train_begun_alone(members, out, console)
-        try:
-            train_together(members, out, at_once, console.print, sys.stderr.isatty())
-        except CannotTrainTogether as error:
-            if together:
-                raise
-            console.print(str(error), style="dim", markup=False)
-    _train_in_turn(members, untraced_fields(axes), console)
-    record = _record(config, axes, seeds, members)
+    members = train_grid(config, axes, seeds, out, console, together, at_once)
+    summaries = [member.summary() for member in members]
+    runs = [
+        {
+            "folder": member.name,
+            "settings": member.settings,
+            "seed": member.seed,
+            "failed": member.failure(),
+            **{field: (summary or {}).get(field) for field in _OF_A_RUN},
+        }
+        for member, summary in zip(members, summaries, strict=True)
+    ]
+    points = []
+    for start in range(0, len(members), len(seeds)):
+        finished = [found for found in summaries[start : start + len(seeds)] if found is not None]
+        points.append(
+            {
+                "settings": members[start].settings,
+                "finished": len(finished),
+                "statistics": statistics(finished) if finished else None,
+            }
+        )
+    record = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "config": config.to_dict(),
+        "axes": {field: list(values) for field, values in axes.items()},
+        "seeds": list(seeds),
+        **origin_of(summaries),
+        "points": points,
+        "runs": runs,
+    }
     write_text_whole(out / "sweep.json", json.dumps(record, indent=1) + "\n")
     console.print(f"{time.perf_counter() - began:.0f} s for this sweep", style="dim")
     return record
 
 
-def _trains_together(axes: Axes, members: Sequence[Member], out: Path, asked: bool | None) -> bool:
-    """Whether to train as one program: as asked, as it was begun, or as is faster."""
-    untraced = untraced_fields(axes)
-    if asked and untraced:
-        raise InputError(
-            f"--together trains one program, and {', '.join(untraced)} would need one for each "
-            "value: leave out --together, or these axes."
-        )
-    if asked is not None:
-        return asked
-    if open_chunks(members, out):
-        return True
-    return not untraced and len(members) > 1 and jax.default_backend() != "cpu"
+def train_grid(
+    config: Config,
+    axes: Axes,
+    seeds: Sequence[int],
+    out: Path,
+    console: Console,
+    together: bool | None,
+    at_once: int | None = None,
+    command: str | None = None,
+) -> list[Member]:
+    """Trains the runs of a grid that are not done; returns all of them. As :func:`sweep`."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, and many runs need a folder: choose another --out.")
+    members = make_grid(config, axes, seeds, out)
+
+    def say(line: str) -> None:
+        console.print(line, style="dim", markup=False, highlight=False)
+
+    Runner(out, together, at_once, say, sys.stderr.isatty(), command=command).train(members)
+    return members
 
 
-def _train_begun_alone(members: Sequence[Member], out: Path, console: Console) -> None:
-    """Finishes the runs that were begun one after another and have a checkpoint to go on from."""
-    in_chunks = {member.name for chunk in open_chunks(members, out) for member in chunk.members}
-    begun = [
-        member
-        for member in members
-        if not member.is_done
-        and member.name not in in_chunks
-        and any((member.folder / "checkpoints").glob("*"))
-    ]
-    _train_in_turn(begun, [], console)
+def origin_of(summaries: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Split, hardware and versions of the first finished run."""
+    first = next((summary for summary in summaries if summary is not None), {})
+    return {field: first.get(field) for field in ("split", "hardware", "versions")}
 
 
-def _train_in_turn(members: Sequence[Member], untraced: list[str], console: Console) -> None:
-    """Trains the members that are not done, those of one program one after another."""
-    program = None
-    places = {member.name: i for i, member in enumerate(members)}
-    compiled_in = {
-        member.name: [str(member.settings[field]) for field in untraced] for member in members
-    }
-    order = sorted(members, key=lambda member: (compiled_in[member.name], places[member.name]))
-    for member in order:
-        if not member.is_done:
-            if program is None or compiled_differences(program.config, member.config):
-                console.print(f"{member.name}: compiling", style="dim", markup=False)
-                program = Program(member.config)
-            try:
-                run(member.config, member.folder, program, say=lambda line: None)
-            except FloatingPointError as error:
-                member.fail(str(error))
-        console.print(_outcome(member), style="dim", markup=False, highlight=False)
+def statistics_table(
+    title: str, header: Sequence[str], rows: Sequence[tuple[Sequence[str], Any, int]]
+) -> Table:
+    """Mean ± sample standard deviation over seeds, accuracy in %.
 
-
-def _outcome(member: Member) -> str:
-    summary = member.summary()
-    if summary is None:
-        return f"{member.name}: failed; see {member.folder / 'failed.json'}"
-    return f"{member.name}: test accuracy {summary['test_accuracy']['last']:.3f}"
-
-
-def _record(
-    config: Config, axes: Axes, seeds: Sequence[int], members: Sequence[Member]
-) -> dict[str, Any]:
-    summaries = {member.name: member.summary() for member in members}
-    first = next((summary for summary in summaries.values() if summary is not None), {})
-    runs = []
-    for member in members:
-        summary = summaries[member.name] or {}
-        runs.append(
-            {
-                "folder": member.name,
-                "settings": member.settings,
-                "seed": member.seed,
-                "failed": member.failure(),
-                **{field: summary.get(field) for field in _OF_A_RUN},
-            }
-        )
-    points = []
-    for start in range(0, len(members), len(seeds)):
-        of_point = members[start : start + len(seeds)]
-        finished = [found for member in of_point if (found := summaries[member.name]) is not None]
-        points.append(
-            {
-                "settings": of_point[0].settings,
-                "finished": len(finished),
-                "statistics": statistics(finished) if finished else None,
-            }
-        )
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "config": config.to_dict(),
-        "axes": {field: list(values) for field, values in axes.items()},
-        "seeds": list(seeds),
-        **{field: first.get(field) for field in ("split", "hardware", "versions")},
-        "points": points,
-        "runs": runs,
-    }
-
-
-def format_table(record: Mapping[str, Any]) -> Table:
-    """Mean ± sample standard deviation over the seeds of each grid point, accuracy in %."""
-    seeds = len(record["seeds"])
-    title = f"{record['config']['data']['name']}, {seeds} seed(s), last epoch: mean ± std"
-    table = Table(title=title, title_justify="left")
-    for field in record["axes"]:
+    Args:
+      title: of the table.
+      header: of the columns that name a row.
+      rows: what names it, its statistics (None if no run of it is finished), and how many failed.
+    """
+    table = Table(title=f"{title}: mean ± std", title_justify="left")
+    for field in header:
         table.add_column(field, no_wrap=True)
     for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
-    for point in record["points"]:
-        settings = [str(value) for value in point["settings"].values()]
+    for names, found, failed in rows:
         cells = ["-"] * len(COLUMNS)
-        if point["statistics"] is not None:
-            cells = [mean_text(point["statistics"][name], name in IN_PERCENT) for name in COLUMNS]
-        if point["finished"] < seeds:
-            cells[0] += f" ({seeds - point['finished']} failed)"
-        table.add_row(*settings, *cells)
+        if found is not None:
+            cells = [mean_text(found[name], name in IN_PERCENT) for name in COLUMNS]
+        if failed:
+            cells[0] += f" ({failed} failed)"
+        table.add_row(*names, *cells)
     return table
+
+
+def format_table(record: Mapping[str, Any]) -> Table:
+    """A row for each grid point of a record."""
+    seeds = len(record["seeds"])
+    rows = [
+        (
+            [str(value) for value in point["settings"].values()],
+            point["statistics"],
+            seeds - point["finished"],
+        )
+        for point in record["points"]
+    ]
+    title = f"{record['config']['data']['name']}, {seeds} seed(s), last epoch"
+    return statistics_table(title, list(record["axes"]), rows)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -12,13 +12,13 @@ from urllib.parse import quote
 
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
+from spa_jax.options import CHOSEN_BY, is_read
 from spa_jax.training.config import (
     Config,
     check_field_name,
     default_config,
     field_value,
     flatten_config,
-    is_read,
 )
 from spa_jax.training.rundir.run_record import SUMMARY, read_summary
 from spa_jax.training.rundir.workdir import FREE_ON_RESUME
@@ -203,7 +203,7 @@ def _check_axes(axes: Axes, members: Sequence[Member]) -> None:
     for field in axes:
         if not any(is_read(field, values) for values in flat):
             group, name, _ = field.split(".")
-            chooser = "spa.method" if group == "spa" else f"{group}.name"
+            chooser = CHOSEN_BY[group]
             found = ", ".join(sorted({str(values[chooser]) for values in flat}))
             raise InputError(
                 f"--axis {field} is read with config.{chooser}={name} only, and here it is "

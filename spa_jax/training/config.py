@@ -272,24 +272,6 @@ def traced_fields(config: Config) -> dict[str, str]:
     }
 
 
-def is_read(field: str, values: Mapping[str, Any]) -> bool:
-    """Whether a run reads a field: the options of what another run names are not read by it.
-
-    Args:
-      field: a dotted name.
-      values: the run's configuration by dotted names.
-
-    Example:
-      >>> is_read("spa.proj.gamma", {"spa.method": "reg"})
-      False
-    """
-    name, *rest = field.split(".")
-    group = _GROUPS.get(name)
-    if len(rest) < 2 or group is None or group.registry is None:
-        return True
-    return values.get(f"{name}.{group.chooser}") == rest[0]
-
-
 def field_value(config: Config, field: str) -> Any:
     """The value of a dotted field, such as `spa.proj.gamma`."""
     value = config
