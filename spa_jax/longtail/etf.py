@@ -126,25 +126,3 @@ def rescaled_prototypes(prototypes: Prototypes, counts: Counts) -> Float[Array, 
     average = jnp.sum(sizes) / jnp.maximum(jnp.sum(present), 1)
     scales = jnp.where(present, jnp.sqrt(average / jnp.where(present, sizes, 1.0)), 1.0)
     return scales[:, None] * prototypes
-
-
-def feature_norm_penalty(features: Features, weight: float = 0.01) -> Float[Array, " B"]:
-    r"""Penalty on the length of features, added to dot regression on ImageNet-LT.
-
-    .. math:: L = \text{weight} \, \|h\|
-
-    Args:
-      features: `(B, D)` floating.
-      weight: of the penalty.
-
-    Returns:
-      `(B,)` float32, with gradient 0 at h = 0.
-
-    Example:
-      >>> feature_norm_penalty(jnp.array([[3.0, 4.0]]), weight=2.0).tolist()
-      [10.0]
-
-    Reference:
-      Yang et al., "Inducing Neural Collapse in Imbalanced Learning", NeurIPS 2022.
-    """
-    return weight * row_norms(features)

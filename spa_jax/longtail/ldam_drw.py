@@ -59,7 +59,7 @@ def make_ldam_drw(options: LdamDrwOptions) -> Method:
                 "epoch 160 of 200."
             )
 
-    return Method("cosine", loss, test_logits, head_options={"scale": 1.0}, check=check)
+    return Method("cosine", loss, test_logits, check=check)
 
 
 def ldam_margins(counts: Counts, largest: float = 0.5) -> Float[Array, " C"]:

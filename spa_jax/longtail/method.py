@@ -44,19 +44,6 @@ class Views:
     clean_means: bool = False
 
 
-def _same(outputs: Any) -> Any:
-    return outputs
-
-
-def _unchanged(logits: Logits, class_counts: Float[Array, " C"]) -> Logits:
-    del class_counts
-    return logits
-
-
-def _any_length(epochs: int) -> None:
-    del epochs
-
-
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A long-tailed method.
@@ -80,12 +67,12 @@ class Method:
 
     head: str
     loss: Callable[[Any, Targets, LossContext], Float[Array, ""]]
-    test_logits: Callable[[Logits, Float[Array, " C"]], Logits] = _unchanged
+    test_logits: Callable[[Logits, Float[Array, " C"]], Logits] = lambda logits, _: logits
     head_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     views: Views = Views()
-    logits: Callable[[Any], Logits] = _same
+    logits: Callable[[Any], Logits] = lambda outputs: outputs
     kernels: tuple[str, ...] = ("head/kernel",)
     tested: str = "head/kernel"
     aligned: str = "head/kernel"
     fixed_kernel: bool = False
-    check: Callable[[int], None] = _any_length
+    check: Callable[[int], None] = lambda epochs: None

@@ -1,6 +1,7 @@
 """ConvNeXt: a convolutional network with the layout of a transformer."""
 
 import dataclasses
+import functools
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -67,6 +68,7 @@ class ConvNeXtBlock(nn.Module):
     def __call__(self, x: Float[Array, "B H W K"]) -> Float[Array, "B H W K"]:
         """Images `(B, H, W, K)` to images of the same shape."""
         channels = x.shape[-1]
+        dense = functools.partial(nn.Dense, kernel_init=_INIT, dtype=self.dtype)
         y = nn.Conv(
             channels,
             (7, 7),
@@ -77,8 +79,8 @@ class ConvNeXtBlock(nn.Module):
             name="block_0",
         )(x)
         y = nn.LayerNorm(_EPSILON, dtype=self.dtype, name="block_2")(y)
-        y = _dense(_MLP_RATIO * channels, self.dtype, "block_3")(y)
-        y = _dense(channels, self.dtype, "block_5")(nn.gelu(y, approximate=False))
+        y = dense(_MLP_RATIO * channels, name="block_3")(y)
+        y = dense(channels, name="block_5")(nn.gelu(y, approximate=False))
         scale = self.param("scale", nn.initializers.constant(self.scale_init), (channels,))
         return x + scale.astype(y.dtype)[None, None, None] * y
 
@@ -137,19 +139,8 @@ class ConvNeXt(nn.Module):
 
 
 def _downsample(channels: int, window: int, dtype: DTypeLike, name: str) -> nn.Conv:
-    return nn.Conv(
-        channels,
-        (window, window),
-        (window, window),
-        "VALID",
-        kernel_init=_INIT,
-        dtype=dtype,
-        name=name,
-    )
-
-
-def _dense(width: int, dtype: DTypeLike, name: str) -> nn.Dense:
-    return nn.Dense(width, kernel_init=_INIT, dtype=dtype, name=name)
+    tile = (window, window)
+    return nn.Conv(channels, tile, tile, "VALID", kernel_init=_INIT, dtype=dtype, name=name)
 
 
 def make_convnext(options: ConvNeXtOptions, dtype: DTypeLike = jnp.float32) -> ConvNeXt:

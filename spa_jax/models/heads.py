@@ -21,63 +21,41 @@ class LinearHead(nn.Module):
 
     Attributes:
       num_classes: C.
-      use_bias: whether there is a b; it starts at zero.
     """
 
     num_classes: int
-    use_bias: bool = True
 
     @nn.compact
     def __call__(self, features: Float[Array, "B D"], train: bool) -> Float[Array, "B num_classes"]:
         """Features `(B, D)` to logits `(B, C)`; `kernel` is `(D, C)`, `bias` `(C,)`."""
         del train
         shape = (features.shape[-1], self.num_classes)
-        logits = features @ self.param("kernel", nn.initializers.lecun_normal(), shape)
-        if not self.use_bias:
-            return logits
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
-        return logits + bias[None]
+        return features @ kernel + bias[None]
 
 
 class CosineHead(nn.Module):
-    r"""The cosine of feature and class weight, times a scale: lengths and a bias play no part.
+    r"""The cosine of feature and class weight: lengths and a bias play no part.
 
-    .. math:: z_c = s \, \langle \hat f, \hat w_c \rangle
+    .. math:: z_c = \langle \hat f, \hat w_c \rangle
 
     The columns of the kernel start as unit vectors in uniformly random directions. A zero feature
-    or column has the logit 0 and the gradient 0.
+    or column has the logit 0 and the gradient 0. A loss that wants larger logits, such as LDAM,
+    multiplies by a scale of its own.
 
     Attributes:
       num_classes: C.
-      scale: s, > 0. The LDAM loss multiplies by its own, and wants 1 here.
-      learnable_scale: s is a parameter, `scale`, that starts there.
-
-    Raises:
-      InputError: `scale` is not positive.
     """
 
     num_classes: int
-    scale: float = 30.0
-    learnable_scale: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.scale > 0:
-            raise InputError(
-                f"The scale of a cosine head multiplies its logits and is positive, got "
-                f"scale={self.scale}; 30 is usual."
-            )
-        super().__post_init__()
 
     @nn.compact
     def __call__(self, features: Float[Array, "B D"], train: bool) -> Float[Array, "B num_classes"]:
-        """Features `(B, D)` to logits `(B, C)` in [-s, s]; `kernel` is `(D, C)`."""
+        """Features `(B, D)` to logits `(B, C)` in [-1, 1]; `kernel` is `(D, C)`."""
         del train
-        shape = (features.shape[-1], self.num_classes)
-        kernel = self.param("kernel", _unit_columns, shape)
-        scale = jnp.float32(self.scale)
-        if self.learnable_scale:
-            scale = self.param("scale", nn.initializers.constant(self.scale), ())
-        return scale * _cosines(unit_rows(features), unit_rows(kernel.T).T)
+        kernel = self.param("kernel", _unit_columns, (features.shape[-1], self.num_classes))
+        return _cosines(unit_rows(features), unit_rows(kernel.T).T)
 
 
 class EtfOutputs(NamedTuple):
@@ -108,7 +86,6 @@ class EtfHead(nn.Module):
     Attributes:
       num_classes: C, 2 or more.
       axis_name: as in :func:`spa_jax.models.batch_norm.batch_norm`.
-      batch_norm: h is f with batch normalisation, as published for CIFAR; False: h = f.
 
     Raises:
       InputError: fewer than two classes, or features too narrow for the frame: D < C - 1.
@@ -120,7 +97,6 @@ class EtfHead(nn.Module):
 
     num_classes: int
     axis_name: str | None = None
-    batch_norm: bool = True
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
@@ -142,9 +118,7 @@ class EtfHead(nn.Module):
                 f"another head."
             )
         kernel = self.variable("constants", "kernel", self._frame, dim).value
-        if self.batch_norm:
-            features = batch_norm(train, self.axis_name, name="bn")(features)
-        directions = unit_rows(features)
+        directions = unit_rows(batch_norm(train, self.axis_name, name="bn")(features))
         return EtfOutputs(_cosines(directions, kernel), directions, kernel)
 
     def _frame(self, dim: int) -> Float[Array, "dim num_classes"]:

@@ -11,7 +11,7 @@ from spa_jax.models.classifier import Classifier
 from spa_jax.models.convnext import STAGES, ConvNeXt, ConvNeXtOptions, make_convnext
 from spa_jax.models.heads import CosineHead, EtfHead, GlmcHeads, LinearHead
 from spa_jax.models.imagenet_resnet import ARCHITECTURES, make_imagenet_resnet
-from spa_jax.models.small_resnet import SmallOptions, make_small
+from spa_jax.models.small_resnet import SmallOptions, make_small_resnet
 from spa_jax.models.vision_transformer import SIZES, VisionTransformer, VitOptions
 from spa_jax.options import Entry
 
@@ -31,7 +31,7 @@ def _of_fixed_size(make: Callable[..., Any], sizes: Mapping[str, Any]) -> dict[s
 
 
 NETWORKS: dict[str, Entry] = {
-    "small": Entry(make_small, SmallOptions),
+    "small": Entry(make_small_resnet, SmallOptions),
     "vit": Entry(_without_axis(VisionTransformer), VitOptions),
     "convnext": Entry(_without_axis(make_convnext), ConvNeXtOptions),
     "cifar_resnet": Entry(make_cifar_resnet, CifarResNetOptions),

@@ -1,4 +1,7 @@
-"""Residual networks as tables: a stem, blocks of convolutions with shortcuts, an average."""
+"""Residual networks as tables: a stem, blocks of convolutions with shortcuts, an average.
+
+Each family of networks is such a table, with its own way of making layers.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,7 +23,7 @@ class Convolution(NamedTuple):
 
     Attributes:
       channels: of its output.
-      window: side of its window in pixels, odd.
+      window: side of its window in pixels.
       stride: its stride.
       groups: groups of channels that do not see each other.
     """
@@ -44,6 +47,9 @@ class Layers(NamedTuple):
       last_scale: start of the last scale of each block; with 0 a new block is its shortcut.
       dtype: computation in float32 or bfloat16. Parameters and statistics are float32 either way.
       axis_name: of :func:`spa_jax.models.batch_norm.batch_norm`.
+      as_pytorch: convolutions pad both sides alike, and layers carry PyTorch's names,
+        `layer1.0.conv1` being `layer1_0/conv1`. False: Flax's "SAME", which pads an even image on
+        one side only where the stride is 2, and Flax's names, `ResidualBlock_0/Conv_0`.
     """
 
     kernel_init: nn.initializers.Initializer
@@ -51,27 +57,36 @@ class Layers(NamedTuple):
     last_scale: float
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
+    as_pytorch: bool = True
+
+    def name(self, name: str) -> str | None:
+        """PyTorch's name of a layer, or none, so that Flax finds one."""
+        return name if self.as_pytorch else None
 
     def convolution(self, shape: Convolution, name: str) -> nn.Conv:
         """A layer of that shape, without bias."""
-        # "SAME" would pad an even image on one side only where the stride is 2.
         margin = (shape.window - 1) // 2
         return nn.Conv(
             shape.channels,
             (shape.window, shape.window),
             (shape.stride, shape.stride),
-            padding=((margin, margin), (margin, margin)),
+            padding=((margin, margin), (margin, margin)) if self.as_pytorch else "SAME",
             feature_group_count=shape.groups,
             use_bias=False,
             kernel_init=self.kernel_init,
             dtype=self.dtype,
-            name=name,
+            name=self.name(name),
         )
 
     def norm(self, train: bool, name: str, scale: float = 1.0) -> nn.BatchNorm:
         """A normalisation whose scales start at the given value."""
-        scale_init = nn.initializers.constant(scale)
-        return batch_norm(train, self.axis_name, scale_init=scale_init, dtype=self.dtype, name=name)
+        return batch_norm(
+            train,
+            self.axis_name,
+            scale_init=nn.initializers.constant(scale),
+            dtype=self.dtype,
+            name=self.name(name),
+        )
 
 
 def identity_shortcut(
@@ -105,7 +120,7 @@ class ResidualBlock(nn.Module):
     """Convolutions, each with batch normalisation, and a shortcut around them.
 
     Attributes:
-      convolutions: in order; the layers are `conv1`, `bn1`, `conv2` and so on, and
+      convolutions: in order; PyTorch's names are `conv1`, `bn1`, `conv2` and so on, and
         `downsample_0`, `downsample_1` on the shortcut.
       layers: how they are made.
     """
@@ -125,7 +140,7 @@ class ResidualBlock(nn.Module):
         channels, stride = y.shape[-1], math.prod(shape.stride for shape in self.convolutions)
         if layers.identity_shortcuts:
             x = identity_shortcut(x, channels, stride).astype(y.dtype)
-        elif stride != 1 or x.shape[-1] != channels:
+        elif x.shape != y.shape:
             x = layers.convolution(Convolution(channels, 1, stride), "downsample_0")(x)
             x = layers.norm(train, "downsample_1")(x)
         return nn.relu(y + x)
@@ -133,8 +148,6 @@ class ResidualBlock(nn.Module):
 
 class ResNet(nn.Module):
     """A stem, stages of residual blocks and the average over the image.
-
-    Layers carry PyTorch's names, `layer1.0.conv1` being `layer1_0/conv1`.
 
     Attributes:
       stem: the first convolution.
@@ -162,7 +175,8 @@ class ResNet(nn.Module):
             x = nn.max_pool(x, (3, 3), (2, 2), padding=_POOL_PADDING)
         for stage, blocks in enumerate(self.stages, start=1):
             for number, block in enumerate(blocks):
-                x = ResidualBlock(block, self.layers, name=f"layer{stage}_{number}")(x, train)
+                name = self.layers.name(f"layer{stage}_{number}")
+                x = ResidualBlock(block, self.layers, name=name)(x, train)
         return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 

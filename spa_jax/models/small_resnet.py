@@ -1,15 +1,13 @@
 """A small residual network that suits a CPU: few pixels, wide channels."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
 
 from spa_jax.errors import InputError
-from spa_jax.models.batch_norm import batch_norm
+from spa_jax.models.residual import Convolution, Layers, ResNet, basic_block, stages_of
 from spa_jax.options import option
 
 _CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -17,80 +15,42 @@ _CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 @dataclasses.dataclass(frozen=True)
 class SmallOptions:
-    """Options of `small`."""
+    """Options of `small`; the last width is the feature width D."""
 
     widths: tuple[int, ...] = option((16, 32), "channels of each stage", low=1)
     blocks: int = option(1, "in each stage", low=1)
     stem_stride: int = option(1, "stride of the first convolution", low=1)
 
 
-def make_small(options: SmallOptions, dtype: DTypeLike, axis_name: str | None) -> "SmallResNet":
-    """The network `small`; InputError for a dtype other than float32."""
+def make_small_resnet(
+    options: SmallOptions, dtype: DTypeLike = jnp.float32, axis_name: str | None = None
+) -> ResNet:
+    """Stem, one stage of residual blocks for each width, global average pooling.
+
+    Every stage but the first halves the resolution. The window of the stem is 3x3 for stride 1 and
+    `stride + 1` else.
+
+    Args:
+      options: widths, blocks in each stage, stride of the stem.
+      dtype: float32.
+      axis_name: as in :class:`spa_jax.models.residual.Layers`.
+
+    Raises:
+      InputError: another dtype, or no width.
+
+    Example:
+      >>> make_small_resnet(SmallOptions(widths=(16, 32))).dim
+      32
+    """
     if jnp.dtype(dtype) != jnp.float32:
         raise InputError(
             "The small network computes in float32: choose another config.model.name for "
             f"config.model.dtype={jnp.dtype(dtype).name}."
         )
-    if not options.widths:
+    widths, stride = options.widths, options.stem_stride
+    if not widths:
         raise InputError("config.model.small.widths must be positive integers, got ().")
-    return SmallResNet(options.widths, options.blocks, options.stem_stride, axis_name)
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with batch normalisation, and a shortcut around them."""
-
-    channels: int
-    stride: int = 1
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B _ _ _"], train: bool) -> Float[Array, "B _ _ channels"]:
-        """Images `(B, H, W, channels)` to `(B, H / stride, W / stride, channels)`."""
-        y = _convolution(self.channels, 3, self.stride)(x)
-        y = nn.relu(batch_norm(train, self.axis_name)(y))
-        y = _convolution(self.channels, 3, 1)(y)
-        y = batch_norm(train, self.axis_name)(y)
-        if x.shape != y.shape:
-            x = _convolution(self.channels, 1, self.stride)(x)
-            x = batch_norm(train, self.axis_name)(x)
-        return nn.relu(x + y)
-
-
-class SmallResNet(nn.Module):
-    """Stem, one stage of residual blocks for each width, global average pooling.
-
-    Attributes:
-      widths: channels of each stage; the last is the feature width D. Every stage but the first
-        halves the resolution.
-      blocks: residual blocks in each stage.
-      stem_stride: stride of the stem, whose window is 3x3 for stride 1 and `stride + 1` else.
-      axis_name: as in :func:`spa_jax.models.batch_norm.batch_norm`.
-    """
-
-    widths: Sequence[int]
-    blocks: int = 1
-    stem_stride: int = 1
-    axis_name: str | None = None
-
-    @property
-    def dim(self) -> int:
-        """The feature width D."""
-        return self.widths[-1]
-
-    @nn.compact
-    def __call__(self, images: Float[Array, "B _ _ _"], train: bool) -> Float[Array, "B _"]:
-        """Images `(B, H, W, channels)` to features `(B, D)`, which are >= 0."""
-        window = max(3, self.stem_stride + 1)
-        x = _convolution(self.widths[0], window, self.stem_stride)(images)
-        x = nn.relu(batch_norm(train, self.axis_name)(x))
-        for stage, width in enumerate(self.widths):
-            for block in range(self.blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                x = ResidualBlock(width, stride, self.axis_name)(x, train)
-        return jnp.mean(x, axis=(1, 2))
-
-
-def _convolution(channels: int, window: int, stride: int) -> nn.Conv:
-    return nn.Conv(
-        channels, (window, window), (stride, stride), use_bias=False, kernel_init=_CONV_INIT
-    )
+    stem = Convolution(widths[0], max(3, stride + 1), stride)
+    stages = stages_of(basic_block, widths, len(widths) * [options.blocks])
+    layers = Layers(_CONV_INIT, False, 1.0, axis_name=axis_name, as_pytorch=False)
+    return ResNet(stem, False, stages, layers)
