@@ -10,14 +10,13 @@ differ.
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
-from spa_jax.reporting import report_tables
 from spa_jax.reporting.figures.classes import (
     draw_angle_by_class_size,
     draw_train_against_held_out,
@@ -31,10 +30,22 @@ from spa_jax.reporting.figures.gram_matrices import draw_gram_matrices
 from spa_jax.reporting.figures.strengths import draw_sweeps
 from spa_jax.reporting.figures.style import RC, Absent, Drawing, save
 from spa_jax.reporting.finished_runs import find_run_folders, read_runs
-from spa_jax.reporting.grouping import Group, find_sweeps, group_runs
+from spa_jax.reporting.grouping import group_runs
 from spa_jax.reporting.page import Figure, report_page
+from spa_jax.reporting.report_tables import TABLES
 
 PAGE = "index.html"
+
+FIGURES = (
+    draw_alignment,
+    draw_angle_by_class_size,
+    draw_train_against_held_out,
+    draw_gram_matrices,
+    draw_collapse,
+    draw_equinorm_equiangular,
+    draw_sweeps,
+)
+"""In their order on the page; each takes all groups and yields drawings, or why there is none."""
 
 
 def write_report(paths: Sequence[Path], out: Path, command: str = "") -> list[str]:
@@ -56,38 +67,21 @@ def write_report(paths: Sequence[Path], out: Path, command: str = "") -> list[st
     runs, left_out = read_runs(find_run_folders(paths))
     groups = group_runs(runs)
     with matplotlib.rc_context(RC):
-        drawn = list(_draw(groups))
-    drawings = [item for item in drawn if isinstance(item, Drawing)]
-    absent = [item for item in drawn if isinstance(item, Absent)]
+        drawn = [item for draw in FIGURES for item in draw(groups)]
     out.mkdir(parents=True, exist_ok=True)
     figures = []
-    for drawing in drawings:
-        png, svg = save(drawing, out)
-        figures.append(Figure(drawing, svg.read_bytes(), (png.name, svg.name)))
-    tables = [
-        report_tables.accuracy_table(groups),
-        report_tables.alignment_table(groups),
-        report_tables.differences_table(groups),
-        report_tables.classes_table(groups),
-        report_tables.runs_table(groups),
-    ]
-    shown = [table for table in tables if table is not None]
-    page = report_page(groups, shown, figures, absent, left_out, command)
-    write_text_whole(out / PAGE, page)
-    return [
-        *(f"Left out {run.folder}: {run.reason}." for run in left_out),
+    for drawing in drawn:
+        if isinstance(drawing, Drawing):
+            png, svg = save(drawing, out)
+            figures.append(Figure(drawing, svg.read_bytes(), (png.name, svg.name)))
+    absent = [item for item in drawn if isinstance(item, Absent)]
+    notes = [
+        *(f"Left out: {run.folder}: {run.reason}." for run in left_out),
         *(f"Not drawn: {figure.title}: {figure.reason}" for figure in absent),
     ]
-
-
-def _draw(groups: Sequence[Group]) -> Iterator[Drawing | Absent]:
-    yield draw_alignment(groups)
-    yield from draw_angle_by_class_size(groups)
-    yield from draw_train_against_held_out(groups)
-    yield from draw_gram_matrices(groups)
-    yield draw_collapse(groups)
-    yield draw_equinorm_equiangular(groups)
-    yield from draw_sweeps(find_sweeps(groups))
+    tables = [table for make in TABLES if (table := make(groups)) is not None]
+    write_text_whole(out / PAGE, report_page(groups, tables, figures, notes, command))
+    return notes
 
 
 def _check_out(out: Path) -> None:

@@ -1,12 +1,15 @@
 """The runs of a report: which folders hold one, and what they recorded."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from spa_jax.errors import InputError
 
@@ -105,9 +108,10 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
         else:
             left_out.append(LeftOut(folder, _how_far(folder)))
     if not runs:
+        waiting = _first(f"{run.folder} ({run.reason})" for run in left_out)
         raise InputError(
-            f"None of the {len(left_out)} runs is finished: {_first(_in_words(left_out))}. "
-            "Wait for them, or run their command again to continue them."
+            f"None of the {len(left_out)} runs is finished: {waiting}. Wait for them, or run their "
+            "command again to continue them."
         )
     _check_num_classes(runs)
     return runs, left_out
@@ -132,7 +136,7 @@ def read_run(folder: Path) -> Run:
             f"{folder / 'summary.json'} lacks {', '.join(missing)}: it was not written by this "
             "library, or by an older version of it; run the experiment again."
         )
-    config = dict(_flat(_read_object(folder / "config.json")))
+    config = flatten_dict(_read_object(folder / "config.json"), sep=".")
     lines = _read_lines(folder / "metrics.jsonl")
     geometry = _read_geometry(folder / "geometry.npz", len(summary["class_counts"]))
     return Run(folder, config, lines, summary, geometry)
@@ -149,37 +153,33 @@ def _is_run(path: Path) -> bool:
 
 
 def _how_far(folder: Path) -> str:
-    epochs = dict(_flat(_read_object(folder / "config.json"))).get("epochs", "an unknown number")
+    epochs = _read_object(folder / "config.json").get("epochs", "an unknown number")
     path = folder / "metrics.jsonl"
     # Whole lines only: the last one may be half-written at this moment.
     done = path.read_text().count("\n") if path.exists() else 0
     return f"still being written, or cut off: epoch {done} of {epochs}, no summary.json yet"
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The fields of a configuration by their dotted names."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever is wrong inside, the file is at fault and the message says what to do with it."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read ({error}): {_RESTORE}.") from error
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    try:
+    with _reading(path):
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): {_RESTORE}.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no JSON object: {_RESTORE}.")
     return content
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    try:
+    with _reading(path):
         texts = path.read_text().splitlines()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error}): {_RESTORE}.") from error
     lines = []
     for number, text in enumerate(texts, start=1):
         try:
@@ -194,29 +194,22 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 def _read_geometry(path: Path, num_classes: int) -> Geometry | None:
     if not path.exists():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            geometry = Geometry(
-                weights=arrays["weights"],
-                heads=tuple(str(head) for head in arrays["heads"]),
-                train_means=arrays["train_means"],
-                test_means=arrays["test_means"],
-            )
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"{path} cannot be read ({error}): {_RESTORE}.") from error
-    shape = geometry.weights.shape
-    means = (geometry.train_means.shape, geometry.test_means.shape)
-    if (
-        len(shape) != 3
-        or shape[:2] != (len(geometry.heads), num_classes)
-        or {*means} != {shape[1:]}
+    with (
+        _reading(path),
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
     ):
+        heads = tuple(map(str, arrays["heads"]))
+        weights, *means = (arrays[name] for name in ("weights", "train_means", "test_means"))
+    shape = weights.shape
+    fits = len(shape) == 3 and shape[:2] == (len(heads), num_classes)
+    if not fits or any(part.shape != shape[1:] for part in means):
         raise InputError(
-            f"{path} must hold weights (H, C, D) with H = {len(geometry.heads)} heads and "
+            f"{path} must hold weights (H, C, D) with H = {len(heads)} heads and "
             f"C = {num_classes} classes, and class means (C, D); got {shape} and "
-            f"{means[0]}, {means[1]}: {_RESTORE}."
+            f"{', '.join(str(part.shape) for part in means)}: {_RESTORE}."
         )
-    return geometry
+    return Geometry(weights, heads, *means)
 
 
 _RESTORE = "restore the file, or delete the folder and run the experiment again"
@@ -234,11 +227,7 @@ def _check_num_classes(runs: Sequence[Run]) -> None:
         )
 
 
-def _in_words(left_out: Sequence[LeftOut]) -> Iterator[str]:
-    return (f"{run.folder} ({run.reason})" for run in left_out)
-
-
-def _first(texts: Iterator[str]) -> str:
+def _first(texts: Iterable[str]) -> str:
     """The first three of them, and that there are more."""
     listed = list(texts)
     return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")

@@ -1,31 +1,108 @@
-"""Runs that differ in nothing but the seed, what they are called and what they compare with."""
+"""Runs that differ in nothing but the seed, what they are called and what they compare with.
+
+:func:`group_by`, :func:`paired` and :func:`is_read` work on records of any kind; the rest on the
+finished runs of a report.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from spa_jax.errors import InputError
 from spa_jax.reporting.finished_runs import Run
 
-# Groups of fields that do not change what is computed, and the field that is averaged over.
-_NO_DIFFERENCE = ("seed", "checkpoint", "loader", "logging")
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 
-# A field that one SpA method alone reads says nothing about the runs of another.
-_READ_BY = {
-    "spa.gamma": "proj",
-    "spa.radial": "proj",
-    "spa.acts_on": "proj",
-    "spa.weight": "reg",
-    "spa.alpha_max": "slerp",
-    "spa.threshold": "slerp",
-}
+# The field that is averaged over, and fields and groups that do not change what is computed.
+_NO_DIFFERENCE = ("seed", "parallel", "checkpoint", "loader", "logging")
 
-# A field that a run's configuration does not have, or that its method does not read.
+# Groups in which a field names what is used, and in which each name has options of its own.
+_CHOSEN_BY = {"spa": "spa.method", "method": "method.name", "model": "model.name"}
+
+# A field that a run's configuration does not have, or that the run does not read.
 _ABSENT = None
 
 
-@dataclass(frozen=True)
+def group_by(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Puts items with an equal key together, in the order of their first.
+
+    Example:
+      >>> group_by(["reg", "none", "proj", "ridge"], key=len)
+      {3: ['reg'], 4: ['none', 'proj'], 5: ['ridge']}
+    """
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def is_read(field: str, config: Mapping[str, Any]) -> bool:
+    """Whether a run reads a field: not the options of what it does not use.
+
+    Args:
+      field: its dotted name.
+      config: the run's configuration by dotted names.
+
+    Example:
+      >>> config = {"spa.method": "reg", "spa.reg.weight": 1.0, "spa.proj.gamma": 0.6}
+      >>> is_read("spa.reg.weight", config), is_read("spa.proj.gamma", config)
+      (True, False)
+    """
+    group, *names = field.split(".")
+    if group not in _CHOSEN_BY or len(names) < 2:
+        return True
+    return names[0] == config.get(_CHOSEN_BY[group])
+
+
+def tells_apart(field: str, config: Mapping[str, Any]) -> bool:
+    """Whether a field has a part in what a run computes, the seed aside.
+
+    How a batch is laid out over the devices (`parallel`) changes nothing unless each device has
+    batch statistics of its own.
+
+    Args:
+      field: its dotted name.
+      config: the run's configuration by dotted names.
+    """
+    if field == "parallel" and config.get("model.batch_norm") == "per_device":
+        return True
+    return field.split(".")[0] not in _NO_DIFFERENCE and is_read(field, config)
+
+
+def seed_and_split(run: Run | Mapping[str, Any]) -> tuple[int, str]:
+    """What two runs share if they are to be compared: the seed and the training split.
+
+    Args:
+      run: a finished run, or a summary.
+    """
+    summary = run.summary if isinstance(run, Run) else run
+    return summary["seed"], summary["split_checksum"]
+
+
+def paired(
+    runs: Iterable[Item],
+    baseline: Iterable[Item],
+    key: Callable[[Item], Hashable] = seed_and_split,
+) -> list[tuple[Item, Item]]:
+    """Each run with its partner in the baseline; runs without one are left out.
+
+    Args:
+      runs: what is compared.
+      baseline: what it is compared with.
+      key: what partners share.
+
+    Example:
+      >>> paired([("reg", 1), ("reg", 2)], [("none", 0), ("none", 1)], key=lambda run: run[1])
+      [(('reg', 1), ('none', 1))]
+    """
+    partners = {key(run): run for run in baseline}
+    return [(run, partners[key(run)]) for run in runs if key(run) in partners]
+
+
+# Equal is the same: arrays of two runs do not compare to one truth.
+@dataclass(frozen=True, eq=False)
 class Group:
     """Runs with the same configuration, one a seed.
 
@@ -75,8 +152,7 @@ class Sweep:
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Puts runs together that differ in the seed alone.
 
-    Fields of `checkpoint`, `loader` and `logging` do not count, nor does a strength of another SpA
-    method than the run's.
+    Fields that change nothing do not count (:func:`tells_apart`).
 
     Args:
       runs: one or more.
@@ -87,20 +163,21 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     Raises:
       InputError: two runs with the same configuration and the same seed.
     """
-    differing = _differing_fields(runs)
-    members: dict[str, list[Run]] = {}
-    fields: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        values = {field: _read_value(run, field) for field in differing}
-        label = label_of(values) or label_of({"spa.method": run.config.get("spa.method", "none")})
-        members.setdefault(label, []).append(run)
-        fields[label] = values
-    for label, group in members.items():
-        _check_seeds(group, label)
-    return [
-        Group(label, fields[label], tuple(sorted(group, key=lambda run: run.summary["seed"])))
-        for label, group in members.items()
-    ]
+    differing = _differing_fields([run.config for run in runs])
+
+    def fields_of(run: Run) -> dict[str, Any]:
+        return {
+            field: run.config.get(field, _ABSENT) if tells_apart(field, run.config) else _ABSENT
+            for field in differing
+        }
+
+    groups = []
+    for label, members in group_by(runs, lambda run: label_of(fields_of(run))).items():
+        name = label or label_of({"spa.method": members[0].config.get("spa.method", "none")})
+        _check_seeds(members, name)
+        by_seed = sorted(members, key=lambda run: run.summary["seed"])
+        groups.append(Group(name, fields_of(members[0]), tuple(by_seed)))
+    return groups
 
 
 def label_of(fields: dict[str, Any]) -> str:
@@ -126,39 +203,28 @@ def baseline_of(group: Group, groups: Sequence[Group]) -> Group | None:
       The group without SpA that is otherwise the same; where there is none, the first group; None
       for the first group itself.
     """
-    rest = _without_spa(group)
-    same = [
-        other
-        for other in groups
-        if other is not group and other.method == "none" and _without_spa(other) == rest
-    ]
-    if group.method != "none" and same:
-        return same[0]
+    if group.method != "none":
+        rest = _without_spa(group)
+        for other in groups:
+            if other.method == "none" and _without_spa(other) == rest:
+                return other
     return None if group is groups[0] else groups[0]
 
 
 def paired_runs(group: Group, baseline: Group) -> list[tuple[Run, Run]]:
     """Runs of a group and of its baseline with the same seed on the same split."""
-    partners = {_pairing_key(run): run for run in baseline.runs}
-    return [
-        (run, partners[_pairing_key(run)]) for run in group.runs if _pairing_key(run) in partners
-    ]
+    return paired(group.runs, baseline.runs)
 
 
 def why_not_paired(group: Group, baseline: Group) -> str:
     """Why some runs of a group have no partner in the baseline; "" if all have one."""
-    paired = len(paired_runs(group, baseline))
-    if paired == len(group.runs):
-        return ""
-    seeds = {run.summary["seed"] for run in baseline.runs}
-    other_split = sum(run.summary["seed"] in seeds for run in group.runs) - paired
-    other_seed = len(group.runs) - paired - other_split
-    reasons = [
-        f"{count} with {what}"
-        for count, what in ((other_split, "another split"), (other_seed, "another seed"))
-        if count
-    ]
-    return f"not paired: {' and '.join(reasons)}"
+    same_seed = len(paired(group.runs, baseline.runs, key=lambda run: run.summary["seed"]))
+    missing = {
+        "another split": same_seed - len(paired_runs(group, baseline)),
+        "another seed": len(group.runs) - same_seed,
+    }
+    reasons = [f"{count} with {what}" for what, count in missing.items() if count]
+    return f"not paired: {' and '.join(reasons)}" if reasons else ""
 
 
 def find_sweeps(groups: Sequence[Group]) -> list[Sweep]:
@@ -172,54 +238,37 @@ def find_sweeps(groups: Sequence[Group]) -> list[Sweep]:
     """
     sweeps = []
     for field in groups[0].fields:
-        series: dict[str, list[Group]] = {}
-        for group in groups:
-            if _is_number(group.fields[field]):
-                others = {key: value for key, value in group.fields.items() if key != field}
-                series.setdefault(label_of(others), []).append(group)
-        for fixed, swept in series.items():
-            if len(swept) >= 3:
-                swept = sorted(swept, key=lambda group: group.fields[field])
-                sweeps.append(Sweep(field, fixed, tuple(swept), _shared_baseline(swept, groups)))
+
+        def others(group: Group, field: str = field) -> str:
+            return label_of({key: value for key, value in group.fields.items() if key != field})
+
+        numeric = [group for group in groups if _is_number(group.fields[field])]
+        for fixed, series in group_by(numeric, others).items():
+            if len(series) >= 3:
+                series.sort(key=lambda group: group.fields[field])
+                sweeps.append(Sweep(field, fixed, tuple(series), _shared_baseline(series, groups)))
     return sweeps
 
 
 def _shared_baseline(swept: Sequence[Group], groups: Sequence[Group]) -> Group | None:
-    baselines = [baseline_of(group, groups) for group in swept]
-    shared = baselines[0]
-    if shared is None or any(shared is group for group in swept):
-        return None
-    same = all(baseline is shared for baseline in baselines)
-    return shared if same and shared.method == "none" else None
+    """What all groups of a sweep are compared with, if it is one group outside and without SpA."""
+    shared, *others = (baseline_of(group, groups) for group in swept)
+    outside = shared is not None and shared.method == "none" and shared not in swept
+    return shared if outside and all(other is shared for other in others) else None
 
 
-def _differing_fields(runs: Sequence[Run]) -> list[str]:
+def _differing_fields(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     # `spa.method` first: its name is what a reader looks for.
-    known = dict.fromkeys(["spa.method", *(field for run in runs for field in run.config)])
-    return [
-        field
+    known = dict.fromkeys(["spa.method", *(field for config in configs for field in config)])
+    values = {
+        field: {_in_words(config.get(field)) for config in configs if tells_apart(field, config)}
         for field in known
-        if field.split(".")[0] not in _NO_DIFFERENCE
-        and len({_in_words(run.config.get(field)) for run in runs if _reads(run, field)}) > 1
-    ]
-
-
-def _reads(run: Run, field: str) -> bool:
-    method = run.config.get("spa.method")
-    return _READ_BY.get(field, method) == method
-
-
-def _read_value(run: Run, field: str) -> Any:
-    """The value of a field, or None where the run does not have it or does not read it."""
-    return run.config.get(field, _ABSENT) if _reads(run, field) else _ABSENT
+    }
+    return [field for field, found in values.items() if len(found) > 1]
 
 
 def _without_spa(group: Group) -> dict[str, Any]:
     return {field: value for field, value in group.fields.items() if not field.startswith("spa.")}
-
-
-def _pairing_key(run: Run) -> tuple[int, str]:
-    return run.summary["seed"], run.summary["split_checksum"]
 
 
 def _is_number(value: Any) -> bool:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spa_jax.reporting.grouping import Group, baseline_of, paired_runs, why_not_paired
+from spa_jax.reporting.finished_runs import Run
+from spa_jax.reporting.grouping import Group, baseline_of, paired, why_not_paired
 from spa_jax.reporting.statistics import IN_PERCENT, Columns, paired_differences, statistics
 from spa_jax.reporting.table_text import Value, mean_text, number_text
 
@@ -34,6 +35,7 @@ NOT_RECORDED = "command not recorded"
 _MINUS = "\u2212"
 _DASH = "\u2013"
 _FIXED = "\u00a0"  # a space that does not end a line
+_SECONDS = f"{_FIXED}s"
 
 
 @dataclass(frozen=True)
@@ -54,18 +56,22 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     as_code: tuple[int, ...] = ()
 
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Whether a column holds numbers, which stand to the right."""
+        columns = zip(*self.rows, strict=True)
+        return tuple(all(map(_is_numeric, column)) for column in columns)
+
 
 def accuracy_table(groups: Sequence[Group]) -> Table:
     """Test accuracy of each group, over all classes and by shot group: mean ± std over seeds."""
-    rules = {
-        run.summary.get("shot_groups", {}).get("rule") for group in groups for run in group.runs
-    }
-    shots = "; ".join(sorted(rule for rule in rules if rule))
+    summaries = [run.summary for group in groups for run in group.runs]
+    rules = {summary.get("shot_groups", {}).get("rule") for summary in summaries} - {None}
+    shots = f" Many-, medium- and few-shot classes: {'; '.join(sorted(rules))}." if rules else ""
     return Table(
         "Test accuracy",
         "Percent, mean ± sample standard deviation over seeds. "
-        "Best: the epoch was chosen on the test images, so it flatters."
-        + (f" Many-, medium- and few-shot classes: {shots}." if shots else ""),
+        f"Best: the epoch was chosen on the test images, so it flatters.{shots}",
         ("configuration", "seeds", *_ACCURACY),
         tuple(_statistics_row(group, groups, _ACCURACY) for group in groups),
     )
@@ -90,13 +96,13 @@ def differences_table(groups: Sequence[Group]) -> Table | None:
         baseline = baseline_of(group, groups)
         if baseline is None:
             continue
-        pairs = paired_runs(group, baseline)
+        pairs = paired(group.runs, baseline.runs)
         found = paired_differences(
             [run.summary for run, _ in pairs], [base.summary for _, base in pairs], _DIFFERENCES
         )
         cells = [_interval(column, **values) for column, values in found.items()]
         why = why_not_paired(group, baseline)
-        count = f"{len(pairs)} ({why})" if why else str(len(pairs))
+        count = f"{len(pairs)} ({why})" if why else f"{len(pairs)}"
         rows.append((group.label, baseline.label, count, *cells))
     if not rows:
         return None
@@ -134,30 +140,31 @@ def classes_table(groups: Sequence[Group]) -> Table | None:
 
 def runs_table(groups: Sequence[Group]) -> Table:
     """Every run: its folder, its command, what it reached."""
-    rows = []
-    for group in groups:
-        for run in group.runs:
-            summary = run.summary
-            seconds = summary.get("wall_time_seconds")
-            rows.append(
-                (
-                    str(run.folder),
-                    group.label,
-                    str(summary["seed"]),
-                    _percent(summary["test_accuracy"].get("last")),
-                    summary["split_checksum"][:8],
-                    _DASH if seconds is None else f"{seconds:,.0f}{_FIXED}s",
-                    str(summary.get("command") or NOT_RECORDED),
-                )
-            )
+
+    def row(run: Run, label: str) -> tuple[str, ...]:
+        summary, seconds = run.summary, run.summary.get("wall_time_seconds")
+        return (
+            str(run.folder),
+            label,
+            str(summary["seed"]),
+            _percent(summary["test_accuracy"].get("last")),
+            summary["split_checksum"][:8],
+            _DASH if seconds is None else f"{seconds:,.0f}{_SECONDS}",
+            str(summary.get("command") or NOT_RECORDED),
+        )
+
     return Table(
         "Runs",
         "Every run of this report; test accuracy after the last epoch in percent, the start of "
         "the checksum of the training split, training time.",
         ("folder", "configuration", "seed", "accuracy", "split", "time", "command"),
-        tuple(rows),
+        tuple(row(run, group.label) for group in groups for run in group.runs),
         as_code=(0, 4, 6),
     )
+
+
+TABLES = (accuracy_table, alignment_table, differences_table, classes_table, runs_table)
+"""In their order on the page; each takes all groups, and may be None."""
 
 
 def mark_of(group: Group, groups: Sequence[Group]) -> str:
@@ -184,6 +191,10 @@ def _interval(column: str, mean: float | None, half_width: float | None) -> str:
     values = [mean] if half_width is None else [mean, mean - half_width, mean + half_width]
     texts = [_typeset(number_text(value, column in _IN_PERCENT, sign="+")) for value in values]
     return texts[0] if half_width is None else f"{texts[0]} [{texts[1]},{_FIXED}{texts[2]}]"
+
+
+def _is_numeric(text: str) -> bool:
+    return not any(character.isalpha() for character in text) or text.endswith(_SECONDS)
 
 
 def _typeset(text: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from scipy.stats import t as student_t
 
 Columns = Mapping[str, tuple[str, ...]]
@@ -34,6 +35,28 @@ def column_value(summary: Mapping[str, Any], path: Sequence[str]) -> Any:
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
+
+
+def curves(
+    runs: Sequence[Sequence[Mapping[str, Any]]], path: Sequence[str]
+) -> tuple[list[int], Float[np.ndarray, "R T"]]:
+    """A number over the epochs that all runs have.
+
+    Args:
+      runs: one or more; the lines of `metrics.jsonl` of each.
+      path: where the number stands in a line.
+
+    Returns:
+      The epochs, and the numbers, a row a run; NaN where a line has none.
+
+    Example:
+      >>> lines = [{"epoch": 1, "nc": {"nc4": 0.5}}, {"epoch": 2, "nc": None}]
+      >>> curves([lines], ("nc", "nc4"))
+      ([1, 2], array([[0.5, nan]]))
+    """
+    length = min(map(len, runs))
+    values = [[column_value(line, path) for line in lines[:length]] for lines in runs]
+    return [line["epoch"] for line in runs[0][:length]], np.array(values, dtype=float)
 
 
 def statistics(

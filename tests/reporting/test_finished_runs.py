@@ -12,8 +12,10 @@ from tests.reporting.made_runs import write_run
 
 
 def test_a_run_is_read_with_its_config_flat_and_its_geometry(tmp_path):
-    run = read_run(write_run(tmp_path / "a", {"seed": 3, "spa.gamma": 0.2}, heads=("one", "two")))
-    assert run.config["spa.gamma"] == 0.2
+    run = read_run(
+        write_run(tmp_path / "a", {"seed": 3, "spa.proj.gamma": 0.2}, heads=("one", "two"))
+    )
+    assert run.config["spa.proj.gamma"] == 0.2
     assert run.config["data.name"] == "digits"
     assert [entry["epoch"] for entry in run.lines] == [1, 2, 3, 4, 5, 6]
     assert run.summary["seed"] == 3
@@ -113,6 +115,11 @@ def damage_geometry(folder):
     (folder / "geometry.npz").write_bytes(b"PK")
 
 
+def cut_geometry(folder):
+    path = folder / "geometry.npz"
+    path.write_bytes(path.read_bytes()[:500])
+
+
 def lack_arrays(folder):
     np.savez(folder / "geometry.npz", weights=np.zeros((1, 4, 6)))
 
@@ -150,6 +157,7 @@ def other_width(folder):
         (empty_lines, ["metrics.jsonl does not hold"]),
         (lines_without_epochs, ["metrics.jsonl does not hold"]),
         (damage_geometry, ["geometry.npz cannot be read"]),
+        (cut_geometry, ["geometry.npz cannot be read"]),
         (lack_arrays, ["geometry.npz cannot be read", "heads"]),
         (other_classes, ["geometry.npz must hold", "C = 4", "(1, 5, 6)"]),
         (other_heads, ["geometry.npz must hold", "H = 2", "(1, 4, 6)"]),

@@ -6,9 +6,12 @@ from spa_jax.reporting.finished_runs import read_run
 from spa_jax.reporting.grouping import (
     baseline_of,
     find_sweeps,
+    group_by,
     group_runs,
+    is_read,
     label_of,
-    paired_runs,
+    paired,
+    seed_and_split,
     why_not_paired,
 )
 from tests.refusals import refusal
@@ -19,9 +22,9 @@ from tests.reporting.made_runs import write_run
 def groups_of(tmp_path):
     """Groups of runs that are given by the changes of their configs."""
 
-    def make(*changes, **options):
+    def make(*changes, folder=""):
         runs = [
-            read_run(write_run(tmp_path / str(i), change, geometry=False, epochs=1, **options))
+            read_run(write_run(tmp_path / folder / str(i), change, geometry=False, epochs=1))
             for i, change in enumerate(changes)
         ]
         return group_runs(runs)
@@ -57,19 +60,38 @@ def test_fields_that_do_not_change_the_result_do_not_part_runs(groups_of):
     assert seeds_of(group) == [0, 1]
 
 
+def test_the_layout_over_devices_parts_runs_only_where_each_has_its_own_statistics(groups_of):
+    (group,) = groups_of({"parallel": "jit"}, {"parallel": "pmap", "seed": 1})
+    assert group.label == "spa.method=none"
+    own = {"model.batch_norm": "per_device"}
+    groups = groups_of(
+        {"parallel": "pmap", **own}, {"parallel": "shard_map", "seed": 1, **own}, folder="own"
+    )
+    assert [group.label for group in groups] == ["parallel=pmap", "parallel=shard_map"]
+
+
+def test_a_run_reads_the_options_of_what_it_uses_and_no_others():
+    config = {"spa.method": "proj", "method.name": "glmc", "model.name": "vit_s16"}
+    read = ("spa.proj.gamma", "method.glmc.label_power", "spa.method", "spa.center", "seed")
+    unread = ("spa.reg.weight", "method.ldam_drw.margin", "model.vit.width")
+    assert all(is_read(field, config) for field in (*read, "optimizer.name", "model.dtype"))
+    assert not any(is_read(field, config) for field in unread)
+    assert not is_read("spa.proj.gamma", {})
+
+
 def test_the_strength_of_another_method_says_nothing_about_a_run(groups_of):
     groups = groups_of(
         {},
-        {"spa.method": "reg", "spa.gamma": 0.2},
-        {"spa.method": "proj", "spa.gamma": 0.2, "spa.weight": 3.0},
-        {"spa.method": "proj", "spa.gamma": 0.4},
-        {"spa.gamma": 0.9, "seed": 1},
+        {"spa.method": "reg", "spa.proj.gamma": 0.2},
+        {"spa.method": "proj", "spa.proj.gamma": 0.2, "spa.reg.weight": 3.0},
+        {"spa.method": "proj", "spa.proj.gamma": 0.4},
+        {"spa.proj.gamma": 0.9, "seed": 1, "method.ldam_drw.margin": 0.1},
     )
     assert [group.label for group in groups] == [
         "spa.method=none",
         "spa.method=reg",
-        "spa.method=proj, spa.gamma=0.2",
-        "spa.method=proj, spa.gamma=0.4",
+        "spa.method=proj, spa.proj.gamma=0.2",
+        "spa.method=proj, spa.proj.gamma=0.4",
     ]
     assert seeds_of(groups[0]) == [0, 1]
 
@@ -122,22 +144,40 @@ def test_runs_are_paired_by_seed_and_split(tmp_path):
     runs += [write_run(tmp_path / f"a{s}", {"seed": s, "spa.method": "reg"}) for s in (2, 1, 5)]
     runs += [write_run(tmp_path / "b", {"seed": 0, "spa.method": "reg"}, split="other")]
     none, reg = group_runs([read_run(run) for run in runs])
-    pairs = paired_runs(reg, none)
+    pairs = paired(reg.runs, none.runs)
     assert [(a.folder.name, b.folder.name) for a, b in pairs] == [("a1", "none1"), ("a2", "none2")]
+    of_reg, of_none = ([run.summary for run in group.runs] for group in (reg, none))
+    assert paired(of_reg, of_none) == [(a.summary, b.summary) for a, b in pairs]
     assert why_not_paired(reg, none) == ("not paired: 1 with another split and 1 with another seed")
     assert why_not_paired(none, none) == ""
 
 
+def test_records_of_any_kind_are_grouped_and_paired_by_what_they_hold():
+    records = [
+        {"method": method, "seed": seed, "summary": {"seed": seed, "split_checksum": "a"}}
+        for seed in (1, 0)
+        for method in ("none", "reg")
+    ]
+    groups = group_by(records, lambda record: record["method"])
+    assert list(groups) == ["none", "reg"]
+    assert [record["seed"] for record in groups["reg"]] == [1, 0]
+
+    def key(record):
+        return seed_and_split(record["summary"])
+
+    assert paired(groups["reg"], groups["none"][1:], key) == [(records[3], records[2])]
+
+
 def gammas(*values, **changes):
-    return [{"spa.method": "proj", "spa.gamma": value, **changes} for value in values]
+    return [{"spa.method": "proj", "spa.proj.gamma": value, **changes} for value in values]
 
 
 def test_a_numeric_field_with_three_values_is_a_sweep_with_its_baseline(groups_of):
     groups = groups_of({}, *gammas(0.8, 0.2, 0.4))
     (sweep,) = find_sweeps(groups)
-    assert sweep.field == "spa.gamma"
+    assert sweep.field == "spa.proj.gamma"
     assert sweep.values == [0.2, 0.4, 0.8]
-    assert [group.fields["spa.gamma"] for group in sweep.groups] == sweep.values
+    assert [group.fields["spa.proj.gamma"] for group in sweep.groups] == sweep.values
     assert sweep.fixed == "spa.method=proj"
     assert sweep.baseline is groups[0]
 
@@ -155,8 +195,8 @@ def test_a_grid_has_a_sweep_for_each_value_of_the_other_field(groups_of):
     sweeps = find_sweeps(groups)
     found = {(sweep.field, sweep.fixed) for sweep in sweeps}
     assert found == {
-        *(("spa.gamma", f"{_RATE}={rate}") for rate in rates),
-        *((_RATE, f"spa.gamma={value}") for value in ("0", "0.5", "1")),
+        *(("spa.proj.gamma", f"{_RATE}={rate}") for rate in rates),
+        *((_RATE, f"spa.proj.gamma={value}") for value in ("0", "0.5", "1")),
     }
     assert all(len(sweep.groups) == 3 for sweep in sweeps)
     assert all(sweep.baseline is None for sweep in sweeps)

@@ -1,9 +1,12 @@
 """The report from folders to page: self-contained, escaped, and the same in a real browser."""
 
 import base64
+import contextlib
 import html
+import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -12,15 +15,23 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
 from spa_jax import report
 from spa_jax.report import write_report
+from spa_jax.reporting.figures import style
+from spa_jax.reporting.figures.classes import draw_train_against_held_out
+from spa_jax.reporting.finished_runs import find_run_folders, read_run, read_runs
+from spa_jax.reporting.grouping import group_runs
+from spa_jax.reporting.page import report_page
+from spa_jax.reporting.report_tables import TABLES
 from tests.refusals import refusal
 from tests.reporting.made_runs import write_run
 
 FIGURES = ("alignment", "angle_by_class_size", "train_against_held_out", "gram", "collapse", "nc2")
 VOID = {"meta", "img"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge")
+FORMULAS = ("$a_b$", r"$\frac{")  # the names of data are in legends and titles
 HOSTILE = ('<script>alert("x")</script>', "a & b", "'\"", "$x")
 
 
@@ -70,19 +81,31 @@ def page(made):
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory):
-    """A report of one run whose folder, classes and command hold what HTML reads as its own."""
+def commanded(tmp_path_factory):
+    """A report of runs that hold what HTML, or a formula in a figure, reads as its own.
+
+    As the command writes it: its arguments, what it prints, and the page.
+    """
     root = tmp_path_factory.mktemp("hostile")
-    write_run(
-        root / "<b>&amp;",
-        names=HOSTILE,
-        per_class_test_cosine=[0.1, 0.9, 0.9, 0.9],  # the alternative text names the lowest
-        command="train.py --x='<img src=http://example.org>' && true",
-        collapse=False,
-        geometry=False,
-    )
-    write_report([root / "<b>&amp;"], root / "out", "--out '<i>'")
-    return root / "out" / "index.html"
+    for i, name in enumerate(FORMULAS):
+        write_run(
+            root / "<b>&amp; runs" / str(i),
+            {"data.name": name},
+            names=HOSTILE,
+            per_class_test_cosine=[0.1, 0.9, 0.9, 0.9],  # the alternative text names the lowest
+            command="train.py --x='<img src=http://example.org>' && true",
+            collapse=False,
+            geometry=False,
+        )
+    arguments = [str(root / "<b>&amp; runs"), "--out", str(root / "'<i>'")]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert report.main(arguments) == 0
+    return arguments, printed.getvalue(), root / "'<i>'" / "index.html"
+
+
+@pytest.fixture(scope="module")
+def hostile(commanded):
+    return commanded[2]
 
 
 def test_page_and_figures_are_written_as_png_and_svg(made):
@@ -109,9 +132,19 @@ def test_the_page_holds_every_figure_with_words_and_needs_nothing_else(made, pag
     anchors = [found["id"] for _, found in page.found if "id" in found]
     assert len(set(anchors)) == len(anchors)
     assert {link[1:] for link in links} == set(anchors)
-    (style,) = re.findall(r"<style>(.*?)</style>", (out / "index.html").read_text(), re.S)
-    assert "@media print" in style
-    assert not re.search(r"url\(|@import|https?:", style)
+    (sheet,) = re.findall(r"<style>(.*?)</style>", (out / "index.html").read_text(), re.S)
+    assert "@media print" in sheet
+    assert not re.search(r"url\(|@import|https?:", sheet)
+
+
+def test_files_are_the_same_at_every_run_and_have_300_dots_an_inch(made, figure_style, tmp_path):
+    runs, out, _ = made
+    finished, _ = read_runs(find_run_folders([runs]))
+    (drawing,) = draw_train_against_held_out(group_runs(finished))
+    for path in style.save(drawing, tmp_path):
+        assert path.read_bytes() == (out / path.name).read_bytes()
+    with Image.open(out / "train_against_held_out.png") as image:
+        assert image.width == round(300 * style.WIDTH)
 
 
 def test_tables_have_captions_and_headers_that_fit_their_rows(page):
@@ -142,20 +175,19 @@ def test_what_comes_from_runs_is_text_on_the_page_and_never_markup(hostile):
     assert not any(page.all(tag) for tag in ("script", "b", "i"))
     assert all(image["src"].startswith("data:") for image in page.all("img"))
     assert any(f"class {HOSTILE[0]}." in image["alt"] for image in page.all("img"))
-    for name in (*HOSTILE, "<img src=http://example.org>", "<b>&amp;", "--out '<i>'"):
+    for name in (*HOSTILE, *FORMULAS, "<img src=http://example.org>", "<b>&amp;", "<i>"):
         assert name in page.text
-    assert html.escape(HOSTILE[0]) in text
+    assert "&lt;script&gt;" in text
     assert "Gram matrices" in page.text
     assert "no run has a geometry.npz" in page.text
 
 
 def test_runs_on_another_split_are_marked_and_other_classes_refused(tmp_path):
-    a = write_run(tmp_path / "a", collapse=False, geometry=False)
-    b = write_run(
-        tmp_path / "b", {"spa.method": "reg"}, split="other", collapse=False, geometry=False
-    )
-    write_report([a, b], tmp_path / "out")
-    text = Page((tmp_path / "out" / "index.html").read_text()).text
+    a = write_run(tmp_path / "a")
+    b = write_run(tmp_path / "b", {"spa.method": "reg"}, split="other")
+    groups = group_runs([read_run(a), read_run(b)])
+    tables = [table for make in TABLES if (table := make(groups)) is not None]
+    text = Page(report_page(groups, tables, [], [], "")).text
     assert "† Trained on another split than spa.method=none: spa.method=reg" in text
     assert "not paired: 1 with another split" in text
     c = write_run(tmp_path / "c", counts=(3, 2))
@@ -171,14 +203,12 @@ def test_an_out_that_cannot_take_a_report_is_refused(tmp_path):
     assert "is a file" in refusal(write_report, [run], tmp_path / "file")
 
 
-def test_the_command_prints_where_the_report_is_and_records_itself(tmp_path, capsys):
-    run = write_run(tmp_path / "a run", collapse=False, geometry=False)
-    assert report.main([str(run), "--out", str(tmp_path / "out")]) == 0
-    printed = capsys.readouterr().out
-    assert f"Report: {tmp_path / 'out' / 'index.html'}" in printed
+def test_the_command_prints_where_the_report_is_and_records_itself(commanded):
+    arguments, printed, written = commanded
+    assert f"Report: {written}" in printed
     assert "Not drawn: Neural collapse over epochs" in printed
-    text = Page((tmp_path / "out" / "index.html").read_text()).text
-    assert f"python -m spa_jax.report '{run}' --out {tmp_path / 'out'}" in text
+    text = Page(written.read_text()).text
+    assert f"python -m spa_jax.report {shlex.join(arguments)}" in text
 
 
 def test_the_command_exits_with_2_and_one_line_for_wrong_input(tmp_path, capsys):

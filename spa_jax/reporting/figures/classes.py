@@ -1,28 +1,48 @@
-"""Figures of the classes at the end of training: angles, and Gram matrices of means and weights."""
+"""Figures of the classes at the end of training: angles against class sizes, and against angles."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator
 
 from spa_jax.alignment.class_means import directions_of
-from spa_jax.reporting.figures.style import (
-    Absent,
-    Drawing,
-    bottom_left,
-    grid,
-    legend_below,
-)
+from spa_jax.reporting.figures.style import Absent, Drawing, grid, legend_below, plain_ticks
 from spa_jax.reporting.finished_runs import Run
 from spa_jax.reporting.grouping import Group
 
 _PANELS = 12  # of a figure; more would not fit on a page
 _SHOT_GROUPS = (("many", "o", "#000000"), ("medium", "s", "#0072B2"), ("few", "^", "#D55E00"))
 _PER_CLASS = ("per_class_cosine", "per_class_test_cosine")
+_FEW = 20  # classes; points are larger, and have bars
 _EVERY_POINT_BELOW = 500  # classes; above, an SVG holds a picture of the points
+
+
+class _Panel(NamedTuple):
+    """A group, one of its classifier heads by index, and what both are called."""
+
+    group: Group
+    head: int
+    title: str
+
+    def angles(self, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of each class, `(C,)`."""
+        mean, spread = mean_angles(self.group, held_out)
+        return mean[self.head], spread[self.head]
+
+    @property
+    def few_classes(self) -> bool:
+        return len(self.group.class_counts) <= _FEW
+
+    def points(self) -> dict[str, Any]:
+        """How points are drawn."""
+        return {
+            "linestyle": "none",
+            "markersize": 4 if self.few_classes else 2.5,
+            "rasterized": len(self.group.class_counts) > _EVERY_POINT_BELOW,
+        }
 
 
 def draw_angle_by_class_size(groups: Sequence[Group]) -> Iterator[Drawing | Absent]:
@@ -34,64 +54,53 @@ def draw_angle_by_class_size(groups: Sequence[Group]) -> Iterator[Drawing | Abse
     Yields:
       Figures of up to twelve panels, or why there is none.
     """
-    title = "Angle of a class against its size"
-    for name, part in _parts("angle_by_class_size", _panels_of(groups)):
-        figure, axes = grid([label for _, _, label in part], 2.2)
-        for panel, (group, head, _) in zip(axes, part, strict=True):
-            _draw_angles(panel, group, head)
-        _size_axis(axes[0])
-        bottom, left = bottom_left(axes)
-        for panel in bottom:
-            panel.set_xlabel("training images")
-        for panel in left:
-            panel.set_ylabel("angle (degrees)")
-        legend_below(figure, *axes[0].get_legend_handles_labels(), handle_length=1)
-        yield Drawing(
-            name,
-            title,
-            "Angle between a class's weight and its class mean after the last epoch, held-out "
-            f"features and {_training_means(groups)}. Points are means over seeds, the two of a "
-            "class a little apart"
-            f"{', bars one standard deviation to each side' if _few_classes(groups) else ''}.",
-            "A panel for each configuration with two points a class. "
-            + _widest(part, "held-out angle"),
-            figure,
-        )
-    if not _panels_of(groups):
-        yield Absent(title, "no run recorded per_class_test_cosine in summary.json.")
+
+    def draw(axes: list[Axes], part: Sequence[_Panel]) -> None:
+        for panel, shown in zip(axes, part, strict=True):
+            _draw_angles(panel, shown)
+        axes[0].set_xscale("log")
+        plain_ticks(axes[0].xaxis, (1.0, 3.0), 8)
+        axes[0].margins(x=0.08)
+
+    few = len(groups[0].class_counts) <= _FEW
+    return _draw_panels(
+        "angle_by_class_size",
+        "Angle of a class against its size",
+        groups,
+        ("training images", "angle (degrees)"),
+        draw,
+        "Angle between a class's weight and its class mean after the last epoch, held-out "
+        "features and {means}. Points are means over seeds, the two of a class a little apart"
+        + (", bars one standard deviation to each side." if few else "."),
+        "A panel for each configuration with two points a class.",
+        height=2.2,
+    )
 
 
 def draw_train_against_held_out(groups: Sequence[Group]) -> Iterator[Drawing | Absent]:
     """Held-out angle of each class against its angle on the training set; panels as above."""
-    title = "Training angle against held-out angle"
-    for name, part in _parts("train_against_held_out", _panels_of(groups)):
-        figure, axes = grid([label for _, _, label in part])
-        for panel, (group, head, _) in zip(axes, part, strict=True):
-            _draw_shots(panel, group, head)
+
+    def draw(axes: list[Axes], part: Sequence[_Panel]) -> None:
+        for panel, shown in zip(axes, part, strict=True):
+            _draw_shots(panel, shown)
         limit = max(*axes[0].get_xlim(), *axes[0].get_ylim())
         for panel in axes:
             panel.plot([0, limit], [0, limit], color="#888888", linewidth=0.8, zorder=0)
-            panel.xaxis.set_major_locator(MaxNLocator(4))
-            panel.yaxis.set_major_locator(MaxNLocator(4))
+            for axis in (panel.xaxis, panel.yaxis):
+                axis.set_major_locator(MaxNLocator(4))
         axes[0].set(xlim=(0, limit), ylim=(0, limit))
-        bottom, left = bottom_left(axes)
-        for panel in bottom:
-            panel.set_xlabel("training angle (degrees)")
-        for panel in left:
-            panel.set_ylabel("held-out angle (degrees)")
-        legend_below(figure, *axes[0].get_legend_handles_labels(), handle_length=1)
-        yield Drawing(
-            name,
-            title,
-            "Angle between a class's weight and the class mean of held-out features against that "
-            f"of {_training_means(groups)}; means over seeds. Above the line the class has moved "
-            "between training and held-out features.",
-            "A panel for each configuration with a point a class, marked by shot group. "
-            + _widest(part, "held-out angle"),
-            figure,
-        )
-    if not _panels_of(groups):
-        yield Absent(title, "no run recorded per_class_test_cosine in summary.json.")
+
+    return _draw_panels(
+        "train_against_held_out",
+        "Training angle against held-out angle",
+        groups,
+        ("training angle (degrees)", "held-out angle (degrees)"),
+        draw,
+        "Angle between a class's weight and the class mean of held-out features against that "
+        "of {means}; means over seeds. Above the line the class has moved "
+        "between training and held-out features.",
+        "A panel for each configuration with a point a class, marked by shot group.",
+    )
 
 
 def mean_angles(
@@ -134,117 +143,107 @@ def _head_rows(run: Run) -> list[int]:
     """The rows of `geometry.npz` that the recorded cosines are of; none if that cannot be told."""
     if run.geometry is None:
         return []
-    recorded = len(_cosines(run, held_out=True, clean=False))
     heads = run.geometry.heads
-    if len(heads) == recorded:
-        return list(range(recorded))
-    # A network may have heads that space alignment does not act on.
-    classifier = run.config.get("spa.classifier", [])
-    paths = [classifier] if isinstance(classifier, str) else classifier
-    rows = [row for row, head in enumerate(heads) if head in paths]
-    return rows if len(rows) == recorded else []
+    rows = [heads.index(head) for head in run.summary.get("heads", heads) if head in heads]
+    return rows if len(rows) == len(_cosines(run, held_out=True, clean=False)) else []
 
 
-def _panels_of(groups: Sequence[Group]) -> list[tuple[Group, int, str]]:
-    """Group, head and title of each panel; groups without cosines have none."""
+def _draw_panels(
+    name: str,
+    title: str,
+    groups: Sequence[Group],
+    labels: tuple[str, str],
+    draw: Callable[[list[Axes], Sequence[_Panel]], None],
+    caption: str,
+    alt: str,
+    height: float | None = None,
+) -> Iterator[Drawing | Absent]:
+    """Figures of panels with the same axes; captions say which `{means}` training angles are to."""
+    shown = _panels_of(groups)
+    if not shown:
+        yield Absent(title, "no run recorded per_class_test_cosine in summary.json.")
+    for number, start in enumerate(range(0, len(shown), _PANELS), start=1):
+        part = shown[start : start + _PANELS]
+        figure, axes = grid([panel.title for panel in part], *labels, height)
+        draw(axes, part)
+        legend_below(figure, *axes[0].get_legend_handles_labels(), handle_length=1)
+        numbered = name if number == 1 else f"{name}_{number}"
+        means = _training_means(shown)
+        yield Drawing(
+            numbered, title, caption.format(means=means), f"{alt} {_widest(part)}", figure
+        )
+
+
+def _panels_of(groups: Sequence[Group]) -> list[_Panel]:
+    """A panel for each group and head; groups without cosines have none."""
     result = []
     for group in groups:
         if not all(run.summary.get(field) for run in group.runs for field in _PER_CLASS):
             continue
-        heads = len(_cosines(group.runs[0], held_out=True, clean=False))
-        rows, geometry = _head_rows(group.runs[0]), group.runs[0].geometry
+        first = group.runs[0]
+        heads = len(_cosines(first, held_out=True, clean=False))
         names = [f"head {head + 1}" for head in range(heads)]
-        if geometry is not None and rows:
-            names = [geometry.heads[row] for row in rows]
-        for head in range(heads):
-            label = group.label if heads == 1 else f"{group.label}: {names[head]}"
-            result.append((group, head, label))
+        if first.geometry is not None and (rows := _head_rows(first)):
+            names = [first.geometry.heads[row] for row in rows]
+        for head, name in enumerate(names):
+            title = group.label if heads == 1 else f"{group.label}: {name}"
+            result.append(_Panel(group, head, title))
     return result
 
 
-def _parts(name: str, items: list[Any]) -> Iterator[tuple[str, list[Any]]]:
-    for number, start in enumerate(range(0, len(items), _PANELS), start=1):
-        yield name if number == 1 else f"{name}_{number}", items[start : start + _PANELS]
-
-
-def _draw_angles(axes: Axes, group: Group, head: int) -> None:
-    counts = np.asarray(group.class_counts)
-    size = 4 if len(counts) <= 20 else 2.5
+def _draw_angles(axes: Axes, panel: _Panel) -> None:
     # A little to each side of the class's size, or the bars would hide each other.
-    styles: tuple[tuple[bool, float, dict[str, Any]], ...] = (
-        (
-            False,
-            0.96,
-            {"color": "#000000", "marker": "o", "markerfacecolor": "white", "label": "training"},
-        ),
-        (True, 1.04, {"color": "#D55E00", "marker": "^", "label": "held-out"}),
+    sides: tuple[tuple[str, float, dict[str, Any]], ...] = (
+        ("training", 0.96, {"color": "#000000", "marker": "o", "markerfacecolor": "white"}),
+        ("held-out", 1.04, {"color": "#D55E00", "marker": "^"}),
     )
-    for held_out, shift, style in styles:
-        mean, spread = (part[head] for part in mean_angles(group, held_out))
-        bars = spread if _few_classes([group]) and len(group.runs) > 1 else None
+    for name, shift, style in sides:
+        mean, spread = panel.angles(held_out=name == "held-out")
         axes.errorbar(
-            shift * counts,
+            shift * np.asarray(panel.group.class_counts),
             mean,
-            yerr=bars,
-            linestyle="none",
-            markersize=size,
+            yerr=spread if panel.few_classes and len(panel.group.runs) > 1 else None,
             elinewidth=0.7,
             markeredgewidth=0.8,
-            rasterized=len(counts) > _EVERY_POINT_BELOW,
+            label=name,
+            **panel.points(),
             **style,
         )
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _draw_shots(axes: Axes, group: Group, head: int) -> None:
-    x, y = mean_angles(group, held_out=False)[0][head], mean_angles(group, held_out=True)[0][head]
-    classes = group.runs[0].summary.get("shot_groups", {}).get("classes")
-    classes = classes or {"many": range(len(x))}
-    for name, marker, colour in _SHOT_GROUPS:
-        labels = list(classes.get(name, ()))
+def _draw_shots(axes: Axes, panel: _Panel) -> None:
+    x, y = (panel.angles(held_out)[0] for held_out in (False, True))
+    shots = panel.group.runs[0].summary.get("shot_groups", {}).get("classes")
+    for name, marker, colour in _SHOT_GROUPS if shots else _SHOT_GROUPS[:1]:
+        labels = list(shots.get(name, ())) if shots else list(range(len(x)))
         axes.plot(
             x[labels],
             y[labels],
-            linestyle="none",
             marker=marker,
             color=colour,
             fillstyle="none" if name == "medium" else "full",
-            markersize=4 if len(x) <= 20 else 2.5,
-            rasterized=len(x) > _EVERY_POINT_BELOW,
-            label=f"{name}-shot classes" if "few" in classes else "classes",
+            label=f"{name}-shot classes" if shots else "classes",
+            **panel.points(),
         )
-        if "few" not in classes:
-            return
 
 
-def _size_axis(axes: Axes) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=8))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.margins(x=0.08)
-
-
-def _few_classes(groups: Sequence[Group]) -> bool:
-    return len(groups[0].class_counts) <= 20
-
-
-def _training_means(groups: Sequence[Group]) -> str:
-    clean = {all(_head_rows(run) for run in group.runs) for group in groups}
+def _training_means(shown: Sequence[_Panel]) -> str:
+    clean = {all(_head_rows(run) for run in panel.group.runs) for panel in shown}
     exact, moving = "clean training features", "the moving averages of training"
     if clean == {True}:
         return exact
     return moving if clean == {False} else f"{exact} ({moving} where a run has no geometry.npz)"
 
 
-def _widest(part: Sequence[tuple[Group, int, str]], what: str) -> str:
-    """The largest angle of each panel, in words."""
+def _widest(part: Sequence[_Panel]) -> str:
+    """The largest held-out angle of each panel, in words."""
     texts = []
-    for group, head, label in part:
-        angles = mean_angles(group, held_out=True)[0][head]
+    for panel in part:
+        angles, _ = panel.angles(held_out=True)
         if not np.isnan(angles).all():
             worst = int(np.nanargmax(angles))
-            name = group.runs[0].summary["class_names"][worst]
-            texts.append(f"{label}: {angles[worst]:.1f} degrees, class {name}")
-    return f"Largest {what}: {'; '.join(texts)}."
+            name = panel.group.runs[0].summary["class_names"][worst]
+            texts.append(f"{panel.title}: {angles[worst]:.1f} degrees, class {name}")
+    return f"Largest held-out angle: {'; '.join(texts)}."

@@ -1,10 +1,12 @@
 """The figure of Gram matrices: cosines between class means and between classifier weights."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -66,12 +68,11 @@ def mean_gram_matrices(group: Group) -> dict[str, Float[np.ndarray, "B B"]]:
       cosine of a class with itself, and of a class without a direction, is NaN.
     """
     order = np.argsort(-np.asarray(group.class_counts), kind="stable")
-    sums: dict[str, list[np.ndarray]] = {}
-    for run in group.runs:
-        if run.geometry is not None:
-            for name, directions in _directions(run.geometry).items():
-                sums.setdefault(name, []).append(block_cosines(directions[order]))
-    return {name: np.mean(matrices, axis=0) for name, matrices in sums.items()}
+    of_runs = [_directions(run.geometry) for run in group.runs if run.geometry is not None]
+    return {
+        name: np.mean([block_cosines(rows[name][order]) for rows in of_runs], axis=0)
+        for name in of_runs[0]
+    }
 
 
 def block_cosines(
@@ -115,42 +116,36 @@ def _directions(geometry: Geometry) -> dict[str, np.ndarray]:
 
 
 def _draw(
-    part: dict[str, dict[str, np.ndarray]],
+    part: Mapping[str, Mapping[str, np.ndarray]],
     limits: tuple[float, float],
     num_classes: int,
 ) -> Figure:
     names = list(dict.fromkeys(name for rows in part.values() for name in rows))
     # At least three columns wide, so that a lone matrix is not blown up to the width of a page.
-    columns = max(3, len(part))
-    side = (WIDTH - 1.7) / columns
+    side = (WIDTH - 1.7) / max(3, len(part))
     size = (1.7 + side * len(part), 0.6 + (side + 0.1) * len(names))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(names), len(part), squeeze=False, sharex=True, sharey=True)
-    colours = colormaps["cividis"].with_extremes(bad="white")
+    colours = {
+        "cmap": colormaps["cividis"].with_extremes(bad="white"),
+        "norm": Normalize(*limits),
+    }
     extent = (0.5, num_classes + 0.5, num_classes + 0.5, 0.5)
-    image = None
     for column, (label, rows) in zip(axes.T, part.items(), strict=True):
         for panel, name in zip(column, names, strict=True):
             if name not in rows:
                 panel.remove()
                 continue
-            image = panel.imshow(
-                rows[name],
-                cmap=colours,
-                vmin=limits[0],
-                vmax=limits[1],
-                extent=extent,
-                interpolation="nearest",
-            )
+            panel.imshow(rows[name], extent=extent, interpolation="nearest", **colours)
             panel.grid(visible=False)
-            panel.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=2))
-            panel.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=2))
+            for axis in (panel.xaxis, panel.yaxis):
+                axis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=2))
         column[0].set_title(wrapped(label, 24), loc="left")
         column[-1].set_xlabel("class, by size")
     for panel, name in zip(axes[:, 0], names, strict=True):
         panel.set_ylabel(f"{name}\nclass, by size")
-    assert image is not None
-    bar = figure.colorbar(image, ax=axes, label="cosine", aspect=40, shrink=0.6, pad=0.09)
+    scale = ScalarMappable(**colours)
+    bar = figure.colorbar(scale, ax=axes, label="cosine", aspect=40, shrink=0.6, pad=0.09)
     bar.outline.set_linewidth(0.6)  # type: ignore[operator]
     ideal = -1 / (num_classes - 1)
     if limits[0] <= ideal <= limits[1]:

@@ -6,11 +6,17 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from spa_jax.reporting.figures.style import LOOSE_RC, line_style
+from spa_jax.reporting.figures.style import (
+    LOOSE_RC,
+    draw_band_curve,
+    epoch_axis,
+    legend_below,
+    line_style,
+    plain_ticks,
+)
+from spa_jax.reporting.statistics import curves
 
 _PANELS = (
     ("mean_cosine", "mean cosine, EMA class means"),
@@ -20,12 +26,12 @@ _PANELS = (
 
 
 def plot_alignment_over_epochs(
-    curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path
+    runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path
 ) -> None:
     """Draws alignment and accuracy over epochs, one curve a name; a band shows several seeds.
 
     Args:
-      curves: name -> runs -> lines of `metrics.jsonl`. The curve is the mean over the runs, the
+      runs: name -> runs -> lines of `metrics.jsonl`. The curve is the mean over the runs, the
         band one standard deviation to each side. One name alone gets no legend.
       path: the PNG to write.
     """
@@ -34,14 +40,16 @@ def plot_alignment_over_epochs(
         panels = figure.subplots(1, 3)
         panels[1].sharey(panels[0])  # the two cosines are there to be compared
         for axes, (field, title) in zip(panels, _PANELS, strict=True):
-            for i, (name, runs) in enumerate(curves.items()):
-                _draw_curve(axes, runs, field, name, line_style(i))
-            axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+            for i, (name, of_name) in enumerate(runs.items()):
+                epochs, values = curves(of_name, (field,))
+                style = line_style(i) | {"linewidth": 1.4, "markersize": 4}
+                # A line of one epoch would not show.
+                style["marker"] = "o" if len(epochs) <= 5 else None
+                draw_band_curve(axes, epochs, values, style, name)
+            epoch_axis(axes, most=10)
             axes.set_title(title, loc="left", fontsize=9)
-        if len(curves) > 1:
-            handles, labels = figure.axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        if len(runs) > 1:
+            legend_below(figure, *panels[0].get_legend_handles_labels(), handle_length=2)
         figure.savefig(path, dpi=160)
 
 
@@ -75,34 +83,9 @@ def plot_cosine_by_class_size(
                     name, (x, y), (0, -11), textcoords="offset points", ha="center", fontsize=7
                 )
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
+        plain_ticks(axes.xaxis, (1.0, 2.0, 5.0))
         axes.set_xlabel("training images of the class")
         axes.set_ylabel("cosine of weight and class mean")
         axes.margins(x=0.12, y=0.15)
         axes.legend()
         figure.savefig(path, dpi=160)
-
-
-def _draw_curve(
-    axes: Axes,
-    runs: Sequence[Sequence[Mapping[str, Any]]],
-    field: str,
-    name: str,
-    style: Mapping[str, Any],
-) -> None:
-    length = min(len(lines) for lines in runs)
-    epochs = [line["epoch"] for line in runs[0][:length]]
-    values = np.array(
-        [[np.nan if line[field] is None else line[field] for line in run[:length]] for run in runs],
-        dtype=float,
-    )
-    mean = values.mean(axis=0)
-    marker = "o" if length <= 5 else None  # a line of one epoch would not show
-    axes.plot(epochs, mean, label=name, linewidth=1.4, marker=marker, markersize=4, **style)
-    if len(runs) > 1:
-        spread = values.std(axis=0, ddof=1)
-        axes.fill_between(
-            epochs, mean - spread, mean + spread, color=style["color"], alpha=0.12, linewidth=0
-        )

@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
@@ -36,22 +37,18 @@ _LOOK: Any = {
 LOOSE_RC: Any = _LOOK | {"font.size": 9}
 """For figures of a width of their own, which stand in no report."""
 
-RC: Any = _LOOK | {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "figure.titlesize": 8,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
+_SIZES = ("axes.title", "axes.label", "xtick.label", "ytick.label", "figure.title")
+_WIDTHS = ("axes.linewidth", "xtick.major.width", "ytick.major.width")
+RC: Any = {
+    **_LOOK,
+    **dict.fromkeys(("font.size", "legend.fontsize", *(f"{part}size" for part in _SIZES)), 8),
+    **dict.fromkeys(_WIDTHS, 0.6),
     "grid.linewidth": 0.5,
     # The same figure is the same file, whenever and wherever it is drawn.
     "svg.hashsalt": "spa_jax",
     "svg.fonttype": "path",
 }
+"""For the figures of a report."""
 
 
 @dataclass(frozen=True)
@@ -113,39 +110,41 @@ def panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Figu
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def grid(titles: Sequence[str], height: float | None = None) -> tuple[Figure, list[Axes]]:
-    """A panel with shared axes for each title, four or fewer in a row; square without a height."""
+def grid(
+    titles: Sequence[str], x_label: str, y_label: str, height: float | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A panel with shared axes for each title, four or fewer in a row.
+
+    Args:
+      titles: of the panels.
+      x_label: of those with nothing below them.
+      y_label: of those with nothing to their left.
+      height: of a panel in inches; None: it is square.
+
+    Returns:
+      The figure, and its panels in the order of their titles.
+    """
     count = len(titles)
     columns = min(count, 4 if count == 4 or count > 6 else 3)
     texts = [wrapped(title, 30 if columns < 4 else 24) for title in titles]
     # Long titles get room of their own, or they would take it from the panels.
-    lines = max(text.count("\n") for text in texts)
-    rows = math.ceil(count / columns)
-    square = height is None
-    if height is None:
-        height = (WIDTH if columns > 1 else WIDTH / 2) / columns + 0.7
-    figure, axes = panels(rows, columns, height + 0.14 * lines, sharex=True, sharey=True)
+    room = 0.14 * max(text.count("\n") for text in texts)
+    side = (WIDTH if columns > 1 else WIDTH / 2) / columns + 0.7
+    figure, axes = panels(
+        math.ceil(count / columns), columns, (height or side) + room, sharex=True, sharey=True
+    )
     flat = list(axes.flat)
     for unused in flat[count:]:
         unused.remove()
     for text, panel in zip(texts, flat, strict=False):
         panel.set_title(text, loc="left")
-        panel.set_box_aspect(1 if square else None)
-    for last in flat[max(0, count - columns) : count]:
-        last.tick_params(labelbottom=True)  # the panel below it may be one of those removed
+        panel.set_box_aspect(None if height else 1)
+    for panel in flat[max(0, count - columns) : count]:
+        panel.tick_params(labelbottom=True)  # the panel below it may be one of those removed
+        panel.set_xlabel(x_label)
+    for panel in flat[:count:columns]:
+        panel.set_ylabel(y_label)
     return figure, flat[:count]
-
-
-def bottom_left(axes: Sequence[Axes]) -> tuple[list[Axes], list[Axes]]:
-    """The panels of a grid with nothing below them, and those with nothing to their left."""
-    places = {}
-    for panel in axes:
-        spec = panel.get_subplotspec()
-        assert spec is not None
-        places[spec.rowspan.start, spec.colspan.start] = panel
-    bottom = [panel for (row, column), panel in places.items() if (row + 1, column) not in places]
-    left = [panel for (_, column), panel in places.items() if column == 0]
-    return bottom, left
 
 
 def draw_band_curve(
@@ -174,18 +173,34 @@ def draw_band_curve(
     if logarithmic:
         mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_locator(NullLocator())
+        plain_ticks(axes.yaxis, (1.0, 2.0, 5.0), 12)
     axes.plot(x, mean, label=plain_text(label), **style)
     if len(values) > 1:
-        axes.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
+        draw_band(axes, x, low, high, style)
 
 
-def epoch_axis(axes: Axes) -> None:
-    """Whole epochs on the horizontal axis."""
+def draw_band(
+    axes: Axes,
+    x: Sequence[float],
+    low: Float[np.ndarray, " T"],
+    high: Float[np.ndarray, " T"],
+    style: Mapping[str, Any],
+) -> None:
+    """Shades what lies between two curves, in the colour of the curve that it belongs to."""
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
+
+
+def plain_ticks(axis: Axis, subs: Sequence[float], most: int | None = None) -> None:
+    """Plain numbers on a logarithmic axis, at these multiples of the powers of ten."""
+    axis.set_major_locator(LogLocator(subs=subs, numticks=most))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def epoch_axis(axes: Axes, most: int = 5) -> None:
+    """Whole epochs on the horizontal axis, with so many steps at most."""
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=most, steps=[1, 2, 5, 10]))
 
 
 def legend_below(
