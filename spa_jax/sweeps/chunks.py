@@ -17,8 +17,8 @@ from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.files import write_text_whole
 from spa_jax.sweeps.device_memory import members_that_fit, memory_limit
 from spa_jax.sweeps.grid import Member
-from spa_jax.sweeps.members import CannotTrainTogether, Members
 from spa_jax.training.config import Config
+from spa_jax.training.devices import CannotTrainTogether, Layout
 from spa_jax.training.program import Program
 
 _RECORD = "members.json"
@@ -82,7 +82,7 @@ def program_of_members(
             "config.model.batch_norm=per_device without a meaning: set it to global, or train "
             "one after another."
         )
-    layout = Members(number)
+    layout = Layout("vmap", members=number)
     return Program(config, data, layout), layout.size
 
 

@@ -14,8 +14,8 @@ from spa_jax.sweeps.chunks import (
     program_that_fits,
 )
 from spa_jax.sweeps.grid import Member
-from spa_jax.sweeps.members import CannotTrainTogether
 from spa_jax.training.checking import check_runs
+from spa_jax.training.devices import CannotTrainTogether
 from spa_jax.training.loop import Say, Trained, run, train
 from spa_jax.training.program import Program, compiled_differences
 from spa_jax.training.rundir.checkpoints import Checkpoints

@@ -19,7 +19,7 @@ from spa_jax.models.classifier import Classifier
 from spa_jax.models.registry import build_classifier
 from spa_jax.options import defaults_of
 from spa_jax.training.config import Config, RunOptions, resolve
-from spa_jax.training.devices import Devices, Layout
+from spa_jax.training.devices import Layout
 from spa_jax.training.feeds.resident import resident_images
 from spa_jax.training.feeds.streamed import stream_options
 
@@ -104,7 +104,7 @@ def prepare_run(
       InputError: a field that is wrong in itself or does not fit data, devices or network.
     """
     options = resolve(config)
-    layout = Devices(options.length.parallel) if layout is None else layout
+    layout = Layout(options.length.parallel) if layout is None else layout
     if options.batch_size % layout.num_devices:
         raise InputError(
             f"config.batch_size={options.batch_size} cannot be shared evenly by "

@@ -263,7 +263,9 @@ def traced_fields(config: Config) -> dict[str, str]:
     """The fields whose values a program gets traced, by the name of the hyper-parameter."""
     method = config.spa.method
     entry = VARIANTS[method]
-    names = entry.make(read_options(entry.options, _subgroup(config.spa, method), "")).traced
+    names = entry.make(
+        read_options(entry.options, _subgroup(config.spa.to_dict(), method), "")
+    ).traced
     strengths = {name: f"spa.{method}.{name}" for name in names}
     return {
         "learning_rate": "optimizer.learning_rate",

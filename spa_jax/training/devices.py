@@ -1,13 +1,17 @@
-"""The three ways to spread a step over devices: `jit` over a mesh, `pmap`, `shard_map`.
+"""How devices share the work of a program: a batch of one run, or the members of many.
 
-In all of them the state is replicated, and each device works on its part of the global batch. Data
-that fit on a device are replicated too, and the batch is cut there; a streamed batch arrives cut.
-What differs is who cuts and who reduces: the compiler (`jit`) or the step itself, over the named
-axis (`pmap`, `shard_map`).
+`jit` over a mesh, `pmap` and `shard_map` train one run: its state is replicated, and each device
+works on its part of the global batch. Data that fit on a device are replicated too, and the batch
+is cut there; a streamed batch arrives cut. What differs is who cuts and who reduces: the compiler
+(`jit`) or the step itself, over the named axis (`pmap`, `shard_map`).
+
+`vmap` trains many runs, its members, at once: arrays have a leading axis of members, of which each
+device holds some, so that nothing is sent between devices. To a step it looks like one device that
+has the whole batch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,122 +28,75 @@ PARALLEL_MODES = ("jit", "pmap", "shard_map")
 SHARED, OWN, SPLIT = "shared", "own", "split"
 
 
-class Layout(Protocol):
+class CannotTrainTogether(InputError):
+    """The configuration's runs cannot be one program; one after another they can be trained."""
+
+
+class Layout:
     """Where arrays live and how functions of them are compiled.
 
     Attributes:
-      mode: how devices share the work, for records.
-      axis_name: the axis that a step has to reduce over; None where it sees the whole batch.
-      num_devices: that share a batch.
+      mode: "jit", "pmap" or "shard_map"; "vmap" for members.
       mesh: the devices.
+      num_devices: that share a batch.
+      size: length of the axis of members: as many as asked for, rounded up so that the devices
+        share it evenly; 1 for the batch of one run.
+      axis_name: the axis that a step has to reduce over; None where it sees the whole batch.
       shardings: where arrays of each place lie.
     """
 
-    mode: str
-    axis_name: str | None
-    num_devices: int
-    mesh: Mesh
-    shardings: Mapping[str, NamedSharding]
-
-    def replicate(self, tree: PyTree) -> PyTree:
-        """Puts a copy of every host array on every device."""
-        ...
-
-    def stack(self, trees: Sequence[PyTree]) -> PyTree:
-        """Puts the host arrays of the runs that a program trains on the devices."""
-        ...
-
-    def unstack(self, tree: PyTree, places: PyTree = OWN) -> list[PyTree]:
-        """The fetched arrays of each run."""
-        ...
-
-    def compile(
-        self,
-        function: Callable[..., Any],
-        places: tuple[PyTree, ...] = (),
-        results: PyTree = OWN,
-        donate: tuple[int, ...] = (),
-    ) -> Callable[..., Any]:
-        """Compiles a step's function for all devices; `places` are prefix trees of its arguments.
-
-        Args:
-          function: of one view of the batch; its results must be the same on every device.
-          places: for each argument `SHARED`, `OWN` or `SPLIT`, or a prefix tree of them.
-          results: the same for what it returns, without `SPLIT`.
-          donate: positions of the arguments whose buffers may be reused for results.
-        """
-        ...
-
-    def make(
-        self,
-        function: Callable[..., Any],
-        places: tuple[PyTree, ...] = (),
-        results: PyTree = OWN,
-    ) -> Callable[..., Any]:
-        """Compiles a function that no batch is cut for, as :meth:`compile`."""
-        ...
-
-    def take_part(self, array: Array) -> Array:
-        """Traced: of a `(global batch, ...)` array the part that this view works on."""
-        ...
-
-    def gather(self, part: Array) -> Array:
-        """Traced: the global batch again, from the part that this view has."""
-        ...
-
-    def local_rows(self, batch_size: int) -> np.ndarray:
-        """Positions in the global batch that this process has to provide, ascending."""
-        ...
-
-    def split(self, rows: np.ndarray, batch_size: int, tree: PyTree) -> PyTree:
-        """Puts a batch on the devices, each of which gets its part, for arguments in `SPLIT`.
-
-        Args:
-          rows: what :meth:`local_rows` gave.
-          batch_size: of the global batch.
-          tree: host arrays that hold these rows, `(len(rows), ...)`.
-        """
-        ...
-
-
-class Devices:
-    """A :class:`Layout` in which all devices share the batch of one run."""
-
-    def __init__(self, mode: str, devices: Sequence[Any] | None = None) -> None:
+    def __init__(self, mode: str, devices: Sequence[Any] | None = None, members: int = 1) -> None:
         devices = list(jax.devices() if devices is None else devices)
         if mode == "pmap" and jax.process_count() > 1:
             raise InputError(
                 f"config.parallel='pmap' drives the devices of one process, but there are "
                 f"{jax.process_count()}: use 'jit' or 'shard_map' on several hosts."
             )
+        vmapped = mode == "vmap"
+        devices = devices[:members] if vmapped else devices
         self.mode = mode
-        self.mesh: Mesh = make_mesh(AXIS, devices)
-        self.num_devices = self.mesh.size
-        self.axis_name: str | None = None if mode == "jit" else AXIS
-        self._replicated = NamedSharding(self.mesh, PartitionSpec())
-        self._split = NamedSharding(self.mesh, PartitionSpec(AXIS))
-        whole = self._replicated
-        self.shardings: Mapping[str, NamedSharding] = {
-            SHARED: whole,
-            OWN: whole,
-            SPLIT: self._split,
-        }
+        self.mesh: Mesh = jax.make_mesh(
+            (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
+        )
+        self.num_devices = 1 if vmapped else len(devices)
+        self._on_each = -(-members // len(devices))
+        self.size = self._on_each * len(devices) if vmapped else 1
+        self.axis_name = AXIS if mode in ("pmap", "shard_map") else None
+        whole = NamedSharding(self.mesh, PartitionSpec())
+        cut = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        self.shardings = {SHARED: whole, OWN: cut if vmapped else whole, SPLIT: cut}
         # What pmap maps over where all else is replicated.
-        self._device_numbers = jax.device_put(np.arange(len(devices)), self._split)
+        self._device_numbers = jax.device_put(np.arange(len(devices)), cut)
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts a copy of every host array on every device, over all processes."""
-        return jax.device_put(tree, self._replicated)
+        return jax.device_put(tree, self.shardings[SHARED])
 
     def stack(self, trees: Sequence[PyTree]) -> PyTree:
-        """Puts the host arrays of the one run on the devices."""
-        (tree,) = trees
-        return self.replicate(tree)
+        """Puts the host arrays of the runs that a program trains on the devices.
+
+        Args:
+          trees: one a run, `size` or fewer; where they are fewer, the last is repeated.
+        """
+        if self.mode != "vmap":
+            (tree,) = trees
+            return self.replicate(tree)
+        padded = [*trees, *[trees[-1]] * (self.size - len(trees))]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *padded)
+        return jax.device_put(stacked, self.shardings[OWN])
 
     def unstack(self, tree: PyTree, places: PyTree = OWN) -> list[PyTree]:
-        """The fetched arrays of the one run."""
-        del places
-        return [tree]
+        """The fetched arrays of each run, of copies at the end too."""
+        if self.mode != "vmap":
+            return [tree]
+
+        def of_member(i: int) -> PyTree:
+            def pick(place: str, part: PyTree) -> PyTree:
+                return part if place == SHARED else jax.tree.map(lambda leaf: leaf[i], part)
+
+            return jax.tree.map(pick, places, tree)
+
+        return [of_member(i) for i in range(self.size)]
 
     def compile(
         self,
@@ -148,27 +105,47 @@ class Devices:
         results: PyTree = OWN,
         donate: tuple[int, ...] = (),
     ) -> Callable[..., Any]:
-        """Compiles a step's function: see :meth:`Layout.compile`."""
+        """Compiles a step's function for all devices.
+
+        Args:
+          function: of one view of the batch; its results must be the same on every device.
+          places: for each argument `SHARED`, `OWN` or `SPLIT`, or a prefix tree of them.
+          results: the same for what it returns, without `SPLIT`.
+          donate: positions of the arguments whose buffers may be reused for results.
+
+        Raises:
+          CannotTrainTogether: the batch of members would be split over devices.
+        """
         if self.mode == "jit":
-            return jax.jit(function, donate_argnums=donate, out_shardings=self._replicated)
+            return self.make(function, donate=donate)
         if self.mode == "pmap":
             mapped = jax.pmap(
                 lambda number, *args: function(*args),
                 axis_name=AXIS,
-                in_axes=(0, *where(places, {SPLIT: 0, OWN: None, SHARED: None})),
+                in_axes=(0, *_where(places, {SPLIT: 0, OWN: None, SHARED: None})),
                 out_axes=None,
                 donate_argnums=tuple(position + 1 for position in donate),
                 devices=list(self.mesh.devices.flat),
             )
             return lambda *args: mapped(self._device_numbers, *args)
-        whole, cut = PartitionSpec(), PartitionSpec(AXIS)
+        if self.mode == "vmap":
+            if SPLIT in jax.tree.leaves(places):
+                raise CannotTrainTogether(
+                    "Runs are trained together on images that live on the devices, and these are "
+                    "streamed: train one after another, or set config.data.feed=device."
+                )
+            axes = {OWN: 0, SHARED: None}
+            function = jax.vmap(
+                function, _where(places, axes), _where(results, axes), axis_size=self._on_each
+            )
+        specs = {place: sharding.spec for place, sharding in self.shardings.items()}
         # With check_vma=True gradients of replicated params arrive summed over the devices, and the
         # step's own pmean would leave them multiplied by the number of devices.
         mapped = jax.shard_map(
             function,
             mesh=self.mesh,
-            in_specs=where(places, {SPLIT: cut, OWN: whole, SHARED: whole}),
-            out_specs=whole,
+            in_specs=_where(places, specs),
+            out_specs=_where(results, specs),
             check_vma=False,
         )
         return jax.jit(mapped, donate_argnums=donate)
@@ -178,64 +155,69 @@ class Devices:
         function: Callable[..., Any],
         places: tuple[PyTree, ...] = (),
         results: PyTree = OWN,
+        donate: tuple[int, ...] = (),
     ) -> Callable[..., Any]:
-        """Compiles a function whose results are made on every device alike."""
-        return jax.jit(function, out_shardings=self._replicated)
+        """Compiles a function that no batch is cut for: its results are made everywhere alike."""
+        if self.mode == "vmap":
+            return self.compile(function, places, results, donate)
+        return jax.jit(function, donate_argnums=donate, out_shardings=self.shardings[OWN])
 
     def take_part(self, array: Array) -> Array:
-        """Traced: the part of a global batch that this view works on."""
-        if self.axis_name is None:
-            return jax.lax.with_sharding_constraint(array, self._split)
+        """Traced: of a `(global batch, ...)` array the part that this view works on."""
+        if self.mode == "jit":
+            return jax.lax.with_sharding_constraint(array, self.shardings[SPLIT])
+        if self.mode == "vmap":
+            return array
         size = array.shape[0] // self.num_devices
-        first = jax.lax.axis_index(AXIS) * size
-        return jax.lax.dynamic_slice_in_dim(array, first, size)
+        return jax.lax.dynamic_slice_in_dim(array, jax.lax.axis_index(AXIS) * size, size)
 
     def gather(self, part: Array) -> Array:
-        """Traced: the global batch, from the part that this view has."""
+        """Traced: the global batch again, from the part that this view has."""
         if self.axis_name is None:
             return part
         return jax.lax.all_gather(part, self.axis_name, tiled=True)
 
     def local_rows(self, batch_size: int) -> np.ndarray:
         """Positions in the global batch that this process has to provide, ascending."""
-        slices = self._split.addressable_devices_indices_map((batch_size,)).values()
+        slices = self.shardings[SPLIT].addressable_devices_indices_map((batch_size,)).values()
         return np.unique(np.concatenate([np.arange(batch_size)[cut] for cut in slices]))
 
     def split(self, rows: np.ndarray, batch_size: int, tree: PyTree) -> PyTree:
-        """Puts a batch on the devices: see :meth:`Layout.split`."""
+        """Puts a batch on the devices, each of which gets its part, for arguments in `SPLIT`.
+
+        Args:
+          rows: what :meth:`local_rows` gave.
+          batch_size: of the global batch.
+          tree: host arrays that hold these rows, `(len(rows), ...)`.
+        """
         return jax.tree.map(lambda local: self._split_one(rows, batch_size, local), tree)
 
     def _split_one(self, rows: np.ndarray, batch_size: int, local: np.ndarray) -> Array:
+        sharding = self.shardings[SPLIT]
         if self.mode == "pmap":  # which maps over a leading axis of devices
             parts = local.reshape(self.num_devices, -1, *local.shape[1:])
-            return jax.device_put(parts, self._split)
+            return jax.device_put(parts, sharding)
         shape = (batch_size, *local.shape[1:])
-        places = self._split.addressable_devices_indices_map(shape)
+        places = sharding.addressable_devices_indices_map(shape)
         parts = [
             jax.device_put(local[np.searchsorted(rows, np.arange(batch_size)[index[0]])], device)
             for device, index in places.items()
             if index is not None
         ]
-        return jax.make_array_from_single_device_arrays(shape, self._split, parts)
+        return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+    def abstract(self, tree: PyTree, places: PyTree) -> Any:
+        """The shapes of arrays, each with the sharding of its place."""
+
+        def of_place(place: str, part: PyTree) -> PyTree:
+            sharding = self.shardings[place]
+            return jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), part
+            )
+
+        return jax.tree.map(of_place, places, tree)
 
 
-def make_mesh(axis: str, devices: Sequence[Any]) -> Mesh:
-    """A mesh of one axis over devices, whose sharding is left to the compiler."""
-    return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
-
-
-def where(places: PyTree, meaning: dict[str, Any]) -> Any:
+def _where(places: PyTree, meaning: Mapping[str, Any]) -> Any:
     """A prefix tree of places with each replaced by what it means."""
     return jax.tree.map(lambda place: meaning[place], places)
-
-
-def abstract(tree: PyTree, places: PyTree, shardings: Mapping[str, NamedSharding]) -> Any:
-    """The shapes of arrays, each with the sharding of its place."""
-
-    def of_place(place: str, part: PyTree) -> PyTree:
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[place]),
-            part,
-        )
-
-    return jax.tree.map(of_place, places, tree)

@@ -15,7 +15,7 @@ from spa_jax.errors import InputError
 from spa_jax.training.checking import PreparedRun, prepare_run
 from spa_jax.training.collapse_meter import CollapseMeter
 from spa_jax.training.config import Config, flatten_config, resolve, traced_fields
-from spa_jax.training.devices import OWN, Layout, abstract
+from spa_jax.training.devices import OWN, Layout
 from spa_jax.training.evaluation import SUMS_PLACES, EvaluationSums, make_eval_step, make_report
 from spa_jax.training.feeds.batch import prepare
 from spa_jax.training.feeds.feed import Feed
@@ -161,8 +161,7 @@ class Program:
             ),
         )
         sizes = [
-            _bytes(function, abstract(args, places, self.layout.shardings))
-            for function, args, places in calls
+            _bytes(function, self.layout.abstract(args, places)) for function, args, places in calls
         ]
         known = [size for size in sizes if size is not None]
         return max(known) if known else None
