@@ -262,11 +262,9 @@ def resolve(config: Config) -> RunOptions:
 def traced_fields(config: Config) -> dict[str, str]:
     """The fields whose values a program gets traced, by the name of the hyper-parameter."""
     method = config.spa.method
-    entry = VARIANTS[method]
-    names = entry.make(
-        read_options(entry.options, _subgroup(config.spa.to_dict(), method), "")
-    ).traced
-    strengths = {name: f"spa.{method}.{name}" for name in names}
+    entry, group = VARIANTS[method], config.spa.to_dict()
+    options = read_options(entry.options, _subgroup(group, method), f"config.spa.{method}")
+    strengths = {name: f"spa.{method}.{name}" for name in entry.make(options).traced}
     return {
         "learning_rate": "optimizer.learning_rate",
         "weight_decay": "optimizer.weight_decay",
