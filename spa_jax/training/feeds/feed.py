@@ -1,7 +1,7 @@
 """What a step gets its examples from, and what all feeds share."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +11,7 @@ from spa_jax.training.feeds.batch import Batch, Normalize
 from spa_jax.training.state import TrainState
 
 
+@runtime_checkable
 class Feed(Protocol):
     """Where a step gets its examples from; its inputs are one pytree.
 
