@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -106,7 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         print(describe(DataOptions(**vars(_parser().parse_args(argv)))))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        field = rf"(?:--)?config\.data\.({'|'.join(_FLAGS)})\b"
+        message = re.sub(field, lambda found: _flag(found[1]), str(error))
+        print(f"error: {message}", file=sys.stderr)
         return 2
     return 0
 
@@ -122,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in _FLAGS:
         field = fields[name]
         parser.add_argument(
-            f"--{name.replace('_', '-')}",
+            _flag(name),
             type=type(field.default),
             default=field.default,
             choices=field.metadata["choices"],
@@ -130,6 +133,10 @@ def _parser() -> argparse.ArgumentParser:
         )
     parser.set_defaults(imbalance_factor=100.0)
     return parser
+
+
+def _flag(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
 
 
 if __name__ == "__main__":

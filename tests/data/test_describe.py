@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 
+from spa_jax.data.data_options import DataOptions
 from spa_jax.data.describe import PUBLISHED_CLASS_SIZES, bar_chart, describe, main
-from spa_jax.data.sources.opening import open_source
+from spa_jax.data.sources.opening import load_data
 from spa_jax.data.splits.profiles import exponential_profile
 from spa_jax.data.splits.shot_groups import shot_groups
-from spa_jax.data.splits.splitting import SplitOptions, make_split
 from tests.data.sources.test_idx import tiny_part, write_part
 from tests.data.tiny_tfds import tiny_cifar10
 
@@ -58,6 +58,10 @@ def error_of(capsys, *arguments):
     return captured.err
 
 
+def split_of(name, folder, **options):
+    return load_data(DataOptions(name=name, folder=str(folder), **options)).split
+
+
 def read_bar(line):
     """Class, count and length of a bar."""
     label, count, bar = re.fullmatch(r"class +(\d+) +(\d+) (#+)", line).groups()
@@ -84,7 +88,7 @@ def test_a_split_of_a_source_is_shown_with_its_checksum(capsys, npz_folder):
     assert shown["counts"] == COUNTS
     assert shown["groups"] == {"many": 1, "medium": 2, "few": 1}
     assert "1 largest" in shown["rule"]
-    split = make_split(open_source("mine", npz_folder), SplitOptions(imbalance_factor=10)).split
+    split = split_of("mine", npz_folder, imbalance_factor=10)
     assert shown["checksum"] == f"{split['checksum']} (ldam, seed 0, official order)"
     assert [bar[:2] for bar in shown["bars"]] == list(enumerate(COUNTS))
 
@@ -93,8 +97,8 @@ def test_a_split_of_a_source_is_shown_with_its_checksum(capsys, npz_folder):
     ("arguments", "options"),
     [
         ((), {}),
-        (("--protocol=glmc", "--split-seed=3407"), {"protocol": "glmc", "seed": 3407}),
-        (("--split-seed=5",), {"seed": 5}),
+        (("--protocol=glmc", "--split-seed=3407"), {"protocol": "glmc", "split_seed": 3407}),
+        (("--split-seed=5",), {"split_seed": 5}),
         (("--profile=step",), {"profile": "step"}),
         (("--profile=pareto",), {"profile": "pareto"}),
         (("--profile=natural",), {"profile": "natural"}),
@@ -110,8 +114,7 @@ def test_a_split_of_a_source_is_shown_with_its_checksum(capsys, npz_folder):
 def test_every_argument_reaches_the_split(capsys, npz_folder, arguments, options):
     arguments = ("mine", f"--source={npz_folder}", "--imbalance-factor=10", *arguments)
     shown = parsed(output_of(capsys, *arguments))
-    options = SplitOptions(**{"imbalance_factor": 10.0} | options)
-    split = make_split(open_source("mine", npz_folder), options).split
+    split = split_of("mine", npz_folder, **{"imbalance_factor": 10.0} | options)
     assert shown["counts"] == split["class_counts"]
     details = f"({split['protocol']}, seed {split['seed']}, official order)"
     assert shown["checksum"] == f"{split['checksum']} {details}"
@@ -127,8 +130,7 @@ def test_idx_files_are_shown(capsys, tmp_path):
     arguments = ("fashion_mnist", f"--source={tmp_path}", "--imbalance-factor=4")
     shown = parsed(output_of(capsys, *arguments))
     assert shown["counts"] == [4, 3, 2, 2, 2, 1, 1, 1, 1, 1]
-    options = SplitOptions(imbalance_factor=4)
-    split = make_split(open_source("fashion_mnist", str(tmp_path)), options).split
+    split = split_of("fashion_mnist", tmp_path, imbalance_factor=4)
     assert shown["checksum"].startswith(split["checksum"])
 
 
@@ -141,8 +143,7 @@ def test_a_split_list_is_shown(capsys, tmp_path):
     arguments = ("pets", f"--source={tmp_path}", f"--train-list={listed}")
     shown = parsed(output_of(capsys, *arguments))
     assert shown["counts"] == [1, 1]
-    source = open_source("pets", str(tmp_path))
-    split = make_split(source, SplitOptions(train_list=str(listed))).split
+    split = split_of("pets", tmp_path, train_list=str(listed))
     assert shown["checksum"].startswith(split["checksum"])
     assert "list" in shown["checksum"]
 
@@ -261,8 +262,11 @@ def test_of_many_classes_twenty_are_shown_from_the_largest_to_the_smallest(num_c
             ("cifar10", "--imbalance-factor=5001"),
             ("class 9 of 10 without an image", "largest that works is 5000"),
         ),
-        (("cifar10", "--imbalance-factor=0.5"), ("imbalance_factor must be 1 or more", "0.5")),
-        (("cifar10", "--n-max=-3"), ("n_max=-3",)),
+        (
+            ("cifar10", "--imbalance-factor=0.5"),
+            ("--imbalance-factor must be at least 1, got 0.5",),
+        ),
+        (("cifar10", "--n-max=-3"), ("--n-max must be at least 0, got -3",)),
         (("cifar10", "--train-list=list.txt"), ("cifar10 is not prepared",)),
     ],
     ids=str,
@@ -279,7 +283,7 @@ def test_wrong_arguments_get_one_paragraph_and_status_2(capsys, no_data, argumen
         (("--imbalance-factor=61",), ("class 3 of 4", "largest that works is 60")),
         (
             ("--n-max=70", "--imbalance-factor=1"),
-            ("4 of the classes have fewer", "class 0 has 60 of 70", "Lower config.data.n_max"),
+            ("4 of the classes have fewer", "class 0 has 60 of 70", "Lower --n-max"),
         ),
         (("--imbalance-factor=10", "--shot-groups=mislas"), ("10, 100 and 1000", "not for 4")),
         (("--train-list=no_list.txt",), ("no_list.txt", "cannot be read")),
@@ -320,8 +324,8 @@ def test_an_unknown_choice_stops_with_status_2(capsys, argument):
 
 def test_the_text_is_that_of_the_function(capsys, npz_folder):
     printed = output_of(capsys, "mine", f"--source={npz_folder}", "--imbalance-factor=10")
-    options = SplitOptions(imbalance_factor=10.0)
-    assert printed == describe("mine", npz_folder, options, "auto") + "\n"
+    options = DataOptions(name="mine", folder=npz_folder, imbalance_factor=10.0)
+    assert printed == describe(options) + "\n"
 
 
 def run(home, *arguments):

@@ -27,23 +27,22 @@ def train_image(
     Args:
       generator: the example's own.
       data: a JPEG or PNG file; or `(H, W, channels)` uint8 with 1 or 3 channels, which is not
-        cropped, and resized only if its shape is not the output's.
+        cropped.
       name: of the image, for errors.
       options: what to do.
 
     Returns:
-      `(image_size, image_size, 3)` uint8.
+      `(image_size, image_size, 3)` uint8; of an array `(H, W, 3)`.
 
     Raises:
       InputError: an image that cannot be decoded.
     """
-    size = options.image_size
     if isinstance(data, np.ndarray):
-        image = _resized(data, size)
+        image = _rgb(data)
     else:
         scale = (options.min_area, 1.0)
         choose_box = functools.partial(random_resized_crop_box, generator, scale=scale)
-        image = decode_crop(data, name, choose_box, size)
+        image = decode_crop(data, name, choose_box, options.image_size)
     jitter = options.color_jitter
     image = color_jitter(generator, image, jitter, jitter, jitter)
     image = random_grey(generator, image, options.grey)
@@ -58,19 +57,19 @@ def test_image(data: bytes | np.ndarray, name: str, options: AugmentOptions) -> 
 
     Args:
       data: a JPEG or PNG file; or `(H, W, channels)` uint8 with 1 or 3 channels, which is not
-        cropped, and resized only if its shape is not the output's.
+        cropped.
       name: of the image, for errors.
       options: `resize` and `image_size` are used.
 
     Returns:
-      `(image_size, image_size, 3)` uint8.
+      `(image_size, image_size, 3)` uint8; of an array `(H, W, 3)`.
 
     Raises:
       InputError: an image that cannot be decoded.
     """
     size = options.image_size
     if isinstance(data, np.ndarray):
-        return np.asarray(_resized(data, size))
+        return np.asarray(_rgb(data))
     choose_box = functools.partial(center_crop_box, resize=options.resize, crop=size)
     return np.asarray(decode_crop(data, name, choose_box, size))
 
@@ -211,10 +210,6 @@ def random_flip(generator: np.random.Generator, image: Image.Image) -> Image.Ima
     return image
 
 
-def _resized(pixels: np.ndarray, size: int) -> Image.Image:
-    if pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    image = Image.fromarray(pixels).convert("RGB")
-    if image.size == (size, size):
-        return image
-    return image.resize((size, size), Image.Resampling.BILINEAR)
+def _rgb(pixels: np.ndarray) -> Image.Image:
+    grey = pixels.shape[-1] == 1
+    return Image.fromarray(pixels[..., 0] if grey else pixels).convert("RGB")

@@ -100,10 +100,10 @@ def make_split(source: Source, options: SplitOptions) -> LongTailedDataset:
         record["validation_seed"] = options.resolved_seed
         record["validation_counts"] = np.bincount(labels[held_out], minlength=num_classes).tolist()
     train, *validation = [source.train.take(part) for part in parts]
-    by_position = record["protocol"] not in _UNCHOSEN
-    record["checksum"] = (
-        indices_checksum(*parts) if by_position else examples_checksum(train, *validation)
-    )
+    if record["protocol"] in _UNCHOSEN:
+        record["checksum"] = examples_checksum(train, *validation)
+    else:
+        record["checksum"] = indices_checksum(*parts)
     return LongTailedDataset(source.name, train, test, source.class_names, record, *validation)
 
 
@@ -128,12 +128,11 @@ def _choose(source: Source, options: SplitOptions) -> tuple[np.ndarray, dict[str
         pairs = zip(source.pools, counts, strict=True)
         chosen = np.concatenate([pool[:count] for pool, count in pairs])
     natural = options.profile == NATURAL
+    factor = max(counts) / min(counts) if natural else float(options.imbalance_factor)
     return chosen, {
         "protocol": protocol,
         "profile": options.profile,
-        "imbalance_factor": max(counts) / min(counts)
-        if natural
-        else float(options.imbalance_factor),
+        "imbalance_factor": factor,
         "seed": options.resolved_seed,
         "class_order": options.class_order,
         "class_order_seed": options.class_order_seed,

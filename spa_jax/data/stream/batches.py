@@ -7,7 +7,7 @@ devices or processes take part, nor on where a run was resumed.
 import contextlib
 import dataclasses
 from collections.abc import Generator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def train_stream(
       order: which examples make up each global batch.
       rows: `(rows,)` integers in [0, batch size): the positions of the global batch that this
         process provides; all of them on a single process.
-      options: the augmentation.
+      options: the augmentation; what is the device's in training but for `flip` is not read.
       seed: of the augmentation, 0 or more.
       start_step: the number of completed steps; resuming is starting here.
       total_steps: the step before which the stream ends.
@@ -72,7 +72,7 @@ def train_stream(
       InputError: arguments that do not fit each other; later, while iterating, an image that
         cannot be read or decoded, or a worker that was killed.
     """
-    _check_examples(examples)
+    side = stream_side(examples, options)
     if order.num_examples != len(examples):
         raise InputError(
             f"The order is of {order.num_examples} examples, but there are {len(examples)}: make "
@@ -83,9 +83,9 @@ def train_stream(
             f"A stream needs seed >= 0 and 0 <= start_step <= total_steps, got seed={seed}, "
             f"start_step={start_step} and total_steps={total_steps}."
         )
-    rows = _checked_rows(rows, order.batch_size)
-    source = _TrainSource(examples, rows, options, order, seed, start_step, total_steps, views)
-    return _stream(source, _checked_workers(workers))
+    steps, size = range(start_step, total_steps), order.batch_size
+    source = _Batches(examples, rows, options, side, steps, size, order, seed, views)
+    return _start(source, workers)
 
 
 def test_stream(
@@ -102,7 +102,7 @@ def test_stream(
       batch_size: of the global batch.
       rows: `(rows,)` integers in [0, batch size): the positions of the global batch that this
         process provides.
-      options: the size of the images.
+      options: `resize` and `image_size` are read, for encoded images.
       workers: as in :func:`train_stream`.
 
     Returns:
@@ -111,130 +111,113 @@ def test_stream(
     Raises:
       InputError: as in :func:`train_stream`.
     """
-    _check_examples(examples)
+    side = stream_side(examples, options)
     if batch_size < 1:
         raise InputError(f"batch_size must be 1 or more, got {batch_size}.")
-    source = _TestSource(examples, _checked_rows(rows, batch_size), options, batch_size)
-    return _stream(source, _checked_workers(workers))
+    steps = range(-(-len(examples) // batch_size))
+    return _start(_Batches(examples, rows, options, side, steps, batch_size), workers)
 
 
 # Or pytest takes it for a test wherever it is imported.
 test_stream.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
 
 
-# An element is a whole batch, not an image: then nothing depends on how workers take turns, and
-# the images are written once, into the array that is handed over.
-@dataclasses.dataclass(frozen=True, eq=False)
-class _TrainSource:
-    examples: LabelledImages
-    rows: np.ndarray
-    options: AugmentOptions
-    order: EpochOrder
-    seed: int
-    start_step: int
-    total_steps: int
-    views: int
+def stream_side(examples: LabelledImages, options: AugmentOptions) -> int:
+    """Pixels on each side of the images that a stream of these examples has.
 
-    def __len__(self) -> int:
-        return self.total_steps - self.start_step
+    Args:
+      examples: a training or test set.
+      options: whose `image_size` counts for images that are still encoded.
 
-    def chosen(self, index: int) -> np.ndarray:
-        return self.order.batch(self.start_step + index)[self.rows]
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        images = _empty_images(self, self.views)
-        for i, (row, example) in enumerate(zip(self.rows, self.chosen(index), strict=True)):
-            data, name = _encoded(self.examples, int(example))
-            for view in range(self.views):
-                generator = self._generator(self.start_step + index, int(row), view)
-                images[i, view] = train_image(generator, data, name, self.options)
-        return images if self.views > 1 else images[:, 0]
-
-    def _generator(self, step: int, row: int, view: int) -> np.random.Generator:
-        """That of one view of an example; the first view's is the same however many there are."""
-        stream = self.order.stream
-        entropy = [self.seed, _AUGMENT_STREAM, step, row]
-        if stream or view:
-            entropy += [stream, view]
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _TestSource:
-    examples: LabelledImages
-    rows: np.ndarray
-    options: AugmentOptions
-    batch_size: int
-
-    def __len__(self) -> int:
-        return -(-len(self.examples) // self.batch_size)
-
-    def chosen(self, index: int) -> np.ndarray:
-        return index * self.batch_size + self.rows.astype(np.int64)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        images = _empty_images(self, 1)[:, 0]
-        for i, example in enumerate(self.chosen(index)):
-            if example < len(self.examples):
-                data, name = _encoded(self.examples, int(example))
-                images[i] = test_image(data, name, self.options)
-            else:
-                images[i] = 0
-        return images
-
-
-def _empty_images(source: _TrainSource | _TestSource, views: int) -> np.ndarray:
-    size = source.options.image_size
-    return np.empty((len(source.rows), views, size, size, 3), np.uint8)
-
-
-def _encoded(examples: LabelledImages, index: int) -> tuple[Any, str]:
-    """The image as it is stored, and its name for errors."""
-    name = f"image {index}" if examples.names is None else str(examples.names[index])
-    return examples.images[index], name
-
-
-def _stream(source: _TrainSource | _TestSource, workers: int) -> Generator[HostBatch, None, None]:
-    if isinstance(source.examples.images, np.ndarray):
-        workers = 0
-    labels, num_examples = source.examples.labels, len(source.examples)
-    with contextlib.closing(read_in_order(source, workers)) as batches:
-        for index, images in enumerate(batches):
-            chosen = source.chosen(index)
-            real = chosen < num_examples
-            own_labels = np.where(real, labels[np.where(real, chosen, 0)], 0).astype(np.int32)
-            yield HostBatch(images, own_labels, source.rows.copy(), real.astype(np.float32))
-
-
-def _check_examples(examples: LabelledImages) -> None:
+    Raises:
+      InputError: nothing to stream, or arrays that are not square or not grey or RGB.
+    """
     images = examples.images
     if len(examples) == 0:
         raise InputError("There are no examples to stream: check how the data set was split.")
-    if isinstance(images, np.ndarray) and (images.ndim != 4 or images.shape[3] not in (1, 3)):
+    if not isinstance(images, np.ndarray):
+        return options.image_size
+    if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise InputError(
             f"A stream needs images of 1 or 3 channels, (N, H, W, channels), got {images.shape}: "
             "convert them to grey or RGB."
         )
+    if images.shape[1] != images.shape[2]:
+        raise InputError(
+            f"A stream makes square images, and these are {images.shape[1]} by {images.shape[2]} "
+            "pixels: make them square, or keep them on the device with config.data.feed=device."
+        )
+    return images.shape[1]
 
 
-def _checked_rows(rows: np.ndarray, batch_size: int) -> np.ndarray:
-    """As int32."""
-    wrong = (
-        rows.ndim != 1
-        or len(rows) == 0
-        or not np.issubdtype(rows.dtype, np.integer)
-        or rows.min() < 0
-        or rows.max() >= batch_size
-    )
-    if wrong or len(np.unique(rows)) != len(rows):
+# An element is a whole batch, not an image: then nothing depends on how workers take turns, and
+# the images are written once, into the array that is handed over.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Batches:
+    """The images of each step; without an order every example once, as it is tested."""
+
+    examples: LabelledImages
+    rows: np.ndarray
+    options: AugmentOptions
+    side: int
+    steps: range
+    batch_size: int
+    order: EpochOrder | None = None
+    seed: int = 0
+    views: int = 1
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def chosen(self, index: int) -> np.ndarray:
+        """The examples at this process's rows; beyond the last one it is padded."""
+        if self.order is None:
+            return self.steps[index] * self.batch_size + self.rows.astype(np.int64)
+        return self.order.batch(self.steps[index])[self.rows]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        images = np.zeros((len(self.rows), self.views, self.side, self.side, 3), np.uint8)
+        for views, row, example in zip(images, self.rows, self.chosen(index), strict=True):
+            if example < len(self.examples):
+                self._fill(views, self.steps[index], int(row), int(example))
+        return images if self.views > 1 else images[:, 0]
+
+    def _fill(self, views: np.ndarray, step: int, row: int, example: int) -> None:
+        names = self.examples.names
+        name = f"image {example}" if names is None else str(names[example])
+        data = self.examples.images[example]
+        for view in range(self.views):
+            if self.order is None:
+                views[view] = test_image(data, name, self.options)
+            else:
+                # The first view's generator is the same however many there are.
+                stream = self.order.stream
+                apart = [stream, view] if stream or view else []
+                entropy = np.random.SeedSequence([self.seed, _AUGMENT_STREAM, step, row, *apart])
+                generator = np.random.Generator(np.random.Philox(entropy))
+                views[view] = train_image(generator, data, name, self.options)
+
+
+def _start(source: _Batches, workers: int) -> Generator[HostBatch, None, None]:
+    """The stream, after a check of what it is asked for."""
+    rows, batch_size = source.rows, source.batch_size
+    if workers < 0:
+        raise InputError(f"workers must be 0 or more, got {workers}.")
+    integers = rows.ndim == 1 and np.issubdtype(rows.dtype, np.integer)
+    if not integers or not 0 < len(rows) == len(np.intersect1d(rows, np.arange(batch_size))):
         raise InputError(
             f"rows must be different integers in [0, {batch_size}), at least one, as `(rows,)`: "
             f"got {rows.dtype} of shape {rows.shape}, beginning with {rows.ravel()[:3].tolist()}."
         )
-    return rows.astype(np.int32)
+    decoded = isinstance(source.examples.images, np.ndarray)
+    return _stream(source, 0 if decoded else workers)
 
 
-def _checked_workers(workers: int) -> int:
-    if workers < 0:
-        raise InputError(f"workers must be 0 or more, got {workers}.")
-    return workers
+def _stream(source: _Batches, workers: int) -> Generator[HostBatch, None, None]:
+    labels, positions = source.examples.labels, source.rows.astype(np.int32)
+    with contextlib.closing(read_in_order(source, workers)) as batches:
+        for index, images in enumerate(batches):
+            chosen = source.chosen(index)
+            real = chosen < len(labels)
+            own_labels = np.where(real, labels[np.where(real, chosen, 0)], 0).astype(np.int32)
+            yield HostBatch(images, own_labels, positions.copy(), real.astype(np.float32))

@@ -63,8 +63,10 @@ class _Reader:
         # Not grain's default of 500 elements, which are batches here.
         read_options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
         self._handover = Handover(_make_folder()) if workers else None
-        handed = _HandedOver(source, self._handover) if self._handover else source
-        dataset = grain.MapDataset.source(handed).to_iter_dataset(read_options)
+        arrays = grain.MapDataset.source(source)
+        if self._handover:
+            arrays = arrays.map(self._handover.put)
+        dataset = arrays.to_iter_dataset(read_options)
         if self._handover:
             _let_grain_read_its_flags()
             options = grain.MultiprocessingOptions(num_workers=workers)
@@ -97,20 +99,6 @@ class _Reader:
             self._iterator = None  # its finalizer needs modules that are gone at the very end
             if self._handover:
                 shutil.rmtree(self._handover.folder, ignore_errors=True)
-
-
-class _HandedOver:
-    """The source as the workers see it."""
-
-    def __init__(self, source: ArraySource, handover: Handover):
-        self._source = source
-        self._handover = handover
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Any:
-        return self._handover.put(self._source[index])
 
 
 def _make_folder() -> Path:

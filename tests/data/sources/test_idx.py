@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spa_jax.data.data_options import DataOptions
 from spa_jax.data.sources.idx import read_idx, read_images_and_labels
-from spa_jax.data.sources.opening import open_source
-from spa_jax.data.splits.splitting import SplitOptions, make_split
+from spa_jax.data.sources.opening import load_data
 from tests.refusals import refusal
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -111,8 +111,15 @@ def test_a_gzip_file_with_a_flipped_bit_is_named_with_what_to_do(tmp_path):
 
 
 def load(folder, n_max=4, factor=4.0, split_seed=0):
-    options = SplitOptions(n_max=n_max, imbalance_factor=factor, seed=split_seed)
-    return make_split(open_source("fashion_mnist", str(folder)), options)
+    return load_data(
+        DataOptions(
+            name="fashion_mnist",
+            folder=str(folder),
+            n_max=n_max,
+            imbalance_factor=factor,
+            split_seed=split_seed,
+        )
+    )
 
 
 def test_a_missing_folder_is_named_with_how_to_get_the_files(tmp_path):

@@ -3,13 +3,22 @@
 import numpy as np
 import pytest
 
-from spa_jax.data.dataset import EncodedImages
-from spa_jax.data.sources.opening import open_source
-from spa_jax.data.splits.splitting import SplitOptions, make_split
+from spa_jax.data.data_options import DataOptions, SplitOptions
+from spa_jax.data.dataset import EncodedImages, LabelledImages, Source
+from spa_jax.data.sources.opening import SOURCES, SourceKind, load_data, read_source
+from spa_jax.data.splits.splitting import make_split
 from tests.data.sources.test_idx import idx_bytes, tiny_part, write_part
 from tests.data.tiny import BATCHES, cifar_record, random_images
 from tests.data.tiny_tfds import encode, tiny_cifar10, tiny_imagenet2012
 from tests.refusals import refusal
+
+
+def open_source(name, folder, verify=True, train_list="", test_list=""):
+    return read_source(
+        DataOptions(
+            name=name, folder=folder, verify=verify, train_list=train_list, test_list=test_list
+        )
+    )
 
 
 def write_npz(folder, shape=(4, 3, 3)):
@@ -258,3 +267,14 @@ def test_lists_that_label_a_folder_differently_are_refused(tmp_path):
     message = refusal(open_source, "photographs", str(tmp_path / "images"), True, *paths)
     assert "1 images another label" in message
     assert "two/b.jpg" in message
+
+
+def test_a_source_of_ones_own_is_a_function_and_a_line(monkeypatch):
+    def read_squares(options, folder):
+        images = np.arange(12, dtype=np.uint8).reshape(12, 1, 1, 1) ** 2
+        part = LabelledImages(images, np.arange(12, dtype=np.int32) % 2)
+        return Source(options.name, part, part, ("even", "odd"), "official")
+
+    monkeypatch.setitem(SOURCES, "squares", SourceKind(read_squares))
+    data = load_data(DataOptions(name="squares", imbalance_factor=3))
+    assert (data.name, data.class_counts) == ("squares", (6, 2))

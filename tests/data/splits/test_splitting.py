@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spa_jax.data.data_options import SplitOptions
 from spa_jax.data.dataset import LabelledImages, Source
-from spa_jax.data.splits.splitting import SplitOptions, dataset_of, make_split, split_sizes
+from spa_jax.data.splits.splitting import make_split, split_sizes
 from tests.refusals import refusal
 
 properties = settings(max_examples=60, deadline=None, derandomize=True)
@@ -125,7 +126,7 @@ def test_the_natural_sizes_are_those_of_the_source():
 @pytest.mark.parametrize("protocol", ["ldam", "glmc"])
 def test_a_split_has_the_images_of_the_protocol_and_the_whole_test_set(protocol, profile, order):
     source = source_of((60, 50, 45, 40))
-    options = SplitOptions(profile, protocol, 10.0, 40, order, seed=6)
+    options = SplitOptions(profile, protocol, 40, 10.0, order, split_seed=6)
     data = make_split(source, options)
     counts = [0] * 4
     for label, size in zip(ORDERS[order], SIZES[profile], strict=True):
@@ -161,7 +162,7 @@ def test_the_checksum_tells_splits_apart_and_is_the_same_for_the_same():
     source = source_of((60, 50, 45, 40))
     changes = [
         {},
-        {"protocol": "glmc", "seed": 3407},
+        {"protocol": "glmc", "split_seed": 3407},
         {"imbalance_factor": 5.0},
         {"profile": "step"},
         {"profile": "natural"},
@@ -169,7 +170,7 @@ def test_the_checksum_tells_splits_apart_and_is_the_same_for_the_same():
         {"class_order": "reversed"},
         {"class_order": "permuted"},
         {"class_order": "permuted", "class_order_seed": 2},
-        {"seed": 1},
+        {"split_seed": 1},
         {"validation": True},
     ]
     checksums = [
@@ -245,7 +246,7 @@ def test_the_source_is_left_as_it_was():
 @pytest.mark.parametrize("profile", ["exponential", "natural"])
 def test_validation_is_a_tenth_of_each_class_of_what_was_chosen(profile):
     source = source_of((40, 40, 40, 40) if profile == "exponential" else (40, 18, 8, 4))
-    options = SplitOptions(profile, imbalance_factor=10.0, seed=2)
+    options = SplitOptions(profile, imbalance_factor=10.0, split_seed=2)
     whole = make_split(source, options)
     data = make_split(source, dataclasses.replace(options, validation=True))
     held_out = places_of(data.validation)
@@ -270,7 +271,9 @@ def test_what_is_held_out_belongs_to_the_split_seed():
     parts = [
         set(
             places_of(
-                make_split(source, SplitOptions("natural", seed=s, validation=True)).validation
+                make_split(
+                    source, SplitOptions("natural", split_seed=s, validation=True)
+                ).validation
             )
         )
         for s in (0, 0, 1)
@@ -287,21 +290,10 @@ def test_a_list_may_have_a_held_out_part(tmp_path):
     assert sorted(places_of(data.train) + places_of(data.validation)) == sorted(chosen)
 
 
-def test_dataset_of_completes_a_record_without_changing_it():
-    source = source_of((10, 10))
-    record = {"protocol": "mine"}
-    chosen = np.array([3, 1, 2, 0, 4, 5])
-    data = dataset_of(source, chosen, source.test, record, SplitOptions())
-    assert record == {"protocol": "mine"}
-    assert places_of(data.train) == chosen.tolist()
-    assert data.split["protocol"] == "mine"
-    assert data.split["checksum"] == checksum_of(chosen.tolist())
-
-
 def test_options_cannot_change_after_a_split_was_made_from_them():
     options = SplitOptions()
     with pytest.raises(dataclasses.FrozenInstanceError):
-        options.seed = 3
+        options.split_seed = 3
 
 
 @pytest.mark.parametrize(
@@ -310,13 +302,13 @@ def test_options_cannot_change_after_a_split_was_made_from_them():
         ({"profile": "linear"}, ("exponential, step, pareto, natural", "'linear'")),
         ({"protocol": "oltr"}, ("ldam, glmc", "'oltr'")),
         ({"class_order": "random"}, ("label, reversed, permuted", "'random'")),
-        ({"imbalance_factor": 0.5}, ("imbalance_factor must be 1 or more", "0.5")),
+        ({"imbalance_factor": 0.5}, ("imbalance_factor must be at least 1, got 0.5",)),
         ({"imbalance_factor": 41.0}, ("class 3 of 4", "largest that works is 40")),
         ({"n_max": 41}, ("class 0 has 40 of 41", "Lower config.data.n_max")),
-        ({"n_max": -1}, ("n_max=-1",)),
-        ({"seed": -1}, ("seed=-1", "0 or more")),
-        ({"class_order_seed": -2}, ("class_order_seed=-2", "0 or more")),
-        ({"imbalance_factor": float("inf")}, ("finite", "inf")),
+        ({"n_max": -1}, ("n_max must be at least 0, got -1",)),
+        ({"split_seed": -2}, ("split_seed must be at least -1 and at most 2", "got -2")),
+        ({"class_order_seed": -2}, ("class_order_seed must be at least 0, got -2",)),
+        ({"imbalance_factor": float("inf")}, ("imbalance_factor must be", "inf")),
         ({"train_list": "no_such_list.txt"}, ("no_such_list.txt", "cannot be read")),
         ({"test_list": "no_such_list.txt"}, ("no_such_list.txt", "cannot be read")),
     ],
@@ -389,8 +381,8 @@ def test_classes_of_fewer_than_5_images_leave_nothing_to_hold_out():
 def test_without_a_seed_a_protocol_has_the_one_it_was_published_with(protocol, published):
     source = source_of((40, 50, 60, 70))
     plain, seeded = (
-        make_split(source, SplitOptions(imbalance_factor=10.0, protocol=protocol, seed=seed))
-        for seed in (None, published)
+        make_split(source, SplitOptions(imbalance_factor=10.0, protocol=protocol, split_seed=seed))
+        for seed in (-1, published)
     )
     assert plain.split == seeded.split
     assert plain.split["seed"] == published

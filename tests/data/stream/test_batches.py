@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spa_jax.data.augment.on_host import StreamOptions
+from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.dataset import LabelledImages
 from spa_jax.data.stream.batches import EpochOrder, HostBatch, test_stream, train_stream
 from spa_jax.errors import InputError
@@ -25,7 +25,7 @@ from tests.refusals import refusal
 
 REPOSITORY = Path(__file__).parents[3]
 BATCH, STEPS = 12, 7  # an epoch of 42 images is 3 batches, 6 images are left out
-OPTIONS = StreamOptions(image_size=24, resize=28, color_jitter=0.4, grey=0.2, blur=0.5)
+OPTIONS = AugmentOptions(image_size=24, resize=28, color_jitter=0.4, grey=0.2, blur=0.5, flip=True)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def index_images(number, size=6):
 
 def test_decoded_images_pass_through_in_the_order_s_places():
     examples = index_images(NUM_IMAGES)
-    options = StreamOptions(image_size=6, resize=6, flip=False)
+    options = AugmentOptions()
     rows = np.array([7, 2, 3])
     found = list(train_stream(examples, order(), rows, options, 0, 2, STEPS, 2))
     for step, batch in enumerate(found, start=2):
@@ -133,7 +133,7 @@ def test_decoded_images_pass_through_in_the_order_s_places():
 
 
 def test_decoded_images_are_never_sent_to_processes():
-    options = StreamOptions(image_size=6, resize=6)
+    options = AugmentOptions()
     found = train_stream(
         index_images(NUM_IMAGES), order(), np.arange(3), options, 0, 0, STEPS, workers=2
     )
@@ -228,7 +228,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from spa_jax.data.augment.on_host import StreamOptions
+from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.stream.batches import EpochOrder, train_stream
 from tests.data.tiny_jpeg import write_tiny_jpegs
 
@@ -237,7 +237,7 @@ if __name__ == "__main__":
     folder.mkdir()
     examples = write_tiny_jpegs(folder)
     order = EpochOrder(0, len(examples), 8)
-    options = StreamOptions(image_size=16, resize=16)
+    options = AugmentOptions(image_size=16, resize=16)
     stream = train_stream(examples, order, np.arange(8), options, 0, 0, 10**6, workers=1)
     batch = next(stream)
     assert not flags.FLAGS.is_parsed()
@@ -355,6 +355,13 @@ def test_an_order_of_another_training_set_is_refused(examples):
 def test_images_that_cannot_become_rgb_are_refused():
     examples = LabelledImages(np.zeros((42, 5, 5, 2), np.uint8), np.zeros(42, np.int32))
     assert "(42, 5, 5, 2)" in refusal(test_stream, examples, 4, np.arange(4), OPTIONS, 0)
+
+
+def test_images_that_are_not_square_are_refused_with_what_to_do():
+    examples = LabelledImages(np.zeros((42, 5, 6, 3), np.uint8), np.zeros(42, np.int32))
+    message = refusal(test_stream, examples, 4, np.arange(4), OPTIONS, 0)
+    assert "5 by 6 pixels" in message
+    assert "config.data.feed=device" in message
 
 
 def test_an_empty_set_is_refused(examples):
