@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from spa_jax.alignment.geometry import row_cosines, widen
+from spa_jax.alignment.geometry import row_cosines
 from spa_jax.errors import InputError
 from spa_jax.longtail.losses import (
     Counts,
@@ -23,7 +23,7 @@ from spa_jax.longtail.losses import (
     Targets,
     check_counts,
     cross_entropy,
-    target_weights,
+    weighted_targets,
 )
 from spa_jax.longtail.method import LossContext, Method, Views
 from spa_jax.options import option
@@ -129,31 +129,6 @@ def class_weights(counts: Counts, power: float) -> Float[Array, " C"]:
     sizes = jnp.asarray(counts, jnp.float32)
     weights = (sizes / jnp.min(sizes)) ** -power
     return len(sizes) * weights / jnp.sum(weights)
-
-
-def weighted_targets(
-    targets: Targets, class_weights: Float[Array | np.ndarray, " C"]
-) -> Float[Array, "B C"]:
-    r"""Re-weighted labels, whose rows no longer sum to 1.
-
-    .. math:: y^w_c = r_c \, t_c
-
-    Args:
-      targets: `(B,)` integer labels or `(B, C)` soft targets.
-      class_weights: `(C,)`, r.
-
-    Returns:
-      `(B, C)` float32.
-
-    Raises:
-      InputError: as :func:`spa_jax.longtail.losses.cross_entropy`.
-
-    Example:
-      >>> weighted_targets(jnp.array([1, 0]), jnp.array([0.5, 1.5])).tolist()
-      [[0.0, 1.5], [0.5, 0.0]]
-    """
-    shape = (targets.shape[0], class_weights.shape[0])
-    return target_weights(targets, shape) * widen(class_weights)[None]
 
 
 def cumulative_weight(epoch: Scalar, epochs: int) -> Float[Array, ""]:

@@ -20,6 +20,7 @@ from spa_jax.longtail.losses import (
     class_row,
     cross_entropy,
     target_weights,
+    weighted_targets,
 )
 from spa_jax.longtail.method import LossContext, Method
 from spa_jax.options import option
@@ -217,8 +218,7 @@ def example_weights(class_weights: ClassWeights, targets: Targets) -> Float[Arra
       >>> example_weights(jnp.array([0.5, 1.5]), jnp.array([1, 0, 1])).tolist()
       [1.5, 0.5, 1.5]
     """
-    shape = (targets.shape[0], class_weights.shape[0])
-    return jnp.sum(target_weights(targets, shape) * widen(class_weights)[None], axis=1)
+    return jnp.sum(weighted_targets(targets, class_weights), axis=1)
 
 
 def weighted_mean(

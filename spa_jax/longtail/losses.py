@@ -195,6 +195,31 @@ def mix_targets(
     return share * target_weights(labels_a, shape) + (1.0 - share) * target_weights(labels_b, shape)
 
 
+def weighted_targets(
+    targets: Targets, class_weights: Float[Array | np.ndarray, " C"]
+) -> Float[Array, "B C"]:
+    r"""Re-weighted labels, whose rows no longer sum to 1.
+
+    .. math:: y^w_c = r_c \, t_c
+
+    Args:
+      targets: `(B,)` integer labels or `(B, C)` soft targets.
+      class_weights: `(C,)`, r.
+
+    Returns:
+      `(B, C)` float32.
+
+    Raises:
+      InputError: as :func:`cross_entropy`.
+
+    Example:
+      >>> weighted_targets(jnp.array([1, 0]), jnp.array([0.5, 1.5])).tolist()
+      [[0.0, 1.5], [0.5, 0.0]]
+    """
+    shape = (targets.shape[0], class_weights.shape[0])
+    return target_weights(targets, shape) * widen(class_weights)[None]
+
+
 def target_weights(targets: Targets, shape: tuple[int, ...]) -> Float[Array, "B C"]:
     """Targets as `(B, C)` weights in float32 at least: one-hot rows of labels, or soft targets."""
     if shape[0] == 0:

@@ -19,7 +19,7 @@ class CifarResNetOptions:
     """Options of `cifar_resnet`; GLMC's and SpA's "ResNet-32" has width factor 4 (D = 256)."""
 
     depth: int = option(32, "6 n + 2 for n blocks in each stage: 20, 32, 44, 56 or 110")
-    width_factor: int = option(1, "multiplies every width; 1 is the standard network", low=1)
+    width_factor: int = option(1, "multiplies 16, 32 and 64 channels; 1 is standard", low=1)
 
 
 def make_cifar_resnet(
@@ -38,7 +38,7 @@ def make_cifar_resnet(
       axis_name: as in :class:`spa_jax.models.residual.Layers`.
 
     Raises:
-      InputError: no network has this depth, or the width factor is less than 1.
+      InputError: no network has this depth.
 
     Example:
       >>> make_cifar_resnet(CifarResNetOptions(depth=32, width_factor=4)).dim
@@ -54,11 +54,6 @@ def make_cifar_resnet(
             f"A CIFAR ResNet has depth 6 n + 2 (two layers a block, n blocks in each of three "
             f"stages), got depth={depth}; choose 20, 32, 44, 56 or 110."
         )
-    if factor < 1:
-        raise InputError(
-            f"width_factor multiplies 16, 32 and 64 channels and is 1 or more, got "
-            f"width_factor={factor}; 1 is the standard network."
-        )
     stages = stages_of(basic_block, (16 * factor, 32 * factor, 64 * factor), 3 * [(depth - 2) // 6])
-    layers = Layers(_CONV_INIT, True, last_scale=1.0, dtype=dtype, axis_name=axis_name)
-    return ResNet(Convolution(16 * factor, 3), False, stages, layers)
+    layers = Layers(_CONV_INIT, identity_shortcuts=True, dtype=dtype, axis_name=axis_name)
+    return ResNet(Convolution(16 * factor, 3), stages, layers)

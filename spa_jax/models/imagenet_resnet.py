@@ -28,6 +28,20 @@ class Architecture(NamedTuple):
     groups: int = 1
     width_per_group: int = 64
 
+    def block(self, channels: int, stride: int = 1) -> Block:
+        """The convolutions of a block.
+
+        The 3x3 one of a bottleneck has the stride ("v1.5"; the paper has it in the first 1x1).
+        """
+        if not self.bottleneck:
+            return basic_block(channels, stride)
+        width = channels * self.width_per_group // 64 * self.groups
+        return (
+            Convolution(width, 1),
+            Convolution(width, 3, stride, self.groups),
+            Convolution(_EXPANSION * channels, 1),
+        )
+
 
 ARCHITECTURES = MappingProxyType(
     {
@@ -65,21 +79,6 @@ def make_imagenet_resnet(
       CVPR 2017. Zero scales: Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1
       hour", 2017.
     """
-
-    def bottleneck(channels: int, stride: int) -> Block:
-        width = channels * architecture.width_per_group // 64 * architecture.groups
-        return bottleneck_block(width, _EXPANSION * channels, stride, architecture.groups)
-
-    block = bottleneck if architecture.bottleneck else basic_block
-    stages = stages_of(block, (64, 128, 256, 512), architecture.stage_sizes)
-    layers = Layers(_CONV_INIT, False, last_scale=0.0, dtype=dtype, axis_name=axis_name)
-    return ResNet(Convolution(64, 7, 2), True, stages, layers)
-
-
-def bottleneck_block(width: int, channels: int, stride: int = 1, groups: int = 1) -> Block:
-    """1x1, 3x3 and 1x1 convolutions; the 3x3 one has the stride ("v1.5"; the paper: the first)."""
-    return (
-        Convolution(width, 1),
-        Convolution(width, 3, stride, groups),
-        Convolution(channels, 1),
-    )
+    stages = stages_of(architecture.block, (64, 128, 256, 512), architecture.stage_sizes)
+    layers = Layers(_CONV_INIT, last_scale=0.0, dtype=dtype, axis_name=axis_name)
+    return ResNet(Convolution(64, 7, 2), stages, layers, pool=True)

@@ -23,11 +23,9 @@ def _without_axis(make: Callable[..., Any]) -> Callable[..., Any]:
 
 def _of_fixed_size(make: Callable[..., Any], sizes: Mapping[str, Any]) -> dict[str, Entry]:
     """Networks of published sizes, which have no options."""
-
-    def entry(size: Any) -> Entry:
-        return Entry(lambda _, dtype, axis_name: make(size, dtype, axis_name))
-
-    return {name: entry(size) for name, size in sizes.items()}
+    return {
+        name: Entry(lambda _, *rest, size=size: make(size, *rest)) for name, size in sizes.items()
+    }
 
 
 NETWORKS: dict[str, Entry] = {

@@ -42,9 +42,9 @@ class Layers(NamedTuple):
 
     Attributes:
       kernel_init: start of the convolutions.
+      last_scale: start of the last scale of each block; with 0 a new block is its shortcut.
       identity_shortcuts: shortcuts are `identity_shortcut`; False: a 1x1 convolution with
         normalisation where the shape changes, and nothing elsewhere.
-      last_scale: start of the last scale of each block; with 0 a new block is its shortcut.
       dtype: computation in float32 or bfloat16. Parameters and statistics are float32 either way.
       axis_name: of :func:`spa_jax.models.batch_norm.batch_norm`.
       as_pytorch: convolutions pad both sides alike, and layers carry PyTorch's names,
@@ -53,8 +53,8 @@ class Layers(NamedTuple):
     """
 
     kernel_init: nn.initializers.Initializer
-    identity_shortcuts: bool
-    last_scale: float
+    last_scale: float = 1.0
+    identity_shortcuts: bool = False
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     as_pytorch: bool = True
@@ -151,15 +151,15 @@ class ResNet(nn.Module):
 
     Attributes:
       stem: the first convolution.
-      pool: whether a maximum pool follows it, 3x3 with stride 2.
       stages: the blocks of each stage.
       layers: how they are made.
+      pool: whether a maximum pool follows the stem, 3x3 with stride 2.
     """
 
     stem: Convolution
-    pool: bool
     stages: tuple[tuple[Block, ...], ...]
     layers: Layers
+    pool: bool = False
 
     @property
     def dim(self) -> int:

@@ -52,5 +52,5 @@ def make_small_resnet(
         raise InputError("config.model.small.widths must be positive integers, got ().")
     stem = Convolution(widths[0], max(3, stride + 1), stride)
     stages = stages_of(basic_block, widths, len(widths) * [options.blocks])
-    layers = Layers(_CONV_INIT, False, 1.0, axis_name=axis_name, as_pytorch=False)
-    return ResNet(stem, False, stages, layers)
+    layers = Layers(_CONV_INIT, axis_name=axis_name, as_pytorch=False)
+    return ResNet(stem, stages, layers)
