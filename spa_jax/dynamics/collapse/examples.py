@@ -1,21 +1,21 @@
 """Neural-collapse quantities of each example: a second pass, once the class means are known."""
 
-import jax
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from spa_jax.alignment.checks import is_known
 from spa_jax.alignment.geometry import widen
-from spa_jax.dynamics.collapse.faults import (
-    check_bias,
-    check_features,
+from spa_jax.dynamics.collapse.nc_state import product
+from spa_jax.dynamics.row_checks import (
+    check_array,
+    check_batch,
+    check_each,
     check_finite,
-    check_labels,
-    check_mask,
-    check_rows,
+    check_weights,
 )
-from spa_jax.dynamics.collapse.rows import product
 from spa_jax.errors import InputError
 
 Features = Float[Array | np.ndarray, "B D"]
@@ -61,8 +61,8 @@ def nc4(
       Papyan, Han and Donoho, "Prevalence of neural collapse during the terminal phase of deep
       learning training", PNAS 2020.
     """
-    check_mask(mask, features.shape[0])
-    used = jnp.ones(features.shape[0], jnp.bool_) if mask is None else jnp.asarray(mask) != 0
+    check_batch(features, means.shape[1], mask=mask)
+    used = jnp.ones(len(features), jnp.bool_) if mask is None else jnp.asarray(mask) != 0
     if is_known(used) and not np.any(used):
         raise InputError("There is no example to compare: features are empty or all masked out.")
     features = jnp.where(used[:, None], features, 0.0)
@@ -97,29 +97,21 @@ def nc4_agreement(
       >>> nc4_agreement(features, means, weights=jnp.array([[0.0, 1.0], [1.0, 0.0]])).tolist()
       [True, False]
     """
-    num_classes, dim = means.shape
-    check_features(features, dim)
-    check_rows(means, "means", (num_classes, dim))
-    check_rows(weights, "weights", (num_classes, dim))
-    check_bias(bias, num_classes)
-    named = {"features": features, "means": means, "weights": weights, "bias": bias}
-    for name, values in named.items():
-        if values is not None:
-            check_finite(values, name)
-    _check_seen(means)
-    return _agreement(widen(features), widen(means), widen(weights), bias)
-
-
-@jax.jit
-def _agreement(
-    features: Float[Array, "B D"],
-    means: Float[Array, "C D"],
-    weights: Float[Array, "C D"],
-    bias: Bias | None,
-) -> Bool[Array, " B"]:
-    logits = product(features, weights.T)
+    _check_rows(features, means)
+    check_weights(weights, bias, means.shape)
+    check_finite(weights, "weights")
+    check_finite(bias, "bias")
+    if is_known(means):
+        check_each(
+            np.any(np.asarray(means) != 0, axis=1),
+            "Class means must not be zero rows, which are classes without examples, got zero rows",
+            "class means",
+            "take the means of a state that was updated with all of the data.",
+        )
+    features, means = widen(features), widen(means)
+    logits = product(features, widen(weights).T)
     if bias is not None:
-        logits = logits + bias[None]
+        logits = logits + widen(bias)[None]
     seen = jnp.any(means != 0, axis=1)
     # Distances from products, as all differences would take (B, C, D); about the means' middle,
     # so that an offset that all features share does not cancel.
@@ -140,7 +132,7 @@ def nc1_contributions(
 ) -> Float[Array, " B"]:
     r"""What each example adds to NC1, for the NC1 of a class or of a group of classes.
 
-    .. math:: (h_i - \mu_{y_i})^	op S_B^+ (h_i - \mu_{y_i}) = \|A (h_i - \mu_{y_i})\|^2
+    .. math:: (h_i - \mu_{y_i})^\top S_B^+ (h_i - \mu_{y_i}) = \|A (h_i - \mu_{y_i})\|^2
 
     The mean over all examples is `nc1` of :func:`spa_jax.dynamics.collapse.metrics`; the mean over
     the examples of class c is :math:`\operatorname{tr}(S_{W,c} S_B^+)`, NC1 with the scatter of the
@@ -166,12 +158,9 @@ def nc1_contributions(
       [0.25, 0.25, 0.0]
     """
     num_classes, dim = means.shape
-    check_features(features, dim)
-    check_labels(labels, features.shape[0])
-    check_rows(means, "means", (num_classes, dim))
-    check_rows(whitening, "whitening", (whitening.shape[0], dim))
-    for name, values in {"features": features, "means": means, "whitening": whitening}.items():
-        check_finite(values, name)
+    _check_rows(features, means, labels)
+    check_array(whitening, "whitening", jnp.floating, (len(whitening), dim), "as wide as the means")
+    check_finite(whitening, "whitening")
     labels = jnp.asarray(labels)
     wanted = (labels >= 0) & (labels < num_classes)
     differences = widen(features) - widen(means)[jnp.where(wanted, labels, 0)]
@@ -179,13 +168,8 @@ def nc1_contributions(
     return jnp.where(wanted, squares, 0.0)
 
 
-def _check_seen(means: Rows) -> None:
-    if not is_known(means):
-        return
-    empty = np.flatnonzero(~np.any(np.asarray(means) != 0, axis=1))
-    if empty.size:
-        raise InputError(
-            f"{empty.size} of {len(means)} class means are zero rows, which are classes without "
-            f"examples, first {empty[:3].tolist()}: take the means of a state that was updated "
-            "with all of the data."
-        )
+def _check_rows(features: Features, means: Rows, labels: Any = None) -> None:
+    check_batch(features, means.shape[1], labels)
+    check_array(means, "means", jnp.floating, means.shape, "pass the means of a state")
+    check_finite(features, "features")
+    check_finite(means, "means")

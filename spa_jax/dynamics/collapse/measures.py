@@ -1,32 +1,36 @@
-r"""The formulas of neural collapse, on arrays with one row a class.
+r"""The formulas of neural collapse, on arrays with one row a class, in NumPy float64.
 
-Rows are centred class means or classifier weights, whose scale does not matter. A row without a
-direction (shorter than 1e-12 of the longest) has cosine 0 with all others. Where no row has one, a
-ratio of norms has no value and is NaN: :func:`spa_jax.dynamics.collapse.metrics` refuses that.
+Rows are centred class means or classifier weights, on the device or fetched, but not traced; their
+scale does not matter. A row without a direction (shorter than 1e-12 of the longest) has cosine 0
+with all others. Where no row has one, a ratio of norms has no value and is NaN:
+:func:`spa_jax.dynamics.collapse.metrics` refuses that.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.spatial.distance import pdist, squareform
 
-from spa_jax.alignment.geometry import Rows, row_norms, unit_rows, widen
-from spa_jax.dynamics.collapse.faults import check_finite
-from spa_jax.dynamics.collapse.rows import noise_level, product, scaled, total
+from spa_jax.alignment.checks import is_known
+from spa_jax.alignment.geometry import SHORTEST_ROW, Rows
+from spa_jax.dynamics.row_checks import check_finite
 from spa_jax.errors import InputError
+
+ROUNDING = 16
+"""Differences of up to this many machine epsilons of the longest row are rounding noise."""
 
 
 class PairwiseCosines(NamedTuple):
     """Mean and (population) standard deviation of the cosines of all pairs of some classes."""
 
-    mean: Float[Array, ""]
-    std: Float[Array, ""]
+    mean: float
+    std: float
 
 
-def equinorm(rows: Rows) -> Float[Array, ""]:
+def equinorm(rows: Rows) -> float:
     r"""Coefficient of variation of the norms (NC2), 0 for equal norms.
 
     .. math:: \operatorname{std}_c \|x_c\| / \operatorname{mean}_c \|x_c\|
@@ -37,21 +41,22 @@ def equinorm(rows: Rows) -> Float[Array, ""]:
       rows: `(C, D)` floating, C >= 2.
 
     Returns:
-      Scalar, >= 0.
+      A number, >= 0.
 
     Example:
-      >>> equinorm(jnp.array([[1.0, 0.0], [0.0, 3.0]])).round(3).item()
-      0.7070000171661377
+      >>> round(equinorm(jnp.array([[1.0, 0.0], [0.0, 3.0]])), 3)
+      0.707
 
     Reference:
       Papyan, Han and Donoho, "Prevalence of neural collapse during the terminal phase of deep
       learning training", PNAS 2020.
     """
-    norms = row_norms(scaled(rows))
-    return jnp.std(norms, ddof=1) / jnp.mean(norms)
+    norms = row_norms(_scaled(rows))
+    with np.errstate(invalid="ignore"):
+        return float(np.std(norms, ddof=1) / np.mean(norms))
 
 
-def equiangularity(rows: Rows) -> Float[Array, ""]:
+def equiangularity(rows: Rows) -> float:
     r"""Mean distance of the pairwise cosines from those of a simplex ETF (NC2).
 
     .. math:: \operatorname{mean}_{c \ne c'} \left| \cos(x_c, x_{c'}) + \tfrac{1}{C - 1} \right|
@@ -60,24 +65,20 @@ def equiangularity(rows: Rows) -> Float[Array, ""]:
       rows: `(C, D)` floating, C >= 2.
 
     Returns:
-      Scalar, >= 0.
+      A number, >= 0.
 
     Example:
-      >>> equiangularity(jnp.array([[1.0, 0.0], [0.0, 3.0]])).item()
+      >>> equiangularity(jnp.array([[1.0, 0.0], [0.0, 3.0]]))
       1.0
 
     Reference:
       Papyan, Han and Donoho, "Prevalence of neural collapse during the terminal phase of deep
       learning training", PNAS 2020.
     """
-    num_classes = rows.shape[0]
-    cosines = _cosines(rows)
-    distances = jnp.abs(cosines + 1.0 / (num_classes - 1))
-    pairs = num_classes * (num_classes - 1)
-    return total(jnp.where(jnp.eye(num_classes, dtype=jnp.bool_), 0.0, distances)) / pairs
+    return float(np.mean(np.abs(_pair_cosines(_scaled(rows)) + 1.0 / (len(rows) - 1))))
 
 
-def etf_error(a: Rows, b: Rows) -> Float[Array, ""]:
+def etf_error(a: Rows, b: Rows) -> float:
     r"""Distance of the products of two sets of rows from the Gram matrix of a simplex ETF.
 
     .. math:: \left\| \frac{A B^\top}{\|A B^\top\|_F}
@@ -91,24 +92,24 @@ def etf_error(a: Rows, b: Rows) -> Float[Array, ""]:
       b: `(C, D)` floating.
 
     Returns:
-      Scalar in [0, 2]; 1 if all products are 0.
+      A number in [0, 2]; 1 if all products are 0.
 
     Example:
       >>> frame = jnp.array([[2.0], [-2.0]])
-      >>> etf_error(frame, frame).item(), etf_error(frame, -frame).item()
+      >>> etf_error(frame, frame), etf_error(frame, -frame)
       (0.0, 2.0)
 
     Reference:
       Zhu et al., "A Geometric Analysis of Neural Collapse with Unconstrained Features",
       NeurIPS 2021.
     """
-    num_classes = a.shape[0]
-    products = product(scaled(a), scaled(b).T)
-    ideal = (jnp.eye(num_classes) - 1.0 / num_classes) / np.sqrt(num_classes - 1)
-    return _frobenius(_normalised(products) - ideal.astype(products.dtype))
+    num_classes = len(a)
+    products = _scaled(a) @ _scaled(b).T
+    ideal = (np.eye(num_classes) - 1.0 / num_classes) / np.sqrt(num_classes - 1)
+    return float(np.linalg.norm(_normalised(products) - ideal))
 
 
-def duality_distance(weights: Rows, means: Rows) -> Float[Array, ""]:
+def duality_distance(weights: Rows, means: Rows) -> float:
     r"""Squared distance of weights and centred means, each scaled to Frobenius norm 1 (NC3).
 
     .. math:: \left\| W / \|W\|_F - M / \|M\|_F \right\|_F^2
@@ -118,23 +119,23 @@ def duality_distance(weights: Rows, means: Rows) -> Float[Array, ""]:
       means: `(C, D)` floating, centred.
 
     Returns:
-      Scalar in [0, 4].
+      A number in [0, 4].
 
     Example:
-      >>> duality_distance(jnp.array([[3.0], [-3.0]]), jnp.array([[-1.0], [1.0]])).round(5).item()
+      >>> round(duality_distance(jnp.array([[3.0], [-3.0]]), jnp.array([[-1.0], [1.0]])), 5)
       4.0
 
     Reference:
       Papyan, Han and Donoho, "Prevalence of neural collapse during the terminal phase of deep
       learning training", PNAS 2020.
     """
-    difference = _normalised(scaled(weights)) - _normalised(scaled(means))
-    return total(jnp.square(difference))
+    difference = _normalised(_scaled(weights)) - _normalised(_scaled(means))
+    return float(np.sum(np.square(difference)))
 
 
 def class_distance_normalized_variance(
     means: Rows, variances: Float[Array | np.ndarray, " C"]
-) -> Float[Array, ""]:
+) -> float:
     r"""Class-distance normalized variance (CDNV), a form of NC1 without a matrix inverse.
 
     .. math:: \operatorname{mean}_{c \ne c'} \frac{v_c + v_{c'}}{2 \|\mu_c - \mu_{c'}\|^2}
@@ -144,35 +145,25 @@ def class_distance_normalized_variance(
       variances: `(C,)`, v: mean squared distance of a class's features from their mean.
 
     Returns:
-      Scalar, >= 0; infinite if two means are the same up to rounding, as
-      :func:`spa_jax.dynamics.collapse.rows.noise_level` has it.
+      A number, >= 0; infinite if two means are the same up to rounding, as :func:`noise_level` has
+      it.
 
     Example:
       >>> means, variances = jnp.array([[0.0], [2.0]]), jnp.array([1.0, 3.0])
-      >>> class_distance_normalized_variance(means, variances).item()
+      >>> class_distance_normalized_variance(means, variances)
       0.5
 
     Reference:
       Galanti, György and Hutter, "On the Role of Neural Collapse in Transfer Learning", ICLR 2022.
     """
-    longest = jnp.max(row_norms(means))
-    means, variances = scaled(means), widen(variances) / jnp.square(longest)
-    num_classes = means.shape[0]
-    noise = noise_level(means)
-
-    def sum_over_others(mean_and_number: tuple[Float[Array, " D"], Array]) -> Float[Array, ""]:
-        mean, number = mean_and_number
-        squares = jnp.sum(jnp.square(means - mean[None]), axis=1)
-        others = jnp.arange(num_classes) != number
-        inverse = jnp.where(squares > jnp.square(noise), 1.0 / squares, jnp.inf)
-        return jnp.sum(jnp.where(others, inverse, 0.0))
-
-    # A class at a time: all differences at once would take (C, C, D), and distances taken from
-    # products would cancel for means that are close.
-    sums = jax.lax.map(sum_over_others, (means, jnp.arange(num_classes)))
-    # 0 times infinity is NaN, but means that coincide are no collapse, even without variance.
-    terms = jnp.where(jnp.isinf(sums), jnp.inf, variances * sums)
-    return jnp.sum(terms) / (num_classes * (num_classes - 1))
+    known, spread = on_host(means, "means"), on_host(variances, "variances")
+    # From differences: distances taken from products would cancel for means that are close.
+    squares = squareform(pdist(known, "sqeuclidean"))
+    np.fill_diagonal(squares, np.inf)
+    if squares.min() <= noise_level(means) ** 2:
+        return np.inf  # and not 0 times infinity: no collapse, even without variance
+    num_classes = len(known)
+    return float(spread @ (1.0 / squares).sum(axis=1)) / (num_classes * (num_classes - 1))
 
 
 def minority_collapse(rows: Rows, classes: Sequence[int] | np.ndarray) -> PairwiseCosines:
@@ -183,26 +174,25 @@ def minority_collapse(rows: Rows, classes: Sequence[int] | np.ndarray) -> Pairwi
 
     Args:
       rows: `(C, D)` floating: classifier weights, or centred means of all C classes.
-      classes: two or more different class numbers in [0, C), known when tracing.
+      classes: two or more different class numbers in [0, C).
 
     Returns:
       Mean and (population) standard deviation of :math:`\cos(x_k, x_{k'})` over the pairs.
 
     Raises:
-      InputError: fewer than two classes, a class twice, or one outside [0, C); a known row that is
-        not finite (if it is traced, the result is NaN).
+      InputError: fewer than two classes, a class twice, or one outside [0, C); rows that are not
+        finite, or traced.
 
     Example:
       >>> rows = jnp.array([[0.0, 1.0], [2.0, 0.0], [3.0, 0.0]])
-      >>> float(minority_collapse(rows, [1, 2]).mean), float(minority_collapse(rows, [0, 2]).mean)
+      >>> minority_collapse(rows, [1, 2]).mean, minority_collapse(rows, [0, 2]).mean
       (1.0, 0.0)
 
     Reference:
       Fang, He, Long and Su, "Exploring deep neural networks via layer-peeled model: Minority
       collapse in imbalanced training", PNAS 2021.
     """
-    check_finite(rows, "rows")
-    group = np.asarray(classes)
+    scaled, group = _scaled(rows), np.asarray(classes)
     if group.ndim != 1 or group.size < 2 or not np.issubdtype(group.dtype, np.integer):
         raise InputError(
             f"classes must be two or more class numbers, got {group.tolist()}: there is no pair. "
@@ -215,20 +205,78 @@ def minority_collapse(rows: Rows, classes: Sequence[int] | np.ndarray) -> Pairwi
             f"classes must be different and in [0, {rows.shape[0]}), got out of range: "
             f"{wrong[:3].tolist()}, more than once: {numbers[times > 1][:3].tolist()}."
         )
-    first, second = np.triu_indices(group.size, k=1)
-    cosines = _cosines(widen(rows)[group])[first, second]
-    return PairwiseCosines(jnp.mean(cosines), jnp.std(cosines))
+    cosines = _pair_cosines(scaled[group])
+    return PairwiseCosines(float(cosines.mean()), float(cosines.std()))
 
 
-def _cosines(rows: Rows) -> Float[Array, "C C"]:
-    unit = unit_rows(scaled(rows))
-    return jnp.clip(product(unit, unit.T), -1.0, 1.0)
+def row_cosines(
+    a: Float[np.ndarray, "C D"], b: Float[np.ndarray, "C D"]
+) -> Float[np.ndarray, " C"]:
+    """Cosine of every row of `a` and the same row of `b`, 0 where either has no direction."""
+    return np.clip(np.sum(_unit_rows(a) * _unit_rows(b), axis=1), -1.0, 1.0)
 
 
-def _frobenius(matrix: Float[Array, "N M"]) -> Float[Array, ""]:
-    return jnp.sqrt(total(jnp.square(matrix)))
+def row_angles(a: Float[np.ndarray, "C D"], b: Float[np.ndarray, "C D"]) -> Float[np.ndarray, " C"]:
+    r"""The same angles in radians, accurate near 0 and near pi; pi / 2 for a cosine of 0.
+
+    .. math:: \theta_c = 2 \operatorname{atan2}(\|\hat a_c - \hat b_c\|, \|\hat a_c + \hat b_c\|)
+    """
+    a, b = _unit_rows(a), _unit_rows(b)
+    apart, together = row_norms(a - b), row_norms(a + b)
+    return np.where(apart + together > 0, 2.0 * np.arctan2(apart, together), np.pi / 2)
 
 
-def _normalised(matrix: Float[Array, "N M"]) -> Float[Array, "N M"]:
-    norm = _frobenius(matrix)
-    return matrix / jnp.where(norm > 0, norm, 1.0)
+def row_norms(rows: Float[np.ndarray, "C D"]) -> Float[np.ndarray, " C"]:
+    """Euclidean norm of every row."""
+    return np.linalg.norm(rows, axis=1)
+
+
+def noise_level(rows: Rows) -> float:
+    r"""The length below which a difference of rows is rounding noise.
+
+    .. math:: 16 \, \varepsilon \max_c \|x_c\|
+
+    Args:
+      rows: `(C, D)` floating.
+
+    Returns:
+      A number, >= 0, with :math:`\varepsilon` of the rows' dtype (of float32 for shorter ones).
+
+    Example:
+      >>> noise_level(jnp.array([[0.5], [-2.0]])) == 32 * 2.0**-23
+      True
+    """
+    epsilon = float(jnp.finfo(jnp.promote_types(rows.dtype, jnp.float32)).eps)
+    return ROUNDING * epsilon * float(row_norms(on_host(rows, "rows")).max())
+
+
+def on_host(values: Any, name: str) -> Float[np.ndarray, "..."]:
+    """Values as NumPy float64; InputError if they are traced."""
+    if not is_known(values):
+        raise InputError(
+            f"{name} must be known here, where neural collapse is finished in NumPy, but is traced "
+            "or spread over processes: gather the state in the compiled function, return it, "
+            "and measure outside of jax.jit and jax.vmap."
+        )
+    return np.asarray(values, np.float64)
+
+
+def _scaled(rows: Rows) -> Float[np.ndarray, "C D"]:
+    """Finite rows in float64 with the largest entry 1, so that no product leaves the range."""
+    known = on_host(rows, "rows")
+    check_finite(known, "rows")
+    return known / (np.abs(known).max() or 1.0)
+
+
+def _unit_rows(rows: Float[np.ndarray, "C D"]) -> Float[np.ndarray, "C D"]:
+    norms = row_norms(rows)[:, None]
+    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > SHORTEST_ROW * norms.max())
+
+
+def _pair_cosines(rows: Float[np.ndarray, "C D"]) -> Float[np.ndarray, " P"]:
+    unit = _unit_rows(rows)
+    return np.clip(unit @ unit.T, -1.0, 1.0)[np.triu_indices(len(rows), k=1)]
+
+
+def _normalised(matrix: Float[np.ndarray, "N M"]) -> Float[np.ndarray, "N M"]:
+    return matrix / (np.linalg.norm(matrix) or 1.0)

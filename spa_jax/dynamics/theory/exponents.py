@@ -11,10 +11,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
+from spa_jax.alignment.checks import is_known
 from spa_jax.alignment.geometry import row_norms, widen
+from spa_jax.dynamics.row_checks import check_array, check_each, check_finite, check_weights
 from spa_jax.errors import InputError
 
 Rows = Float[Array | np.ndarray, "C D"]
@@ -81,7 +82,7 @@ def boundary_distances(means: Rows, weights: Rows, bias: Bias | None = None) -> 
       [[inf, 1.2000000476837158], [0.800000011920929, inf]]
     """
     check_classifier(means, weights, bias)
-    shift = jnp.zeros(means.shape[0]) if bias is None else bias
+    shift = jnp.zeros(len(means)) if bias is None else bias
     return _distances(widen(means), widen(weights), widen(shift))
 
 
@@ -207,51 +208,30 @@ def _distances(
 
 def check_classifier(means: Rows, weights: Rows, bias: Bias | None) -> None:
     """Raises InputError unless means, weights and biases belong together and are finite."""
-    if means.ndim != 2 or means.shape != weights.shape or means.shape[0] < 2:
-        raise InputError(
-            "means and weights must have one shape (C, D) with 2 classes or more, got "
-            f"{means.shape} and {weights.shape}: pass the transpose of a Flax kernel."
-        )
-    if bias is not None and bias.shape != means.shape[:1]:
-        raise InputError(
-            f"bias must have shape ({means.shape[0]},), one number a class, got {bias.shape}."
-        )
-    named = {"means": means, "weights": weights} | ({} if bias is None else {"bias": bias})
-    for name, values in named.items():
-        if not isinstance(values, Tracer):
-            known = np.asarray(widen(values)).reshape(values.shape[0], -1)
-            wrong = np.any(~np.isfinite(known), axis=1)
-            _refuse(wrong, f"{name} must be finite", "leave such classes out")
+    if means.ndim != 2 or len(means) < 2:
+        raise InputError(f"means must be (C, D) with 2 classes or more, got shape {means.shape}.")
+    check_weights(weights, bias, means.shape)
+    for name, values in {"means": means, "weights": weights, "bias": bias}.items():
+        check_finite(values, name, "classes", "leave such classes out.")
 
 
 def check_priors(priors: Priors, num_classes: int) -> None:
     """Raises InputError unless there is one prior a class; known ones >= 0, finite, not all 0."""
-    if priors.shape != (num_classes,):
-        raise InputError(
-            f"priors must have shape ({num_classes},), one number a class, got {priors.shape}."
-        )
-    if isinstance(priors, Tracer):
+    check_array(priors, "priors", jnp.generic, (num_classes,), "one number a class")
+    if not is_known(priors):
         return
     shares = np.asarray(priors)
-    wrong = ~((shares >= 0) & (shares < np.inf))
-    _refuse(wrong, "priors must be finite and >= 0", "pass shares or counts of the classes")
+    says = "priors must be finite and >= 0, got others"
+    check_each(
+        (shares >= 0) & (shares < np.inf), says, "classes", "pass shares or counts of the classes."
+    )
     if not np.any(shares > 0):
         raise InputError("All priors are 0: at least one class must occur.")
 
 
 def check_angles(angles: Float[Array | np.ndarray, " C"]) -> None:
     """Raises InputError unless known angles are in [0, pi], to rounding."""
-    if not isinstance(angles, Tracer):
+    if is_known(angles):
         radians = np.asarray(widen(angles))
-        wrong = np.logical_not((radians >= 0) & (radians <= np.pi + 1e-6))
-        _refuse(wrong, "angles must be in [0, pi]", "pass radians")
-
-
-def _refuse(wrong: np.ndarray, expected: str, remedy: str) -> None:
-    (classes,) = np.nonzero(wrong)
-    if len(classes):
-        first = ", ".join(str(c) for c in classes[:3])
-        raise InputError(
-            f"{expected}, which {len(classes)} of {len(wrong)} classes are not (first: class "
-            f"{first}): {remedy}."
-        )
+        sound = (radians >= 0) & (radians <= np.pi + 1e-6)
+        check_each(sound, "angles must be in [0, pi], got others", "classes", "pass radians.")

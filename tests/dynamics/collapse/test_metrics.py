@@ -37,7 +37,9 @@ def test_metrics_are_those_of_the_definitions(shape, center, center_weights):
         desired = reference.metrics(features, labels, weights, bias, center, center_weights)
         assert desired["nc1_rank"] == min(shape[0] - 1, shape[1])
         assert_metrics(found, desired, 2e-5)
-        assert all(value.dtype == jnp.float32 for k, value in found.items() if k != "nc1_rank")
+        for name, value in found.items():
+            kind = int if name == "nc1_rank" else float
+            assert type(value) is kind if np.ndim(value) == 0 else value.dtype == np.float64, name
 
 
 def test_float64_features_are_measured_in_float64():
@@ -47,7 +49,7 @@ def test_float64_features_are_measured_in_float64():
         found = collapse.metrics(state, weights, bias, "samples")
         desired = reference.metrics(features, labels, weights, bias, "samples")
         assert_metrics(found, desired, 1e-12)
-        assert state.mean.dtype == state.scatter.dtype == found["nc1"].dtype == jnp.float64
+        assert state.mean.dtype == state.scatter.dtype == jnp.float64
 
 
 def test_the_two_centres_differ_under_imbalance():
@@ -107,7 +109,6 @@ def test_a_collapsed_simplex_etf_is_0_and_1(num_classes, dim, dtype, tolerance):
         desired = {name: float(name in ONES) * np.ones(np.shape(found[name])) for name in found}
         assert_metrics(found, desired, tolerance)
         assert collapse.nc4(features, state.mean, weights, bias) == 1
-        assert found["nc1"].dtype == dtype
 
 
 def test_an_offset_that_all_features_share_does_not_cancel_the_scatter():
@@ -134,7 +135,7 @@ def test_metrics_do_not_depend_on_scale_rotation_shift_or_order_of_classes(cente
             gather(*narrow(moved), order[labels]), *narrow(turned[np.argsort(order)]), center=center
         )
         for name in set(plain) - {"nc4_means"}:  # needs a bias that moves along
-            value = found[name] if found[name].ndim == 0 else found[name][order]
+            value = found[name] if np.ndim(found[name]) == 0 else found[name][order]
             np.testing.assert_allclose(value, plain[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 

@@ -250,7 +250,7 @@ def test_a_fit_returns_the_coefficients_that_made_the_values():
 ONES = np.ones((3, 4), np.float32)
 REFUSED = {
     "no noise": (lambda: error_probability(ONES, ONES, 0.0), "sigma must be above 0.*got 0"),
-    "a Flax kernel": (lambda: error_probability(ONES, ONES.T, 0.1), "pass the transpose"),
+    "a Flax kernel": (lambda: error_probability(ONES, ONES.T, 0.1), "pass kernel.T"),
     "one sample": (
         lambda: error_probability(ONES, ONES, 0.1, num_samples=1),
         "num_samples must be 2 or more, got 1",

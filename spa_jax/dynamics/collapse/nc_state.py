@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float, Shaped
 
 from spa_jax.alignment.geometry import widen
-from spa_jax.dynamics.collapse.faults import check_features, check_labels, check_mask
-from spa_jax.dynamics.collapse.rows import product
+from spa_jax.dynamics.row_checks import check_batch
 from spa_jax.errors import InputError
+
+# No accelerator may round these products to a shorter format.
+product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 @functools.partial(jax.tree_util.register_dataclass)
@@ -121,9 +123,7 @@ class NCState:
           [0, 1]
         """
         num_classes, dim = self.mean.shape
-        check_features(features, dim)
-        check_labels(labels, features.shape[0])
-        check_mask(mask, features.shape[0])
+        check_batch(features, dim, labels, mask)
         features, labels = widen(features), jnp.asarray(labels)
         features = features.astype(jnp.promote_types(features.dtype, self.mean.dtype))
         wanted = (labels >= 0) & (labels < num_classes)
