@@ -1,5 +1,6 @@
 """What the commands share: flags that are parsed, and errors that are told, without a traceback."""
 
+import re
 import shlex
 import sys
 from typing import Any, NoReturn
@@ -7,7 +8,7 @@ from typing import Any, NoReturn
 from absl import flags, logging
 
 from spa_jax.errors import InputError
-from spa_jax.training.config import check_field_name
+from spa_jax.training.config import check_field_name, new_name_of
 
 
 def parse_flags(argv: list[str], positional: bool = False) -> list[str]:
@@ -29,7 +30,9 @@ def parse_flags(argv: list[str], positional: bool = False) -> list[str]:
                 check_field_name(override.partition("=")[0].removeprefix("config."))
             except InputError as unknown:
                 stop(str(unknown))
-        stop(_one_line(_cause(error)))
+        text = _one_line(_cause(error))
+        missing = re.search(r'Key "(\w+)" does not exist', text)  # set in a configuration file
+        stop(new_name_of(missing[1]) or text if missing else text)
     if len(rest) > 1 and not positional:
         stop(f"Unknown arguments: {' '.join(rest[1:])}. Fields are set with --config.FIELD=VALUE.")
     logging.set_verbosity(logging.ERROR)  # orbax reports every file that it touches

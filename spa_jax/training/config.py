@@ -290,6 +290,14 @@ def check_field_name(field: str) -> None:
         known, where = known[key], f"{where}.{key}"
 
 
+def new_name_of(key: str) -> str:
+    """What became of a field of an earlier version, by the last part of its name; "" if nothing."""
+    found = [f"config.{old} has a new name: {new}." for old, new in _RENAMED.items()]
+    return " ".join(
+        text for text, old in zip(found, _RENAMED, strict=True) if old.endswith(f".{key}")
+    )
+
+
 def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dictionaries as one with dotted keys; tuples become lists, as in JSON."""
     flat = flatten_dict(dict(config), sep=".")
@@ -390,7 +398,7 @@ def _unknown_field(where: str, key: str, known: Any) -> str:
         return f"{where} is a value and has no field {key!r}."
     field = f"{where}.{key}".removeprefix("config.")
     if field in _RENAMED:
-        return f"config.{field} has a new name: {_RENAMED[field]}."
+        return new_name_of(key)
     close = difflib.get_close_matches(key, known, n=1)
     hint = f" Did you mean {where}.{close[0]}?" if close else ""
     return f"{where}.{key} is not a field.{hint} The fields of {where} are: {', '.join(known)}."

@@ -182,29 +182,22 @@ class Layout:
         slices = self.shardings[SPLIT].addressable_devices_indices_map((batch_size,)).values()
         return np.unique(np.concatenate([np.arange(batch_size)[cut] for cut in slices]))
 
-    def split(self, rows: np.ndarray, batch_size: int, tree: PyTree) -> PyTree:
+    def split(self, batch_size: int, tree: PyTree) -> PyTree:
         """Puts a batch on the devices, each of which gets its part, for arguments in `SPLIT`.
 
         Args:
-          rows: what :meth:`local_rows` gave.
           batch_size: of the global batch.
-          tree: host arrays that hold these rows, `(len(rows), ...)`.
+          tree: host arrays that hold the rows that :meth:`local_rows` names.
         """
-        return jax.tree.map(lambda local: self._split_one(rows, batch_size, local), tree)
+        return jax.tree.map(lambda local: self._split_one(batch_size, local), tree)
 
-    def _split_one(self, rows: np.ndarray, batch_size: int, local: np.ndarray) -> Array:
+    def _split_one(self, batch_size: int, local: np.ndarray) -> Array:
         sharding = self.shardings[SPLIT]
         if self.mode == "pmap":  # which maps over a leading axis of devices
             parts = local.reshape(self.num_devices, -1, *local.shape[1:])
             return jax.device_put(parts, sharding)
         shape = (batch_size, *local.shape[1:])
-        places = sharding.addressable_devices_indices_map(shape)
-        parts = [
-            jax.device_put(local[np.searchsorted(rows, np.arange(batch_size)[index[0]])], device)
-            for device, index in places.items()
-            if index is not None
-        ]
-        return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+        return jax.make_array_from_process_local_data(sharding, local, shape)
 
     def abstract(self, tree: PyTree, places: PyTree) -> Any:
         """The shapes of arrays, each with the sharding of its place."""

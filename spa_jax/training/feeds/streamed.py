@@ -96,7 +96,7 @@ class StreamFeed:
         self._next = None  # until the epoch has been read to its end
         mine = itertools.islice(stream, self.steps_per_epoch)
         yield from _ahead(
-            self._layout.split(self._rows, self._batch_size, tuple(map(self._arrived, batches)))
+            self._layout.split(self._batch_size, tuple(map(self._arrived, batches)))
             for batches in mine
         )
         self._next = (seed, epoch + 1)
@@ -126,9 +126,7 @@ class StreamFeed:
         stream = test_stream(examples, size, rows, self._options, self._workers)
         return _ahead(
             # Nothing is random here, so that a position says nothing.
-            self._layout.split(
-                rows, size, Batch(batch.images, batch.labels, batch.labels, batch.mask)
-            )
+            self._layout.split(size, Batch(batch.images, batch.labels, batch.labels, batch.mask))
             for batch in stream
         )
 
