@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict
+from jaxtyping import Float
 
+from spa_jax.alignment.class_means import directions_of
 from spa_jax.errors import InputError
 
 # What the page cannot do without; everything else in `summary.json` may be missing.
@@ -25,6 +27,24 @@ class Geometry:
     heads: tuple[str, ...]
     train_means: np.ndarray
     test_means: np.ndarray
+
+    def training_cosines(self, center: bool) -> Float[np.ndarray, "H C"]:
+        r"""Cosines of the weights and the class means of clean training features.
+
+        .. math:: \cos(w_c, \hat\mu_c)
+
+        Args:
+          center: take the class means about their own mean.
+
+        Returns:
+          `(H, C)`; NaN for a class without a direction.
+        """
+        directions = np.asarray(directions_of(self.train_means, center), dtype=float)
+        weights = self.weights.astype(float)
+        lengths = np.linalg.norm(weights, axis=2)
+        known = (lengths > 0) & directions.any(axis=1)
+        products = (weights * directions).sum(axis=2)
+        return np.where(known, products / np.where(known, lengths, 1.0), np.nan)
 
 
 @dataclass(frozen=True)
@@ -162,7 +182,7 @@ def _how_far(folder: Path) -> str:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Whatever is wrong inside, the file is at fault and the message says what to do with it."""
+    """Turns whatever a damaged file raises into an InputError that names it."""
     try:
         yield
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

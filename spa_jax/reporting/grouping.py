@@ -21,9 +21,6 @@ _NO_DIFFERENCE = ("seed", "parallel", "checkpoint", "loader", "logging")
 # Groups in which a field names what is used, and in which each name has options of its own.
 _CHOSEN_BY = {"spa": "spa.method", "method": "method.name", "model": "model.name"}
 
-# A field that a run's configuration does not have, or that the run does not read.
-_ABSENT = None
-
 
 def group_by(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
     """Puts items with an equal key together, in the order of their first.
@@ -57,9 +54,9 @@ def is_read(field: str, config: Mapping[str, Any]) -> bool:
 
 
 def tells_apart(field: str, config: Mapping[str, Any]) -> bool:
-    """Whether a field has a part in what a run computes, the seed aside.
+    """Whether a field changes what a run computes; the seed does not count.
 
-    How a batch is laid out over the devices (`parallel`) changes nothing unless each device has
+    How a batch is laid out over the devices (`parallel`) changes it only where each device has
     batch statistics of its own.
 
     Args:
@@ -101,7 +98,7 @@ def paired(
     return [(run, partners[key(run)]) for run in runs if key(run) in partners]
 
 
-# Equal is the same: arrays of two runs do not compare to one truth.
+# Compared by identity, since the arrays in their runs have no single truth value.
 @dataclass(frozen=True, eq=False)
 class Group:
     """Runs with the same configuration, one a seed.
@@ -125,6 +122,11 @@ class Group:
     def class_counts(self) -> list[int]:
         """Training images of each class."""
         return self.runs[0].summary["class_counts"]
+
+    @property
+    def summaries(self) -> list[dict[str, Any]]:
+        """What `summary.json` of each run holds."""
+        return [run.summary for run in self.runs]
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
     def fields_of(run: Run) -> dict[str, Any]:
         return {
-            field: run.config.get(field, _ABSENT) if tells_apart(field, run.config) else _ABSENT
+            field: run.config.get(field) if tells_apart(field, run.config) else None
             for field in differing
         }
 
@@ -181,14 +183,14 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def label_of(fields: dict[str, Any]) -> str:
-    """Fields and their values as a label; absent ones are left out.
+    """Fields and their values as a label; without those that are None, which a run does not read.
 
     Example:
       >>> label_of({"spa.method": "proj", "spa.gamma": 0.2, "spa.weight": None})
       'spa.method=proj, spa.gamma=0.2'
     """
     return ", ".join(
-        f"{field}={_in_words(value)}" for field, value in fields.items() if value is not _ABSENT
+        f"{field}={_in_words(value)}" for field, value in fields.items() if value is not None
     )
 
 
@@ -286,12 +288,9 @@ def _in_words(value: Any) -> str:
 
 
 def _check_seeds(runs: Sequence[Run], label: str) -> None:
-    by_seed: dict[int, Run] = {}
-    for run in runs:
-        seed = run.summary["seed"]
-        if seed in by_seed:
+    for seed, same in group_by(runs, lambda run: run.summary["seed"]).items():
+        if len(same) > 1:
             raise InputError(
-                f"{by_seed[seed].folder} and {run.folder} are the same configuration ({label}) "
-                f"with the same seed {seed}: they are no two samples, give one of them."
+                f"{same[0].folder} and {same[1].folder} are the same configuration ({label}) with "
+                f"the same seed {seed}, not two samples: give one of them."
             )
-        by_seed[seed] = run

@@ -65,27 +65,27 @@ class Table:
 
 def accuracy_table(groups: Sequence[Group]) -> Table:
     """Test accuracy of each group, over all classes and by shot group: mean ± std over seeds."""
-    summaries = [run.summary for group in groups for run in group.runs]
+    summaries = [summary for group in groups for summary in group.summaries]
     rules = {summary.get("shot_groups", {}).get("rule") for summary in summaries} - {None}
     shots = f" Many-, medium- and few-shot classes: {'; '.join(sorted(rules))}." if rules else ""
-    return Table(
+    return _statistics_table(
         "Test accuracy",
         "Percent, mean ± sample standard deviation over seeds. "
         f"Best: the epoch was chosen on the test images, so it flatters.{shots}",
-        ("configuration", "seeds", *_ACCURACY),
-        tuple(_statistics_row(group, groups, _ACCURACY) for group in groups),
+        groups,
+        _ACCURACY,
     )
 
 
 def alignment_table(groups: Sequence[Group]) -> Table:
     """Cosines of weights and class means of each group."""
-    return Table(
+    return _statistics_table(
         "Alignment",
         "Cosine of classifier weights and class means after the last epoch, mean ± sample standard "
         "deviation over seeds. The methods steer by the moving averages (EMA) of training "
         "features; only the held-out means are evidence.",
-        ("configuration", "seeds", *_ALIGNMENT),
-        tuple(_statistics_row(group, groups, _ALIGNMENT) for group in groups),
+        groups,
+        _ALIGNMENT,
     )
 
 
@@ -96,9 +96,9 @@ def differences_table(groups: Sequence[Group]) -> Table | None:
         baseline = baseline_of(group, groups)
         if baseline is None:
             continue
-        pairs = paired(group.runs, baseline.runs)
+        pairs = paired(group.summaries, baseline.summaries)
         found = paired_differences(
-            [run.summary for run, _ in pairs], [base.summary for _, base in pairs], _DIFFERENCES
+            [run for run, _ in pairs], [base for _, base in pairs], _DIFFERENCES
         )
         cells = [_interval(column, **values) for column, values in found.items()]
         why = why_not_paired(group, baseline)
@@ -118,16 +118,15 @@ def differences_table(groups: Sequence[Group]) -> Table | None:
 
 def classes_table(groups: Sequence[Group]) -> Table | None:
     """Training images and accuracy of each class; None if there are too many to list."""
-    first = groups[0]
-    summary = first.runs[0].summary
-    counts = summary["class_counts"]
-    if len(counts) > _MOST_CLASSES or not _same_classes(groups):
+    summaries = [summary for group in groups for summary in group.summaries]
+    names, counts = summaries[0]["class_names"], summaries[0]["class_counts"]
+    same = all((s["class_names"], s["class_counts"]) == (names, counts) for s in summaries)
+    if len(counts) > _MOST_CLASSES or not same:
         return None
     columns = [_class_accuracies(group) for group in groups]
     order = np.argsort(-np.asarray(counts), kind="stable")
     rows = tuple(
-        (str(summary["class_names"][c]), str(counts[c]), *(column[c] for column in columns))
-        for c in order.tolist()
+        (str(names[c]), str(counts[c]), *(column[c] for column in columns)) for c in order.tolist()
     )
     return Table(
         "Classes",
@@ -169,14 +168,19 @@ TABLES = (accuracy_table, alignment_table, differences_table, classes_table, run
 
 def mark_of(group: Group, groups: Sequence[Group]) -> str:
     """A dagger for a group that was trained on another split than the first group."""
-    first = {run.summary["split_checksum"] for run in groups[0].runs}
-    return "" if {run.summary["split_checksum"] for run in group.runs} <= first else " †"
+    splits, first = (
+        {summary["split_checksum"] for summary in part.summaries} for part in (group, groups[0])
+    )
+    return "" if splits <= first else " †"
 
 
-def _statistics_row(group: Group, groups: Sequence[Group], columns: Columns) -> tuple[str, ...]:
-    found = statistics([run.summary for run in group.runs], columns)
-    cells = (_mean_and_std(column, value) for column, value in found.items())
-    return f"{group.label}{mark_of(group, groups)}", str(len(group.runs)), *cells
+def _statistics_table(title: str, caption: str, groups: Sequence[Group], columns: Columns) -> Table:
+    rows = []
+    for group in groups:
+        found = statistics(group.summaries, columns)
+        cells = (_mean_and_std(column, value) for column, value in found.items())
+        rows.append((group.label + mark_of(group, groups), str(len(group.runs)), *cells))
+    return Table(title, caption, ("configuration", "seeds", *columns), tuple(rows))
 
 
 def _mean_and_std(column: str, value: Value) -> str:
@@ -205,17 +209,8 @@ def _percent(value: float | None) -> str:
     return _DASH if value is None else number_text(value, in_percent=True)
 
 
-def _same_classes(groups: Sequence[Group]) -> bool:
-    found = {
-        (*run.summary["class_names"], *run.summary["class_counts"])
-        for group in groups
-        for run in group.runs
-    }
-    return len(found) == 1
-
-
 def _class_accuracies(group: Group) -> list[str]:
-    recorded = [run.summary.get("per_class_accuracy") for run in group.runs]
+    recorded = [summary.get("per_class_accuracy") for summary in group.summaries]
     if not all(recorded):
         return [_DASH] * group.runs[0].num_classes
     means = np.array(recorded, dtype=float).mean(axis=0)

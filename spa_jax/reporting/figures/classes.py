@@ -8,8 +8,14 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from spa_jax.alignment.class_means import directions_of
-from spa_jax.reporting.figures.style import Absent, Drawing, grid, legend_below, plain_ticks
+from spa_jax.reporting.figures.style import (
+    Absent,
+    Drawing,
+    grid,
+    in_parts,
+    legend_below,
+    plain_ticks,
+)
 from spa_jax.reporting.finished_runs import Run
 from spa_jax.reporting.grouping import Group
 
@@ -21,28 +27,12 @@ _EVERY_POINT_BELOW = 500  # classes; above, an SVG holds a picture of the points
 
 
 class _Panel(NamedTuple):
-    """A group, one of its classifier heads by index, and what both are called."""
+    """A classifier head of a group: mean and deviation of its angles, `(C,)` each."""
 
-    group: Group
-    head: int
     title: str
-
-    def angles(self, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation of each class, `(C,)`."""
-        mean, spread = mean_angles(self.group, held_out)
-        return mean[self.head], spread[self.head]
-
-    @property
-    def few_classes(self) -> bool:
-        return len(self.group.class_counts) <= _FEW
-
-    def points(self) -> dict[str, Any]:
-        """How points are drawn."""
-        return {
-            "linestyle": "none",
-            "markersize": 4 if self.few_classes else 2.5,
-            "rasterized": len(self.group.class_counts) > _EVERY_POINT_BELOW,
-        }
+    group: Group
+    training: tuple[np.ndarray, np.ndarray]
+    held_out: tuple[np.ndarray, np.ndarray]
 
 
 def draw_angle_by_class_size(groups: Sequence[Group]) -> Iterator[Drawing | Absent]:
@@ -131,12 +121,7 @@ def _cosines(run: Run, held_out: bool, clean: bool) -> np.ndarray:
     if held_out or not clean or run.geometry is None:
         recorded = run.summary["per_class_test_cosine" if held_out else "per_class_cosine"]
         return np.atleast_2d(np.array(recorded, dtype=float))
-    means = np.asarray(directions_of(run.geometry.train_means, run.config.get("spa.center", True)))
-    weights = run.geometry.weights[_head_rows(run)].astype(float)
-    lengths = np.linalg.norm(weights, axis=2)
-    known = (lengths > 0) & means.any(axis=1)
-    products = (weights * means).sum(axis=2)
-    return np.where(known, products / np.where(known, lengths, 1.0), np.nan)
+    return run.geometry.training_cosines(run.config.get("spa.center", True))[_head_rows(run)]
 
 
 def _head_rows(run: Run) -> list[int]:
@@ -162,12 +147,10 @@ def _draw_panels(
     shown = _panels_of(groups)
     if not shown:
         yield Absent(title, "no run recorded per_class_test_cosine in summary.json.")
-    for number, start in enumerate(range(0, len(shown), _PANELS), start=1):
-        part = shown[start : start + _PANELS]
+    for numbered, part in in_parts(name, shown, _PANELS):
         figure, axes = grid([panel.title for panel in part], *labels, height)
         draw(axes, part)
         legend_below(figure, *axes[0].get_legend_handles_labels(), handle_length=1)
-        numbered = name if number == 1 else f"{name}_{number}"
         means = _training_means(shown)
         yield Drawing(
             numbered, title, caption.format(means=means), f"{alt} {_widest(part)}", figure
@@ -181,32 +164,35 @@ def _panels_of(groups: Sequence[Group]) -> list[_Panel]:
         if not all(run.summary.get(field) for run in group.runs for field in _PER_CLASS):
             continue
         first = group.runs[0]
-        heads = len(_cosines(first, held_out=True, clean=False))
-        names = [f"head {head + 1}" for head in range(heads)]
+        training, held_out = (
+            list(zip(*mean_angles(group, side), strict=True)) for side in (False, True)
+        )
+        names = [f"head {head + 1}" for head in range(len(held_out))]
         if first.geometry is not None and (rows := _head_rows(first)):
             names = [first.geometry.heads[row] for row in rows]
-        for head, name in enumerate(names):
-            title = group.label if heads == 1 else f"{group.label}: {name}"
-            result.append(_Panel(group, head, title))
+        for name, *angles in zip(names, training, held_out, strict=True):
+            title = group.label if len(names) == 1 else f"{group.label}: {name}"
+            result.append(_Panel(title, group, *angles))
     return result
 
 
 def _draw_angles(axes: Axes, panel: _Panel) -> None:
     # A little to each side of the class's size, or the bars would hide each other.
-    sides: tuple[tuple[str, float, dict[str, Any]], ...] = (
-        ("training", 0.96, {"color": "#000000", "marker": "o", "markerfacecolor": "white"}),
-        ("held-out", 1.04, {"color": "#D55E00", "marker": "^"}),
-    )
-    for name, shift, style in sides:
-        mean, spread = panel.angles(held_out=name == "held-out")
+    training: dict[str, Any] = {"color": "#000000", "marker": "o", "markerfacecolor": "white"}
+    held_out: dict[str, Any] = {"color": "#D55E00", "marker": "^"}
+    counts = panel.group.class_counts
+    for name, shift, (mean, spread), style in (
+        ("training", 0.96, panel.training, training),
+        ("held-out", 1.04, panel.held_out, held_out),
+    ):
         axes.errorbar(
-            shift * np.asarray(panel.group.class_counts),
+            shift * np.asarray(counts),
             mean,
-            yerr=spread if panel.few_classes and len(panel.group.runs) > 1 else None,
+            yerr=spread if len(counts) <= _FEW and len(panel.group.runs) > 1 else None,
             elinewidth=0.7,
             markeredgewidth=0.8,
             label=name,
-            **panel.points(),
+            **_points(len(counts)),
             **style,
         )
     axes.set_ylim(bottom=0)
@@ -214,7 +200,7 @@ def _draw_angles(axes: Axes, panel: _Panel) -> None:
 
 
 def _draw_shots(axes: Axes, panel: _Panel) -> None:
-    x, y = (panel.angles(held_out)[0] for held_out in (False, True))
+    (x, _), (y, _) = panel.training, panel.held_out
     shots = panel.group.runs[0].summary.get("shot_groups", {}).get("classes")
     for name, marker, colour in _SHOT_GROUPS if shots else _SHOT_GROUPS[:1]:
         labels = list(shots.get(name, ())) if shots else list(range(len(x)))
@@ -225,8 +211,16 @@ def _draw_shots(axes: Axes, panel: _Panel) -> None:
             color=colour,
             fillstyle="none" if name == "medium" else "full",
             label=f"{name}-shot classes" if shots else "classes",
-            **panel.points(),
+            **_points(len(x)),
         )
+
+
+def _points(num_classes: int) -> dict[str, Any]:
+    return {
+        "linestyle": "none",
+        "markersize": 4 if num_classes <= _FEW else 2.5,
+        "rasterized": num_classes > _EVERY_POINT_BELOW,
+    }
 
 
 def _training_means(shown: Sequence[_Panel]) -> str:
@@ -241,7 +235,7 @@ def _widest(part: Sequence[_Panel]) -> str:
     """The largest held-out angle of each panel, in words."""
     texts = []
     for panel in part:
-        angles, _ = panel.angles(held_out=True)
+        angles, _ = panel.held_out
         if not np.isnan(angles).all():
             worst = int(np.nanargmax(angles))
             name = panel.group.runs[0].summary["class_names"][worst]

@@ -196,8 +196,8 @@ def _legend(figure: Figure, groups: Sequence[Group]) -> None:
     """A legend of the groups that any panel shows; one group alone needs none."""
     shown: dict[str, Any] = {}
     for panel in figure.axes:
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            shown.setdefault(label, handle)
+        handles, labels = panel.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
     if len(groups) > 1:
         legend_below(figure, list(shown.values()), list(shown))
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from spa_jax.alignment.class_means import directions_of
-from spa_jax.reporting.figures.style import WIDTH, Absent, Drawing, wrapped
+from spa_jax.reporting.figures.style import WIDTH, Absent, Drawing, in_parts, wrapped
 from spa_jax.reporting.finished_runs import Geometry
 from spa_jax.reporting.grouping import Group
 
@@ -36,18 +36,18 @@ def draw_gram_matrices(groups: Sequence[Group]) -> Iterator[Drawing | Absent]:
     matrices = {group.label: mean_gram_matrices(group) for group in known}
     values = np.concatenate([m[~np.isnan(m)] for rows in matrices.values() for m in rows.values()])
     limits = (min(values, default=-1.0), max(values, default=1.0))
-    for number, start in enumerate(range(0, len(known), _COLUMNS), start=1):
-        part = {group.label: matrices[group.label] for group in known[start : start + _COLUMNS]}
-        num_classes = len(known[start].class_counts)
+    num_classes = len(known[0].class_counts)
+    for name, columns in in_parts("gram", known, _COLUMNS):
+        part = {group.label: matrices[group.label] for group in columns}
         yield Drawing(
-            "gram" if number == 1 else f"gram_{number}",
+            name,
             title,
             _caption(num_classes),
             "Heat maps, a column for each configuration. Mean cosine between classes: "
             + "; ".join(
-                f"{label}, {name} {np.nanmean(matrix):.3f}"
+                f"{label}, {kind} {np.nanmean(matrix):.3f}"
                 for label, rows in part.items()
-                for name, matrix in rows.items()
+                for kind, matrix in rows.items()
                 if not np.isnan(matrix).all()
             )
             + ".",

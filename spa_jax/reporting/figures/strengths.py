@@ -83,7 +83,7 @@ def _draw_sweep(axes: Axes, sweep: Sweep, index: int, column: str) -> None:
 
 def _mean_and_std(group: Group, column: str) -> tuple[float, float]:
     """NaN where there is none."""
-    found = statistics([run.summary for run in group.runs], _COLUMNS)[column]
+    found = statistics(group.summaries, _COLUMNS)[column]
     mean, std = (np.nan if value is None else value for value in found.values())
     return mean, std
 

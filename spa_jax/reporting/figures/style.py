@@ -6,10 +6,10 @@ A figure of a report is 7 inches wide, the text width of a page, with one size o
 import math
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+Item = TypeVar("Item")
 
 WIDTH = 7.0
 """Inches."""
@@ -37,12 +39,12 @@ _LOOK: Any = {
 LOOSE_RC: Any = _LOOK | {"font.size": 9}
 """For figures of a width of their own, which stand in no report."""
 
-_SIZES = ("axes.title", "axes.label", "xtick.label", "ytick.label", "figure.title")
-_WIDTHS = ("axes.linewidth", "xtick.major.width", "ytick.major.width")
-RC: Any = {
-    **_LOOK,
-    **dict.fromkeys(("font.size", "legend.fontsize", *(f"{part}size" for part in _SIZES)), 8),
-    **dict.fromkeys(_WIDTHS, 0.6),
+RC: Any = _LOOK | {
+    "font.size": 8,
+    "axes.titlesize": "medium",
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
     "grid.linewidth": 0.5,
     # The same figure is the same file, whenever and wherever it is drawn.
     "svg.hashsalt": "spa_jax",
@@ -101,6 +103,12 @@ def wrapped(text: str, width: int = 26) -> str:
 def file_name(*parts: str) -> str:
     """A file's name from parts that may hold any characters."""
     return re.sub(r"[^A-Za-z0-9]+", "_", "_".join(parts)).strip("_")
+
+
+def in_parts(name: str, items: Sequence[Item], most: int) -> Iterator[tuple[str, Sequence[Item]]]:
+    """What one figure can hold at a time, and the names of the figures: `name`, `name_2`, ..."""
+    for number, start in enumerate(range(0, len(items), most), start=1):
+        yield name if number == 1 else f"{name}_{number}", items[start : start + most]
 
 
 def panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
