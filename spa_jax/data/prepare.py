@@ -11,16 +11,15 @@ import importlib
 import os
 import shlex
 import sys
-import tarfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spa_jax.data.dataset import LabelledImages, Source
-from spa_jax.data.sources.tfds_records import import_tfds, one_line
+from spa_jax.data.dataset import Source
+from spa_jax.data.sources.broken_files import first_three, one_line
+from spa_jax.data.sources.tfds_records import import_tfds
 from spa_jax.data.sources.tfds_source import (
     check_known,
     image_fields,
@@ -67,7 +66,9 @@ def prepare(name: str, data_dir: str) -> str:
         heading = f"{name} was already prepared in {folder}"
     source = read_tfds(name, data_dir)
     check_content(source, folder)
-    return "\n".join([heading, *_summary(source, folder), _next_command(name, data_dir)])
+    place = f" --source={shlex.quote(data_dir)}" if data_dir else ""
+    command = f"  next: python -m spa_jax.data.describe {name}{place}"
+    return "\n".join([heading, *_summary(source, folder), command])
 
 
 def check_content(source: Source, folder: Path) -> None:
@@ -107,7 +108,7 @@ def _write(name: str, data_dir: str) -> Path:
     """Lets TFDS download and write a data set; returns its folder."""
     tfds = import_tfds()
     check_known(name, data_dir)
-    tensorflow = _import_tensorflow(name)
+    _check_tensorflow(name)
     try:
         place = str(tfds_data_dir(data_dir))
         builder = tfds.builder(name, data_dir=place, file_format="array_record")
@@ -117,16 +118,14 @@ def _write(name: str, data_dir: str) -> Path:
     folder = _manual_folder(builder)
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{name} has to be fetched by hand first. {_archives(builder)}")
-    _download_and_prepare(builder, name, tensorflow.errors.OpError)
+    _download_and_prepare(builder, name)
     return Path(builder.data_dir)
 
 
-def _download_and_prepare(builder: Any, name: str, tensorflow_error: type[Exception]) -> None:
+def _download_and_prepare(builder: Any, name: str) -> None:
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
-    from tensorflow_datasets.core.download.extractor import ExtractError
 
-    tfds = import_tfds()
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    config = import_tfds().download.DownloadConfig(try_download_gcs=False)
     try:
         builder.download_and_prepare(download_config=config)
     except NonMatchingChecksumError as error:
@@ -134,28 +133,17 @@ def _download_and_prepare(builder: Any, name: str, tensorflow_error: type[Except
             f"An archive of {name} is not the published one. {one_line(error)} Remove that file "
             "and run the command again."
         ) from error
-    except (
-        AssertionError,
-        ValueError,
-        OSError,
-        EOFError,
-        ImportError,
-        ExtractError,
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        tfds.download.DownloadError,
-        tensorflow_error,
-    ) as error:
+    except Exception as error:  # TFDS, TensorFlow and what unpacks archives raise many kinds
         raise InputError(
             f"TFDS could not prepare {name} ({one_line(error)}). {_archives(builder)}"
         ) from error
 
 
-def _import_tensorflow(name: str) -> Any:
+def _check_tensorflow(name: str) -> None:
     # Otherwise TensorFlow reports each processor feature that it would use.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        return importlib.import_module("tensorflow")
+        importlib.import_module("tensorflow")
     except ImportError as error:
         raise InputError(
             f"{name} is not prepared yet, and to prepare it takes TensorFlow ({one_line(error)}): "
@@ -178,7 +166,7 @@ def _archives(builder: Any) -> str:
             f"{one_line(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)}"
         )
     urls = list(builder.url_infos or {})
-    listed = f" ({', '.join(urls[:3])}{', ...' if len(urls) > 3 else ''})" if urls else ""
+    listed = f" ({first_three(urls)})" if urls else ""
     return (
         f"If this machine cannot download, fetch the archives{listed} elsewhere, put them in "
         f"{folder} and run the command again."
@@ -190,24 +178,16 @@ def _summary(source: Source, folder: Path) -> list[str]:
     files = [file for file in folder.iterdir() if file.is_file()]
     megabytes = sum(file.stat().st_size for file in files) / 1e6
     checked = "; labels and order are the published ones" if source.name in CHECKSUMS else ""
+    sizes = (getattr(part.images, "shape", ())[1:] for part in (source.train, source.test))
+    train, test = ("x".join(map(str, size)) or "encoded" for size in sizes)
     lines = [
-        f"  {_describe(source.train)} to train on, {_describe(source.test)} to test on",
+        f"  {len(source.train):,} images ({train}) to train on, "
+        f"{len(source.test):,} images ({test}) to test on",
         f"  {len(source.class_names)} classes, {source.order} order{checked}",
         f"  {len(files)} files, {megabytes:,.1f} MB",
     ]
     lines += [f"  index of labels: {file}" for file in sorted(files) if file.suffix == ".npz"]
     return lines
-
-
-def _describe(examples: LabelledImages) -> str:
-    images = examples.images
-    size = "x".join(map(str, images.shape[1:])) if isinstance(images, np.ndarray) else "encoded"
-    return f"{len(examples):,} images ({size})"
-
-
-def _next_command(name: str, data_dir: str) -> str:
-    source = f" --source={shlex.quote(data_dir)}" if data_dir else ""
-    return f"  next: python -m spa_jax.data.describe {name}{source}"
 
 
 if __name__ == "__main__":

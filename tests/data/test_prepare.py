@@ -203,13 +203,9 @@ def test_wrong_arguments_end_with_status_2(arguments, capsys):
 # --- what TFDS raises --------------------------------------------------------------------------
 
 
-class NoTensorflowError(Exception):
-    """Stands for TensorFlow's errors where TensorFlow is not here."""
-
-
 def download_and_prepare(name, data_dir):
     builder = tfds.builder(name, data_dir=str(data_dir), file_format="array_record")
-    prepare._download_and_prepare(builder, name, NoTensorflowError)
+    prepare._download_and_prepare(builder, name)
 
 
 def test_an_archive_with_the_wrong_checksum_is_named(tmp_path):

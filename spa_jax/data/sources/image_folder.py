@@ -9,6 +9,7 @@ from typing import NoReturn, SupportsIndex
 import numpy as np
 
 from spa_jax.data.dataset import EncodedImages, LabelledImages, Source, check_every_class
+from spa_jax.data.sources.broken_files import first_three
 from spa_jax.errors import InputError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -88,7 +89,7 @@ def read_image_folder(name: str, folder: Path) -> Source:
     if strange:
         raise InputError(
             f"{folder / test_part} has {len(strange)} subfolders that {folder / 'train'} lacks "
-            f"({_first_three(strange)}): both need one subfolder a class, of the same name."
+            f"({first_three(strange)}): both need one subfolder a class, of the same name."
         )
     train = _list_examples(folder, "train", class_names)
     check_every_class(f"training set {folder / 'train'}", train.labels, class_names)
@@ -131,7 +132,7 @@ def read_listed_files(folder: Path, names: np.ndarray) -> ImageFiles:
     if missing:
         raise InputError(
             f"{len(missing)} of the {len(names)} images of the split list are not below {folder}: "
-            f"{_first_three(missing)}. Set config.data.folder to the folder that the list's paths "
+            f"{first_three(missing)}. Set config.data.folder to the folder that the list's paths "
             "start from, and fetch what it lacks."
         )
     return ImageFiles(folder, names)
@@ -198,7 +199,3 @@ def _files_below(folder: Path, inner: str) -> set[str]:
     if posixpath.isabs(inner) or ".." in inner.split("/"):
         return set()
     return {entry.name for entry in _entries(folder / inner) if entry.is_file()}
-
-
-def _first_three(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,15 +1,15 @@
 """A data set of one's own as two NumPy archives, `train.npz` and `test.npz`."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from spa_jax.data.dataset import LabelledImages, Source, check_every_class
+from spa_jax.data.sources.broken_files import ARCHIVE_ERRORS, one_line
 from spa_jax.errors import InputError
 
 _FILES = ("train.npz", "test.npz")
+_KEYS = ("image", "label", "class_names")
 
 
 def is_npz_folder(folder: Path) -> bool:
@@ -46,7 +46,14 @@ def read_npz(name: str, folder: Path) -> Source:
             f"{test_images.shape[1:]}: save both in one size."
         )
     if class_names is None:
-        class_names = _numbered_classes(train_path, labels)
+        largest = int(labels.max())
+        # Seen before the names are made: identifiers would ask for millions of them.
+        if largest >= len(labels):
+            raise InputError(
+                f"{train_path} holds {len(labels)} images, but labels up to {largest}, so some "
+                "class has no image: number the classes from 0 up, without gaps."
+            )
+        class_names = tuple(map(str, range(largest + 1)))
     if test_names not in (None, class_names):
         raise InputError(
             f"`class_names` of {test_path} ({', '.join(test_names[:3])}, ...) are not those of "
@@ -65,21 +72,10 @@ def read_npz(name: str, folder: Path) -> Source:
     return Source(name, train, test, class_names, "official")
 
 
-def _numbered_classes(path: Path, labels: np.ndarray) -> tuple[str, ...]:
-    num_classes = int(labels.max()) + 1
-    # Seen before the names are made: labels that are identifiers would ask for millions of them.
-    if num_classes > len(labels):
-        raise InputError(
-            f"{path} holds {len(labels)} images, but labels up to {num_classes - 1}, so some class "
-            "has no image: number the classes from 0 up, without gaps."
-        )
-    return tuple(str(label) for label in range(num_classes))
-
-
 def _read_examples(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None]:
     """The images and labels of one file, and its class names if it has any."""
     arrays = _read_arrays(path)
-    images, labels = arrays["image"], arrays["label"]
+    images, labels, names = arrays["image"], arrays["label"], arrays.get("class_names")
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
         raise InputError(
             f"`image` of {path} is {images.dtype} of shape {images.shape}; expected uint8 of shape "
@@ -96,20 +92,13 @@ def _read_examples(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] 
             f"`label` of {path} goes from {labels.min()} to {labels.max()}; expected the place of "
             "a class, from 0 up: leave out images without a class."
         )
-    images = images if images.ndim == 4 else images[..., None]
-    return images, labels.astype(np.int32), _class_names(path, arrays)
-
-
-def _class_names(path: Path, arrays: dict[str, np.ndarray]) -> tuple[str, ...] | None:
-    names = arrays.get("class_names")
-    if names is None:
-        return None
-    if names.dtype.kind != "U" or names.ndim != 1 or not len(names):
+    if names is not None and (names.dtype.kind != "U" or names.ndim != 1 or not len(names)):
         raise InputError(
             f"`class_names` of {path} is {names.dtype} of shape {names.shape}; expected one string "
             "a class: save `np.array(names)` of a list of strings."
         )
-    return tuple(names.tolist())
+    images = images if images.ndim == 4 else images[..., None]
+    return images, labels.astype(np.int32), None if names is None else tuple(names.tolist())
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -119,49 +108,31 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             f"There is no {path}: a data set of NumPy archives takes both train.npz and test.npz, "
             "written with `np.savez(path, image=images, label=labels)`."
         )
+    what, arrays = "it", {}
     try:
-        opened = path.open("rb")  # NumPy, given the path, would leave a broken zip file open
-    except OSError as error:
-        raise _broken(path, "it", error) from error
-    with opened:
-        try:
+        # NumPy, given the path, would leave a broken zip file open.
+        with path.open("rb") as opened:
             archive = np.load(opened, allow_pickle=False)
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise _broken(path, "it", error) from error
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise _broken(path, "it", "a single array")
-        missing = [f"`{key}`" for key in ("image", "label") if key not in archive.files]
-        if missing:
-            raise InputError(
-                f"{path} lacks {' and '.join(missing)}, it has "
-                f"{', '.join(archive.files) or 'nothing'}: write it with `np.savez(path, "
-                "image=images, label=labels)`."
-            )
-        keys = [key for key in ("image", "label", "class_names") if key in archive.files]
-        return {key: _read_array(path, archive, key) for key in keys}
-
-
-def _read_array(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
-    try:
-        array = archive[key]
-    # What zipfile and NumPy raise for cut-off, flipped, encrypted or pickled content.
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise _broken(path, f"`{key}`", error) from error
-    if not isinstance(array, np.ndarray):
-        raise _broken(path, f"`{key}`", "not an array")
-    return array
-
-
-def _broken(path: Path, what: str, reason: object) -> InputError:
-    reason = " ".join(str(reason).split())
-    return InputError(
-        f"{path} is not a whole archive of plain arrays, {what} cannot be read ({reason}): fetch "
-        "or write it again with `np.savez`; arrays of Python objects (dtype=object) are refused."
-    )
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
+            missing = [f"`{key}`" for key in _KEYS[:2] if key not in archive.files]
+            if missing:
+                raise InputError(
+                    f"{path} lacks {' and '.join(missing)}, it has "
+                    f"{', '.join(archive.files) or 'nothing'}: write it with `np.savez(path, "
+                    "image=images, label=labels)`."
+                )
+            for key in [key for key in _KEYS if key in archive.files]:
+                what = f"`{key}`"
+                arrays[key] = archive[key]
+                if not isinstance(arrays[key], np.ndarray):
+                    raise ValueError("not an array")
+    except InputError:
+        raise
+    except ARCHIVE_ERRORS as error:
+        raise InputError(
+            f"{path} is not a whole archive of plain arrays, {what} cannot be read "
+            f"({one_line(error)}): fetch or write it again with `np.savez`; arrays of Python "
+            "objects (dtype=object) are refused."
+        ) from error
+    return arrays

@@ -4,27 +4,15 @@ import dataclasses
 import hashlib
 import json
 import uuid
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-_INDEX_FORMAT = 1
+from spa_jax.data.sources.broken_files import ARCHIVE_ERRORS
 
-# What NumPy and zipfile raise for a file that is not there, not theirs or not whole.
-_NO_INDEX = (
-    OSError,
-    EOFError,
-    KeyError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_INDEX_FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +60,7 @@ def read_index(path: Path, state: str) -> Listing | None:
                 return None
             names = np.char.decode(index["names"], "utf-8") if "names" in index.files else None
             return Listing(index["labels"], index["positions"], bool(index["official"]), names)
-    except _NO_INDEX:
+    except ARCHIVE_ERRORS:
         return None
 
 

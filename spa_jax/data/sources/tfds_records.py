@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from spa_jax.data.dataset import EncodedImages
+from spa_jax.data.sources.broken_files import first_three, one_line
 from spa_jax.data.sources.tfds_index import Fields, Listing, fingerprint, read_index, write_index
 from spa_jax.errors import InputError
 
@@ -147,11 +148,6 @@ def import_tfds() -> Any:
         ) from error
 
 
-def one_line(message: object) -> str:
-    """A message without line breaks."""
-    return " ".join(str(message).split())
-
-
 def _gather(
     records: Records,
     split: str,
@@ -186,31 +182,24 @@ def _gather(
 
 def official_order(ids: list[str], split: str, what: str) -> np.ndarray | None:
     """Positions in the order of ids such as "train_00042"; None if the ids are of another form."""
-    matches = [re.fullmatch(rf"{re.escape(split)}_(\d+)", each) for each in ids]
-    if not any(matches):
+    if not any(re.fullmatch(rf"{re.escape(split)}_\d+", each) for each in ids):
         return None
-    numbers = np.array([int(match[1]) if match else -1 for match in matches])
-    counts = np.bincount(numbers[(numbers >= 0) & (numbers < len(ids))], minlength=len(ids))
-    strange = [each for each, n in zip(ids, numbers, strict=True) if not 0 <= n < len(ids)]
-    twice, missing = np.where(counts > 1)[0], np.where(counts == 0)[0]
-    if len(strange) or len(twice) or len(missing):
-        found = {
-            "missing": [f"{split}_{n:05d}" for n in missing[:3]],
-            "there more than once": [f"{split}_{n:05d}" for n in twice[:3]],
-            "outside that range": strange[:3],
-        }
-        sizes = (len(missing), len(twice), len(strange))
-        faults = [
-            f"{size} {fault} ({', '.join(first)}{', ...' if size > 3 else ''})"
-            for size, (fault, first) in zip(sizes, found.items(), strict=True)
-            if size
-        ]
+    expected = [f"{split}_{number:05d}" for number in range(len(ids))]
+    place = {each: position for position, each in enumerate(ids)}
+    twice = {each for position, each in enumerate(ids) if place[each] != position}
+    faults = {
+        "missing": [each for each in expected if each not in place],
+        "there more than once": sorted(twice),
+        "outside that range": sorted(place.keys() - expected),
+    }
+    said = [f"{len(all)} {fault} ({first_three(all)})" for fault, all in faults.items() if all]
+    if said:
         raise InputError(
             f"The ids of the {what} should be {split}_00000 to {split}_{len(ids) - 1:05d}, each "
-            f"once, but {' and '.join(faults)}: the data set is not whole. Remove the folder and "
+            f"once, but {' and '.join(said)}: the data set is not whole. Remove the folder and "
             "prepare it again."
         )
-    return np.argsort(numbers)
+    return np.array([place[each] for each in expected])
 
 
 def _decode(encoded: bytes, shape: tuple[int, int, int], what: str) -> np.ndarray:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spa_jax.data.dataset import LabelledImages, Source, check_every_class
+from spa_jax.data.sources.broken_files import one_line
 from spa_jax.data.sources.tfds_index import Fields
 from spa_jax.data.sources.tfds_records import (
     DECODED_CHANNELS,
@@ -19,7 +20,6 @@ from spa_jax.data.sources.tfds_records import (
     import_tfds,
     in_threads,
     list_records,
-    one_line,
 )
 from spa_jax.errors import InputError
 
