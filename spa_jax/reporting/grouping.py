@@ -1,7 +1,7 @@
 """Runs that differ in nothing but the seed, what they are called and what they compare with.
 
-:func:`group_by`, :func:`paired` and :func:`is_read` work on records of any kind; the rest on the
-finished runs of a report.
+:func:`group_by` and :func:`paired` work on records of any kind; the rest on the finished runs of a
+report.
 """
 
 import math
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from spa_jax.errors import InputError
+from spa_jax.options import is_read
 from spa_jax.reporting.finished_runs import Run
 
 Item = TypeVar("Item")
@@ -17,9 +18,6 @@ Key = TypeVar("Key", bound=Hashable)
 
 # The field that is averaged over, and fields and groups that do not change what is computed.
 _NO_DIFFERENCE = ("seed", "parallel", "checkpoint", "loader", "logging")
-
-# Groups in which a field names what is used, and in which each name has options of its own.
-_CHOSEN_BY = {"spa": "spa.method", "method": "method.name", "model": "model.name"}
 
 
 def group_by(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
@@ -33,24 +31,6 @@ def group_by(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, lis
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups
-
-
-def is_read(field: str, config: Mapping[str, Any]) -> bool:
-    """Whether a run reads a field: not the options of what it does not use.
-
-    Args:
-      field: its dotted name.
-      config: the run's configuration by dotted names.
-
-    Example:
-      >>> config = {"spa.method": "reg", "spa.reg.weight": 1.0, "spa.proj.gamma": 0.6}
-      >>> is_read("spa.reg.weight", config), is_read("spa.proj.gamma", config)
-      (True, False)
-    """
-    group, *names = field.split(".")
-    if group not in _CHOSEN_BY or len(names) < 2:
-        return True
-    return names[0] == config.get(_CHOSEN_BY[group])
 
 
 def tells_apart(field: str, config: Mapping[str, Any]) -> bool:

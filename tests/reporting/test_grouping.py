@@ -2,13 +2,13 @@
 
 import pytest
 
+from spa_jax.options import is_read
 from spa_jax.reporting.finished_runs import read_run
 from spa_jax.reporting.grouping import (
     baseline_of,
     find_sweeps,
     group_by,
     group_runs,
-    is_read,
     label_of,
     paired,
     seed_and_split,
