@@ -21,7 +21,7 @@ from absl import app, flags
 
 from spa_jax.command_line import own_command, parse_flags, stop
 from spa_jax.errors import InputError
-from spa_jax.reproduction.driver import Work, reproduce
+from spa_jax.reproduction.driver import DriverOptions, reproduce
 from spa_jax.reproduction.dry_run import dry_run
 from spa_jax.reproduction.tables import TABLES, find_table
 from spa_jax.sweeps.grid import parse_axis
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
         plan = find_table(table)
         if values.dry_run and table != "imagenet":
             stop("--dry_run is for imagenet, whose images are files; the others begin in seconds.")
-        work = Work(
+        options = DriverOptions(
             folder=folder,
             records=Path(values.records or f"results/{name}.jsonl"),
             minutes=values.minutes,
@@ -50,10 +50,10 @@ def main(argv: Sequence[str]) -> None:
         )
         if values.dry_run:
             plan = dry_run(plan, folder / "images")
-        left = reproduce(table, plan, work, _say)
+        left = reproduce(table, plan, options, _say)
     except InputError as error:
         stop(str(error))
-    _say(f"{left} runs of {name} are open; the records are in {work.records}.")
+    _say(f"{left} runs of {name} are open; the records are in {options.records}.")
 
 
 def _parse_places(texts: Sequence[str]) -> dict[str, Any]:

@@ -47,11 +47,7 @@ def _cells(records: Records) -> list[Cell]:
     cells += tuned.variants(_FEW, tuned.tuned_on, imbalance_factor=200.0)
     cells += _ablations(tuned)
     for factor in IMBALANCE_FACTORS:
-        cells += [
-            tuned.cell("glmc", spa_method, seed, imbalance_factor=factor)
-            for spa_method in ("none", "proj")
-            for seed in _FEW
-        ]
+        cells += tuned.variants(_FEW, ("glmc",), ("none", "proj"), imbalance_factor=factor)
     cells += tuned.variants(_FEW, ("cross_entropy",), class_order="label")
     return list(dict.fromkeys(cells))
 
@@ -60,17 +56,14 @@ def _ablations(tuned: TunedCells) -> list[Cell]:
     """What paper and released code differ in, for GLMC with Proj, and the study of gamma."""
     cells = []
     for variant, settings in ABLATION.items():
-        for seed in _FEW:
-            cell = tuned.cell("glmc", "proj", seed, stage="ablation", variant=variant)
+        for cell in tuned.variants(_FEW, ("glmc",), ("proj",), stage="ablation", variant=variant):
             both = None if cell.settings is None else (*cell.settings, *settings)
             cells.append(dataclasses.replace(cell, settings=both))
-    for name in PLAIN_ABLATION:
-        changes = {"stage": "ablation", "variant": name, "settings": ABLATION[name]}
-        cells += tuned.plain(("glmc",), _FEW, **changes)
-    for gamma in GAMMAS:
-        settings = (("spa.proj.gamma", gamma),)
-        changes = {"stage": "ablation", "variant": f"gamma={gamma}", "settings": settings}
-        cells += [tuned.cell("glmc", "proj", seed, **changes) for seed in _FEW]
+    alone = [("none", name, ABLATION[name]) for name in PLAIN_ABLATION]
+    alone += [("proj", f"gamma={gamma}", (("spa.proj.gamma", gamma),)) for gamma in GAMMAS]
+    for spa_method, variant, settings in alone:
+        changes = {"stage": "ablation", "variant": variant, "settings": settings}
+        cells += tuned.variants(_FEW, ("glmc",), (spa_method,), **changes)
     return cells
 
 

@@ -76,16 +76,20 @@ class TunedCells:
 
     def plain(self, methods: Sequence[str], seeds: Sequence[int], **changes: Any) -> list[Cell]:
         """Methods without SpA."""
-        return [self.cell(method, "none", seed, **changes) for method in methods for seed in seeds]
+        return self.variants(seeds, methods, ("none",), **changes)
 
     def variants(
-        self, seeds: Sequence[int], methods: Sequence[str] = TABLE_METHODS, **changes: Any
+        self,
+        seeds: Sequence[int],
+        methods: Sequence[str] = TABLE_METHODS,
+        spa_methods: Sequence[str] = VARIANTS,
+        **changes: Any,
     ) -> list[Cell]:
         """Methods without SpA and with each of its variants."""
         return [
             self.cell(method, spa_method, seed, **changes)
             for method in methods
-            for spa_method in VARIANTS
+            for spa_method in spa_methods
             for seed in seeds
         ]
 

@@ -1,6 +1,6 @@
 """What is kept of a table's runs: one line of JSON for each."""
 
-from collections.abc import Mapping
+import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,41 +9,31 @@ from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.reproduction.cells import Cell
 from spa_jax.reproduction.plan import Records, TablePlan
-from spa_jax.training.config import Config, default_config, flatten_config
+from spa_jax.sweeps.grid import Member
+from spa_jax.training.config import default_config, flatten_config
 from spa_jax.training.rundir.json_lines import JsonLines
 from spa_jax.training.rundir.workdir import FREE_ON_RESUME, PLACES, differing_fields
 
 _CURVES = ("test_accuracy", "mean_cosine", "test_mean_cosine", "validation_accuracy", "train_loss")
 
 
-def make_record(
-    table: str,
-    cell: Cell,
-    config: Config,
-    summary: Mapping[str, Any] | None,
-    lines: list[dict[str, Any]],
-) -> dict[str, Any]:
+def make_record(table: str, cell: Cell, member: Member) -> dict[str, Any]:
     """What is kept of a finished run: its place in the table, its config, summary and curves.
 
     The summary is None if the loss or its gradient did not stay finite.
     """
+    place = dataclasses.asdict(cell)
+    del place["settings"]
+    lines = JsonLines(member.folder / "metrics.jsonl").read()
+    kept = [name for name in _CURVES if lines and name in lines[-1]]
     return {
         "cell": cell.name,
-        "stage": cell.stage,
         "dataset": table,
-        "class_order": cell.class_order,
-        "method": cell.method,
-        "spa_method": cell.spa_method,
-        "variant": cell.variant,
-        "network": cell.network,
-        "imbalance_factor": cell.imbalance_factor,
-        "seed": cell.seed,
+        **place,
         "date": datetime.now(UTC).date().isoformat(),
-        "config": config.to_dict(),
-        "summary": summary and dict(summary),
-        "curves": {
-            name: [line[name] for line in lines] for name in _CURVES if lines and name in lines[-1]
-        },
+        "config": member.config.to_dict(),
+        "summary": member.summary(),
+        "curves": {name: [line[name] for line in lines] for name in kept},
     }
 
 

@@ -3,7 +3,8 @@
 import dataclasses
 import itertools
 import json
-import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +13,11 @@ import pytest
 
 from spa_jax.reproduction import driver
 from spa_jax.reproduction.cells import Cell, with_settings
-from spa_jax.reproduction.driver import Work, reproduce
+from spa_jax.reproduction.driver import DriverOptions, reproduce
 from spa_jax.reproduction.plan import TablePlan
 from spa_jax.reproduction.records import append_record, check_records, read_records
 from spa_jax.reproduction.tables import TABLES, find_table
+from spa_jax.training.rundir.workdir import write_config
 from tests.refusals import refusal
 from tests.training.small import small_config
 
@@ -23,25 +25,30 @@ CELLS = [
     Cell("final", "cross_entropy", "none", 20.0, 0, "label"),
     Cell("final", "cross_entropy", "reg", 20.0, 0, "label", "waits", None),
     Cell("final", "cross_entropy", "none", 20.0, 1, "label"),
-    Cell("ablation", "cross_entropy", "reg", 20.0, 0, "label", "weak", (("spa.weight", 0.1),)),
+    Cell("ablation", "cross_entropy", "reg", 20.0, 0, "label", "weak", (("spa.reg.weight", 0.1),)),
 ]
-
-
+GROUP = "final-cross_entropy-none-if20-label"
 COMMAND = "python -m spa_jax.reproduce tiny"
-PLAN = TablePlan(lambda cell: with_settings(small_config(), cell), lambda records: CELLS)
+
+
+def plan_of(*cells, **changes):
+    return TablePlan(lambda cell: with_settings(small_config(**changes), cell), lambda _: [*cells])
+
+
+PLAN = plan_of(*CELLS)
 
 
 def quiet(line):
     del line
 
 
-def train(folder, plan=PLAN, say=quiet, **work):
+def train(folder, plan=PLAN, say=quiet, **options):
     """Trains what `folder` lacks of a table of three runs of seconds, and one that waits."""
-    return reproduce("tiny", plan, Work(folder, folder / "r.jsonl", **work), say)
+    return reproduce("tiny", plan, DriverOptions(folder, folder / "r.jsonl", **options), say)
 
 
-def checksums(records):
-    return {record["cell"]: record["summary"]["params_checksum"] for record in records}
+def records_of(folder):
+    return read_records(folder / "r.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -49,27 +56,30 @@ def whole(tmp_path_factory):
     """The records of all runs, trained in one go."""
     folder, said = tmp_path_factory.mktemp("whole"), []
     left = train(folder, say=said.append, command=COMMAND)
-    return left, folder, read_records(folder / "r.jsonl"), said
+    return left, folder, records_of(folder), said
 
 
 def test_every_run_whose_settings_are_known_is_trained_once_in_order(whole):
     left, folder, records, said = whole
     assert left == 1  # the one that waits
     assert [record["cell"] for record in records] == [CELLS[i].name for i in (0, 2, 3)]
-    assert said[0] == f"{CELLS[0].name}: 4 open"
-    before = (folder / "r.jsonl").read_bytes()
-    assert train(folder) == 1
+    assert said[:2] == [
+        f"There are no records yet: {folder / 'r.jsonl'} does not exist.",
+        f"{CELLS[0].name}: 4 open",
+    ]
+    before, said = (folder / "r.jsonl").read_bytes(), []
+    assert train(folder, say=said.append) == 1
     assert (folder / "r.jsonl").read_bytes() == before
+    assert not said
 
 
 def test_a_record_says_what_was_run_and_what_came_out(whole):
-    _, _, records, _ = whole
-    first, _, third = records
+    _, _, (first, _, third), _ = whole
     places = ("stage", "dataset", "class_order", "method", "spa_method", "imbalance_factor", "seed")
     assert [first[key] for key in places] == [
         "final", "tiny", "label", "cross_entropy", "none", 20.0, 0,
     ]  # fmt: skip
-    assert (third["stage"], third["variant"], third["config"]["spa"]["weight"]) == (
+    assert (third["stage"], third["variant"], third["config"]["spa"]["reg"]["weight"]) == (
         "ablation",
         "weak",
         0.1,
@@ -81,101 +91,133 @@ def test_a_record_says_what_was_run_and_what_came_out(whole):
         assert first["summary"][key]
 
 
-def clock_of(*, epochs):
-    """Minutes, and a clock that leaves time for so many epochs: read at the start and by rounds."""
-    counter = itertools.count(0.0, 1.0)
-    return {"minutes": (epochs + 2) / 60.0}, SimpleNamespace(monotonic=lambda: next(counter))
+def leave_time_for_an_epoch(monkeypatch):
+    """Sets a clock of which a minute goes by at each look; returns the time that is allowed.
+
+    It is looked at when the driver begins, before each run, and after each epoch but the last.
+    """
+    counter = itertools.count(0.0, 60.0)
+    monkeypatch.setattr(driver, "time", SimpleNamespace(monotonic=lambda: next(counter)))
+    return {"minutes": 2.0}
 
 
 def test_pieces_of_an_epoch_each_end_where_one_piece_ends(whole, tmp_path, monkeypatch):
-    """Two calls a run, and no bit changes."""
-    _, _, records, _ = whole
-    calls = 0
-    while True:
-        minutes, clock = clock_of(epochs=1)
-        monkeypatch.setattr(driver, "time", clock)
-        left = train(tmp_path, **minutes)
-        calls += 1
-        if left == 1 or calls > 12:
-            break
-    found = read_records(tmp_path / "r.jsonl")
-    assert calls > len(found)
-    assert checksums(found) == checksums(records)
+    """And no bit changes; the data may lie elsewhere in the second piece."""
+    asked, said = {"only": [CELLS[0].name]}, []
+    for folder, left in (("here", 1), ("there", 0)):
+        time = leave_time_for_an_epoch(monkeypatch)
+        places = {"data.folder": folder, "checkpoint.keep": 1}
+        assert train(tmp_path, say=said.append, places=places, **time, **asked) == left
+    assert said.count(f"{CELLS[0].name}: stopped after epoch 1 of 2") == 1
+    (record,), (expected, *_) = records_of(tmp_path), whole[2]
+    assert (record["config"]["data"]["folder"], record["config"]["checkpoint"]["keep"]) == (
+        "there",
+        1,
+    )
+    assert record["summary"]["params_checksum"] == expected["summary"]["params_checksum"]
 
 
 def test_runs_of_one_program_are_trained_together_in_pieces_too(whole, tmp_path, monkeypatch):
-    """Two seeds in a program that is cut off after an epoch; the third run is one of its own."""
-    _, _, records, _ = whole
-    minutes, clock = clock_of(epochs=1)
-    monkeypatch.setattr(driver, "time", clock)
-    said = []
-    assert train(tmp_path, say=said.append, together=True, **minutes) == 4
-    assert said[0] == f"{CELLS[0].name}, {CELLS[2].name}: 4 open"
+    """Two of three seeds in a program that is cut off after an epoch."""
+    third = dataclasses.replace(CELLS[0], seed=2)
+    plan, said = plan_of(*CELLS, third), []
+    time = leave_time_for_an_epoch(monkeypatch)
+    assert train(tmp_path, plan, said.append, together=True, most_cells=2, **time) == 5
+    assert said[1] == f"{CELLS[0].name}, {CELLS[2].name}: 5 open"
     assert said[-1] == f"{CELLS[0].name}: stopped after epoch 1 of 2"
     monkeypatch.undo()
     # Only the second is asked for, one at most, and not together: what was begun goes on as it is.
     asked = {"only": [CELLS[2].name], "most_cells": 1, "together": False}
     first_lines = [(tmp_path / CELLS[i].name / "metrics.jsonl").read_text() for i in (0, 2)]
-    assert train(tmp_path, say=said.append, command=COMMAND, **asked) == 0
+    assert train(tmp_path, plan, said.append, command=COMMAND, **asked) == 0
     assert "Continuing the 2 runs of" in "".join(said)
     for i, line in zip((0, 2), first_lines, strict=True):
         assert (tmp_path / CELLS[i].name / "metrics.jsonl").read_text().startswith(line)
-    assert train(tmp_path, together=True, command=COMMAND) == 1
-    found = read_records(tmp_path / "r.jsonl")
-    assert [record["cell"] for record in found] == [CELLS[i].name for i in (0, 2, 3)]
-    ways = [record["summary"]["parallel"] for record in found]
-    assert ways == ["vmap", "vmap", "jit"]
-    assert {record["summary"]["command"] for record in found} == {
-        "python -m spa_jax.reproduce tiny"
-    }
-    for one, other in zip(found, records, strict=True):
+    found = records_of(tmp_path)
+    assert [record["cell"] for record in found] == [CELLS[i].name for i in (0, 2)]
+    for one, other in zip(found, whole[2], strict=False):
+        assert (one["summary"]["parallel"], one["summary"]["command"]) == ("vmap", COMMAND)
         curves = one["curves"]["train_loss"], other["curves"]["train_loss"]
         np.testing.assert_allclose(*curves, rtol=1e-4)
 
 
 def test_no_more_runs_than_asked_for_are_begun(tmp_path):
-    assert train(tmp_path, most_cells=1, together=True) == 3  # of two that would go together
-    assert [record["seed"] for record in read_records(tmp_path / "r.jsonl")] == [0]
-    assert train(tmp_path, most_cells=1) == 2
+    assert train(tmp_path, most_cells=1) == 3
+    assert [record["seed"] for record in records_of(tmp_path)] == [0]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_run_that_diverges_is_recorded_and_the_next_one_begun(tmp_path, together):
+    bad = dataclasses.replace(CELLS[0], settings=(("optimizer.learning_rate", 1e6),))
+    said = []
+    assert train(tmp_path, plan_of(bad, CELLS[2]), said.append, together=together) == 0
+    by_seed = {record["seed"]: record["summary"] for record in records_of(tmp_path)}
+    assert by_seed[0] is None
+    assert by_seed[1]["test_accuracy"]["last"] > 0
+    assert any(line.startswith(f"{bad.name}: ") and "not finite at step" in line for line in said)
+
+
+def leave_finished(folder, *cells):
+    """Folders as of runs that were finished, but whose records a crash has lost."""
+    for cell in cells:
+        write_config(folder / cell.name, PLAN.config(cell))
+        (folder / cell.name / "summary.json").write_text(json.dumps({"made": cell.name}))
+
+
+def test_what_was_finished_but_not_recorded_is_recorded_without_training(tmp_path):
+    leave_finished(tmp_path, CELLS[0], CELLS[2], CELLS[3])
+    assert train(tmp_path) == 1
+    assert [record["summary"]["made"] for record in records_of(tmp_path)] == [
+        CELLS[i].name for i in (0, 2, 3)
+    ]
 
 
 def test_runs_that_are_named_are_trained_alone(tmp_path):
-    assert train(tmp_path, only=["final-cross_entropy-none-if20-label-seed1"]) == 0
-    (record,) = read_records(tmp_path / "r.jsonl")
-    assert record["seed"] == 1
-    group = "final-cross_entropy-none-if20-label"
-    assert train(tmp_path, only=[group]) == 0
-    assert [r["seed"] for r in read_records(tmp_path / "r.jsonl")] == [1, 0]
-    message = refusal(train, tmp_path, only=[group, "final-cross"])
+    leave_finished(tmp_path, CELLS[0], CELLS[2], CELLS[3])
+    assert train(tmp_path, only=[CELLS[2].name]) == 0
+    assert [record["seed"] for record in records_of(tmp_path)] == [1]
+    assert train(tmp_path, only=[GROUP]) == 0
+    assert [record["seed"] for record in records_of(tmp_path)] == [1, 0]
+    message = refusal(train, tmp_path, only=[GROUP, "final-cross"])
     assert "names final-cross, which the table does not have" in message
-    assert group in message
+    assert GROUP in message
 
 
 def test_a_named_run_that_waits_brings_its_tuning_along(tmp_path):
     """Only the tuning runs of its variant, and of the method that it takes its strength from."""
-    settings = (("spa.weight", 0.1), ("data.validation", True))
-    tuning = [
+    settings = (("spa.reg.weight", 0.1), ("data.validation", True))
+    reg, slerp = [
         Cell("tune", "cross_entropy", spa_method, 20.0, 0, "label", "weak", settings)
         for spa_method in ("reg", "slerp")
     ]
 
-    def cells(records):
-        chosen = settings[:1] if any(r["spa_method"] == "reg" for r in records) else None
-        waits = Cell("final", "arb", "reg", 20.0, 0, "label", "tuned", chosen)
-        return [waits, *tuning]
+    def waits(chosen):
+        return Cell("final", "arb", "reg", 20.0, 0, "label", "tuned", chosen)
 
+    def cells(records):
+        return [waits(settings[:1] if records else None), reg, slerp]
+
+    leave_finished(tmp_path, reg, slerp, waits(settings[:1]))
     plan = dataclasses.replace(PLAN, cells=cells)
     assert train(tmp_path, plan, only=["final-arb-reg-tuned-if20-label"]) == 0
-    names = [record["cell"] for record in read_records(tmp_path / "r.jsonl")]
-    assert names == [tuning[0].name, "final-arb-reg-tuned-if20-label-seed0"]
+    assert [r["cell"] for r in records_of(tmp_path)] == [reg.name, waits(None).name]
 
 
-def test_places_reach_every_run_and_other_fields_are_refused(tmp_path):
-    train(tmp_path, most_cells=2, places={"parallel": "shard_map"})
-    for record in read_records(tmp_path / "r.jsonl"):
-        assert record["config"]["parallel"] == record["summary"]["parallel"] == "shard_map"
+def test_a_place_that_would_change_what_is_computed_is_refused(tmp_path):
     message = refusal(train, tmp_path, places={"optimizer.learning_rate": 0.5})
     assert "--set optimizer.learning_rate would change what the table's runs compute" in message
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_a_later_run_would_be_refused_for_is_refused_before_anything_is_trained(
+    tmp_path, waits
+):
+    """Whether its strength is known already or not."""
+    settings = None if waits else (("spa.reg.weight", 0.1),)
+    bad = Cell("final", "etf", "reg", 20.0, 0, "label", "tuned", settings)
+    message = refusal(train, tmp_path, plan_of(CELLS[0], bad))
+    assert "config.spa.method=reg has nothing to act on with the method etf" in message
+    assert not [*tmp_path.iterdir()]
 
 
 def test_half_a_line_of_a_crash_is_dropped_before_the_next_is_added(tmp_path):
@@ -186,48 +228,24 @@ def test_half_a_line_of_a_crash_is_dropped_before_the_next_is_added(tmp_path):
     assert [json.loads(line)["cell"] for line in path.read_text().splitlines()] == ["a", "b"]
 
 
-def test_a_record_of_other_settings_is_refused_and_named(whole, tmp_path):
-    _, _, records, _ = whole
-    record = json.loads(json.dumps(records[0]))
-    record["config"]["optimizer"]["learning_rate"] = 0.5
-    append_record(tmp_path / "r.jsonl", record)
+def test_a_record_of_other_settings_is_refused_and_named(tmp_path):
+    config = PLAN.config(CELLS[0])
+    config.optimizer.learning_rate = 0.5
+    append_record(tmp_path / "r.jsonl", {"cell": CELLS[0].name, "config": config.to_dict()})
     message = refusal(train, tmp_path)
     for part in (CELLS[0].name, "optimizer.learning_rate", "remove its line"):
         assert part in message
 
 
-def test_a_finished_folder_is_not_taken_for_the_run_of_other_settings(whole, tmp_path):
-    """As when a recipe changes and its line is removed from the records, but not the folder."""
-    _, folder, _, _ = whole
-    shutil.copytree(folder, tmp_path / "runs")
-    (tmp_path / "runs" / "r.jsonl").unlink()
-
-    def config(cell):
-        return with_settings(small_config(optimizer__learning_rate=0.07), cell)
-
-    plan = dataclasses.replace(PLAN, config=config)
-    for together in (False, True):
-        message = refusal(train, tmp_path / "runs", plan, together=together)
-        assert "was made by another config" in message
-        assert "optimizer.learning_rate (0.1 there, 0.07 now)" in message
-
-
-def test_data_may_lie_elsewhere_when_a_run_goes_on(tmp_path, monkeypatch):
-    minutes, clock = clock_of(epochs=1)
-    monkeypatch.setattr(driver, "time", clock)
-    assert train(tmp_path, places={"data.folder": "here"}, **minutes) == 4
-    monkeypatch.undo()
-    assert train(tmp_path, places={"data.folder": "there"}, most_cells=1) == 3
-
-
 @pytest.mark.parametrize("together", [False, True])
-def test_a_run_that_diverges_is_recorded_and_the_next_one_begun(tmp_path, together):
-    bad = dataclasses.replace(CELLS[0], settings=(("optimizer.learning_rate", 1e6),))
-    plan = dataclasses.replace(PLAN, cells=lambda records: [bad, CELLS[2]])
-    assert train(tmp_path, plan, together=together) == 0
-    first, second = read_records(tmp_path / "r.jsonl")
-    assert first["summary"] is None
-    assert second["summary"]["test_accuracy"]["last"] > 0
+def test_a_finished_folder_is_not_taken_for_the_run_of_other_settings(tmp_path, together):
+    """As when a recipe changes and its line is removed from the records, but not the folder."""
+    leave_finished(tmp_path, CELLS[0], CELLS[2], CELLS[3])
+    plan = plan_of(*CELLS, optimizer__learning_rate=0.07)
+    message = refusal(train, tmp_path, plan, together=together)
+    assert "was made by another config" in message
+    assert "optimizer.learning_rate (0.1 there, 0.07 now)" in message
+    assert not records_of(tmp_path)
 
 
 def test_the_committed_records_are_of_the_plan_that_there_is():
@@ -240,3 +258,15 @@ def test_the_committed_records_are_of_the_plan_that_there_is():
 def test_an_unknown_table_is_refused_with_those_that_there_are():
     message = refusal(find_table, "tinny")
     assert "'tinny'; there are fashion_mnist, cifar10, cifar100, imagenet" in message
+
+
+def test_the_command_needs_nothing_of_the_repositorys_folder(tmp_path):
+    """It knows the runs of a table wherever it is started, and says which records it looked for."""
+    command = [sys.executable, "-m", "spa_jax.reproduce", "cifar10", "--only=final-cross"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 2
+    assert str(tmp_path / "results" / "cifar10.jsonl") in ended.stdout
+    assert "error: --only names final-cross" in ended.stderr
+    assert "final-glmc-none-if200-label for all seeds" in ended.stderr

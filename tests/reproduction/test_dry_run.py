@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from spa_jax.reproduction.driver import Work, reproduce
+from spa_jax.reproduction.driver import DriverOptions, reproduce
 from spa_jax.reproduction.dry_run import dry_run
 from spa_jax.reproduction.records import read_records
 from spa_jax.reproduction.tables import TABLES
+from spa_jax.training.config import resolve
 from spa_jax.training.program import compiled_differences
-from studies.reproduction.results_tables import dry_run_table
 
 PLAN = TABLES["imagenet"]
 ALLOWED = {
@@ -20,7 +20,7 @@ ALLOWED = {
     "augment.resize",
     "optimizer.learning_rate",
     "optimizer.warmup_epochs",
-    "method.drw_epoch",
+    "method.ldam_drw.epoch",
 }
 
 
@@ -33,9 +33,11 @@ def test_it_has_every_cell_once_and_changes_only_size_length_and_data(dry):
     cells, whole = dry.cells([]), [cell for cell in PLAN.cells([]) if cell.seed == 0]
     assert [dataclasses.replace(cell, stage="final") for cell in cells] == whole
     for short, long in zip(cells, whole, strict=True):
+        config = dry.config(short)
+        resolve(config)
         changed = {
             field
-            for field in compiled_differences(dry.config(short), PLAN.config(long))
+            for field in compiled_differences(config, PLAN.config(long))
             if not field.startswith("data.")
         }
         assert changed <= ALLOWED
@@ -46,19 +48,15 @@ def test_a_cell_trains_from_the_files_to_a_record(dry, tmp_path):
 
     def config(cell):
         config = dry.config(cell)
-        config.model.name, config.model.dtype, config.loader.workers = "small", "float32", 0
+        config.model.name, config.model.small.widths = "small", (8,)
+        config.model.dtype, config.loader.workers = "float32", 0
         return config
 
     plan = dataclasses.replace(dry, config=config)
-    name = "dry_run-glmc-proj-released-if256-label"
-    work = Work(tmp_path, tmp_path / "r.jsonl", only=[name])
-    assert reproduce("imagenet_dry_run", plan, work, lambda line: None) == 0
+    name = "dry_run-cross_entropy-proj-released-if256-label"
+    options = DriverOptions(tmp_path, tmp_path / "r.jsonl", only=[name])
+    assert reproduce("imagenet_dry_run", plan, options, lambda line: None) == 0
     (record,) = read_records(tmp_path / "r.jsonl")
-    assert record["stage"] == "dry_run"
+    assert (record["stage"], record["variant"]) == ("dry_run", "released")
     assert record["summary"]["class_counts"] == [24, 18, 14, 11, 8, 6, 5, 4, 3, 2]
     assert len(record["curves"]["train_loss"]) == 2
-    rows = dry_run_table([record]).splitlines()[2:]
-    assert len(rows) == len(dry.cells([]))
-    own, *others = sorted(rows, key=lambda row: "not run" in row)
-    assert own.startswith("| GLMC | Proj (released) | small | ")
-    assert all("imagenet --dry_run --only=dry_run-" in row for row in others)
