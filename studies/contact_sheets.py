@@ -1,7 +1,5 @@
 """Draws every augmentation on a few photographs: the pictures of docs/augmentation.md.
 
-python benchmarks/contact_sheets.py [--out=docs/augmentation] [--only=cutout,mixup]
-
 The photographs come with scikit-learn. Rows and columns of a sheet are images as training sees
 them, each pixel enlarged to a square.
 """
@@ -9,31 +7,29 @@ them, each pixel enlarged to a square.
 import dataclasses
 import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from spa_jax.data.augment import affine, photometric
-from spa_jax.data.augment import on_host as host_augment
 from spa_jax.data.augment.mixing import box_share, cutmix, cutmix_box, mixup
+from spa_jax.data.augment.on_host import StreamOptions, test_image, train_image
 from spa_jax.data.augment.policies import autoaugment_cifar, randaugment
 from spa_jax.data.augment.spatial import cutout, random_crop, random_flip
-
-_OUT = flags.DEFINE_string("out", "docs/augmentation", "Folder for the pictures.")
-_ONLY = flags.DEFINE_list("only", [], "Names of the sheets to draw; all if empty.")
 
 _SIDE = 40  # pixels of a picture
 _ENLARGED = 3  # pixels of the sheet for one of them
 _CELL = _SIDE * _ENLARGED
 _GAP, _HEADER, _MARGIN, _DPI = 6, 24, 112, 100
+_DRAWS = 7
 # (photograph, top, left, side) of the pagoda, the dahlia, a roof, the lake and the petals.
 _CROPS = (
     (0, 20, 20, 370),
@@ -42,6 +38,8 @@ _CROPS = (
     (0, 190, 380, 230),
     (1, 110, 220, 190),
 )
+_PAIRS = ((0, 1), (3, 4), (1, 2))
+_SHARES = (1.0, 0.85, 0.7, 0.5, 0.3, 0.15, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,16 +47,14 @@ class Sheet:
     """Pictures in rows and columns.
 
     Attributes:
-      name: of the file.
-      columns: what stands above each column; one that is called "image" is set apart.
-      rows: what stands to the left of each row; empty strings for nothing.
       pictures: for each row, `(columns, side, side, 3)` uint8.
+      columns: what stands above each column; one that is called "image" is set apart.
+      rows: what stands to the left of each row, if anything does.
     """
 
-    name: str
-    columns: Sequence[str]
-    rows: Sequence[str]
     pictures: Sequence[np.ndarray]
+    columns: Sequence[str] = ("image", *[""] * _DRAWS)
+    rows: Sequence[str] = ()
 
 
 @functools.cache
@@ -78,70 +74,78 @@ def pictures() -> np.ndarray:
     return np.stack(cuts)
 
 
-def drawn(augment: Callable, image: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """An image as it is, and what an augmentation makes of it with each of `count` keys."""
-    keys = jax.random.split(jax.random.key(seed), count)
+def encoded(photograph: np.ndarray) -> bytes:
+    """A photograph as a file, without loss."""
+    file = io.BytesIO()
+    Image.fromarray(photograph).save(file, "png")
+    return file.getvalue()
+
+
+def drawn(augment: Callable, image: np.ndarray, seed: int) -> np.ndarray:
+    """An image as it is, and what an augmentation makes of it with each of seven keys."""
+    keys = jax.random.split(jax.random.key(seed), _DRAWS)
     results = jax.jit(jax.vmap(augment, in_axes=(0, None)))(keys, jnp.asarray(image))
     return np.concatenate([image[None], np.asarray(results)])
 
 
-def of_draws(name: str, augment: Callable, rows: Sequence[int], count: int = 7) -> Sheet:
+def of_draws(augment: Callable, rows: Iterable[int] = (0, 1, 3)) -> Sheet:
     """Each row: a picture, and what an augmentation makes of it."""
-    results = [drawn(augment, pictures()[row], count, seed=row) for row in rows]
-    return Sheet(name, ["image", *[""] * count], [""] * len(rows), results)
+    return Sheet([drawn(augment, pictures()[row], seed=row) for row in rows])
 
 
-def of_factors(name: str, functions: dict[str, Callable], amounts: Sequence[float]) -> Sheet:
+def of_amounts(functions: Mapping[str, Callable], amounts: Sequence[float]) -> Sheet:
     """Each row: an operation, and what it makes of a picture with each amount."""
     amount = jnp.asarray(amounts, jnp.float32)
     results = []
     for place, function in enumerate(functions.values()):
-        image = jnp.asarray(pictures()[place % 2])
         every = jax.jit(jax.vmap(function, in_axes=(None, 0)))
-        results.append(np.asarray(every(image, amount)))
-    return Sheet(name, [f"{value:g}" for value in amounts], list(functions), results)
+        results.append(np.asarray(every(jnp.asarray(pictures()[place % 2]), amount)))
+    return Sheet(results, [f"{value:g}" for value in amounts], list(functions))
+
+
+def of_streams(data: Iterable[bytes | np.ndarray], **strength: float) -> Sheet:
+    """Each row: a picture for testing, and what a stream with one augmentation makes of it."""
+    options = StreamOptions(_SIDE, _SIDE, flip=False, **strength)
+    results = []
+    for row, image in enumerate(data):
+        name = f"row {row}"
+        draws = [
+            train_image(np.random.default_rng([row, draw]), image, name, options)
+            for draw in range(_DRAWS)
+        ]
+        results.append(np.stack([test_image(image, name, options), *draws]))
+    return Sheet(results)
 
 
 def flips() -> Sheet:
     """Each picture above what became of it."""
     keys = jax.random.split(jax.random.key(3), len(pictures()))
     flipped = jax.vmap(random_flip)(keys, jnp.asarray(pictures()))
-    columns = [""] * len(pictures())
-    return Sheet("flip", columns, ["image", "result"], [pictures(), np.asarray(flipped)])
-
-
-def cutouts() -> Sheet:
-    """Squares of half the side, at random places."""
-    return of_draws("cutout", lambda key, image: cutout(key, image, _SIDE // 2), (0, 1, 3))
+    columns, rows = [""] * len(pictures()), ("image", "result")
+    return Sheet([pictures(), np.asarray(flipped)], columns, rows)
 
 
 def mixups() -> Sheet:
     """Pairs, mixed by falling coefficients."""
-    shares = (1.0, 0.85, 0.7, 0.5, 0.3, 0.15, 0.0)
     every = jax.vmap(mixup, in_axes=(None, None, 0))
-    results = []
-    for own, partner in ((0, 1), (3, 4), (1, 2)):
-        image, other = jnp.asarray(pictures()[[own, partner]], jnp.float32)
-        mixed = every(image, other, jnp.array(shares))
-        results.append(np.asarray(jnp.round(mixed)).astype(np.uint8))
-    return Sheet("mixup", [f"λ = {share:g}" for share in shares], [""] * 3, results)
+    pairs = jnp.asarray(pictures()[np.array(_PAIRS)], jnp.float32)
+    mixed = [jnp.round(every(image, other, jnp.array(_SHARES))) for image, other in pairs]
+    results = [np.asarray(row).astype(np.uint8) for row in mixed]
+    return Sheet(results, [f"λ = {share:g}" for share in _SHARES])
 
 
 def cutmixes() -> Sheet:
     """Pairs with a box of the partner; above, the share that is left of the first."""
-    shares = (1.0, 0.85, 0.7, 0.5, 0.3, 0.15, 0.0)
-    keys = jax.random.split(jax.random.key(25), len(shares))
-    boxes = [cutmix_box(key, _SIDE, _SIDE, share) for key, share in zip(keys, shares, strict=True)]
-    results = []
-    for own, partner in ((0, 1), (3, 4), (1, 2)):
-        image, other = jnp.asarray(pictures()[[own, partner]])
-        results.append(np.stack([cutmix(image, other, box) for box in boxes]))
+    keys = jax.random.split(jax.random.key(25), len(_SHARES))
+    boxes = [cutmix_box(key, _SIDE, _SIDE, at) for key, at in zip(keys, _SHARES, strict=True)]
+    pairs = jnp.asarray(pictures()[np.array(_PAIRS)])
+    results = [np.stack([cutmix(image, other, box) for box in boxes]) for image, other in pairs]
     left = [float(box_share(box, _SIDE, _SIDE)) for box in boxes]
-    columns = [f"λ {share:g} → {real:.2f}" for share, real in zip(shares, left, strict=True)]
-    return Sheet("cutmix", columns, [""] * 3, results)
+    columns = [f"λ {share:g} → {real:.2f}" for share, real in zip(_SHARES, left, strict=True)]
+    return Sheet(results, columns)
 
 
-def histograms() -> Sheet:
+def colour_operations() -> Sheet:
     """The colour operations that have no strength, or a stepwise one."""
     functions = {
         "image": lambda image: image,
@@ -153,129 +157,85 @@ def histograms() -> Sheet:
         "solarize 192": lambda image: photometric.solarize(image, 192),
         "solarize 96": lambda image: photometric.solarize(image, 96),
     }
-    rows = (0, 1, 3)
-    results = [
-        np.stack([f(jnp.asarray(pictures()[row])) for f in functions.values()]) for row in rows
-    ]
-    return Sheet("colour_operations", list(functions), [""] * len(rows), results)
+    images = jnp.asarray(pictures()[[0, 1, 3]])
+    results = [np.stack([f(image) for f in functions.values()]) for image in images]
+    return Sheet(results, list(functions))
 
 
 def enhancements() -> Sheet:
     """The four blends of PIL's ImageEnhance."""
-    functions = {
-        "color": photometric.color,
-        "contrast": photometric.contrast,
-        "brightness": photometric.brightness,
-        "sharpness": photometric.sharpness,
-    }
-    return of_factors("enhancements", functions, (0, 0.1, 0.4, 0.7, 1, 1.3, 1.6, 1.9))
+    names = ("color", "contrast", "brightness", "sharpness")
+    functions = {name: getattr(photometric, name) for name in names}
+    return of_amounts(functions, (0, 0.1, 0.4, 0.7, 1, 1.3, 1.6, 1.9))
 
 
 def affines() -> Sheet:
     """Shears, translations and rotations, by the share of RandAugment's largest magnitude."""
     far = 150 / 331 * _SIDE
-    functions = {
-        "shear_x": lambda image, share: affine.shear_x(image, 0.3 * share, 128),
-        "shear_y": lambda image, share: affine.shear_y(image, 0.3 * share, 128),
-        "translate_x": lambda image, share: affine.translate_x(image, far * share, 128),
-        "translate_y": lambda image, share: affine.translate_y(image, far * share, 128),
-        "rotate": lambda image, share: affine.rotate(image, 30 * share, 128),
-    }
-    return of_factors("affine", functions, (-1, -0.67, -0.33, 0, 0.33, 0.67, 1))
+    largest = {"shear_x": 0.3, "shear_y": 0.3, "translate_x": far, "translate_y": far, "rotate": 30}
+
+    def turned(name: str, image: jax.Array, share: jax.Array) -> jax.Array:
+        return getattr(affine, name)(image, largest[name] * share, 128)
+
+    functions = {name: functools.partial(turned, name) for name in largest}
+    return of_amounts(functions, (-1, -0.67, -0.33, 0, 0.33, 0.67, 1))
 
 
 def randaugments() -> Sheet:
     """The same draws at rising magnitudes."""
-    magnitudes = (3, 9, 18, 30)
-    results = [
-        drawn(functools.partial(randaugment, magnitude=m), pictures()[0], 7, seed=6)
-        for m in magnitudes
-    ]
-    rows = [f"M = {magnitude}" for magnitude in magnitudes]
-    return Sheet("randaugment", ["image", *[""] * 7], rows, results)
+    augments = {f"M = {m}": functools.partial(randaugment, magnitude=m) for m in (3, 9, 18, 30)}
+    results = [drawn(augment, pictures()[0], seed=6) for augment in augments.values()]
+    return Sheet(results, rows=list(augments))
 
 
-def resized_crops() -> Sheet:
-    """Each row: the centre of a photograph, and random-resized crops of it."""
-    options = host_augment.StreamOptions(image_size=_SIDE, resize=_SIDE, flip=False)
-    results = []
-    for row, photograph in enumerate(photographs()):
-        encoded = io.BytesIO()
-        Image.fromarray(photograph).save(encoded, "png")
-        data, name = encoded.getvalue(), f"photograph {row}"
-        crops = [
-            host_augment.train_image(np.random.default_rng([row, draw]), data, name, options)
-            for draw in range(7)
-        ]
-        results.append(np.stack([host_augment.test_image(data, name, options), *crops]))
-    return Sheet("random_resized_crop", ["image", *[""] * 7], [""] * len(results), results)
+SHEETS: Mapping[str, Callable[[], Sheet]] = MappingProxyType(
+    {
+        "crop": lambda: of_draws(lambda key, image: random_crop(key, image, 5)),
+        "flip": flips,
+        "cutout": lambda: of_draws(lambda key, image: cutout(key, image, _SIDE // 2)),
+        "mixup": mixups,
+        "cutmix": cutmixes,
+        "colour_operations": colour_operations,
+        "enhancements": enhancements,
+        "affine": affines,
+        "randaugment": randaugments,
+        "autoaugment": lambda: of_draws(autoaugment_cifar, range(len(_CROPS))),
+        "random_resized_crop": lambda: of_streams(map(encoded, photographs())),
+        "colour_jitter": lambda: of_streams(pictures()[[0, 1, 3]], color_jitter=0.4),
+        "random_grey": lambda: of_streams(pictures()[[0, 1, 3]], grey=0.2),
+        "gaussian_blur": lambda: of_streams(pictures()[[0, 1, 3]], blur=0.5),
+    }
+)
+"""By the name of the file."""
 
 
-def streamed(name: str, **strength: float) -> Sheet:
-    """Each row: a picture, and what a stream with one augmentation makes of it."""
-    options = host_augment.StreamOptions(_SIDE, _SIDE, flip=False, **strength)
-    results = []
-    for row, picture in enumerate(pictures()[[0, 1, 3]]):
-        draws = [
-            host_augment.train_image(np.random.default_rng([row, draw]), picture, name, options)
-            for draw in range(7)
-        ]
-        results.append(np.stack([picture, *draws]))
-    return Sheet(name, ["image", *[""] * 7], [""] * len(results), results)
+def save_sheets(folder: Path, names: Iterable[str] = SHEETS) -> None:
+    """Draws sheets as `folder/<name>.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        save_sheet(SHEETS[name](), folder / f"{name}.png")
 
 
-SHEETS: dict[str, Callable[[], Sheet]] = {
-    "crop": lambda: of_draws("crop", lambda key, image: random_crop(key, image, 5), (0, 1, 3)),
-    "flip": flips,
-    "cutout": cutouts,
-    "mixup": mixups,
-    "cutmix": cutmixes,
-    "colour_operations": histograms,
-    "enhancements": enhancements,
-    "affine": affines,
-    "randaugment": randaugments,
-    "autoaugment": lambda: of_draws("autoaugment", autoaugment_cifar, range(5)),
-    "random_resized_crop": resized_crops,
-    "colour_jitter": lambda: streamed("colour_jitter", color_jitter=0.4),
-    "random_grey": lambda: streamed("random_grey", grey=0.2),
-    "gaussian_blur": lambda: streamed("gaussian_blur", blur=0.5),
-}
-
-
-def draw(sheet: Sheet, folder: Path) -> Path:
+def save_sheet(sheet: Sheet, path: Path) -> None:
     """Writes a sheet as a PNG file, every pixel of a picture a square of whole pixels."""
-    margin = _MARGIN if any(sheet.rows) else 0
+    margin = _MARGIN if sheet.rows else 0
     header = _HEADER if any(sheet.columns) else 0
     apart = 2 * _GAP if sheet.columns[0] == "image" else 0
     lefts = [margin + (apart if i else 0) + i * (_CELL + _GAP) for i in range(len(sheet.columns))]
-    tops = [header + i * (_CELL + _GAP) for i in range(len(sheet.rows))]
+    tops = [header + i * (_CELL + _GAP) for i in range(len(sheet.pictures))]
     width, height = lefts[-1] + _CELL, tops[-1] + _CELL
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
     canvas = FigureCanvasAgg(figure)
-    enlarge = np.ones((_ENLARGED, _ENLARGED, 1), np.uint8)
-    for top, label, images in zip(tops, sheet.rows, sheet.pictures, strict=True):
+    for top, images in zip(tops, sheet.pictures, strict=True):
+        for left, image in zip(lefts, images, strict=True):
+            enlarged = image.repeat(_ENLARGED, axis=0).repeat(_ENLARGED, axis=1)
+            figure.figimage(enlarged, left, height - top - _CELL)
+    for top, label in zip(tops, sheet.rows, strict=False):
         middle = 1 - (top + _CELL / 2) / height
         figure.text((margin - 10) / width, middle, label, fontsize=11, ha="right", va="center")
-        for left, image in zip(lefts, images, strict=True):
-            figure.figimage(np.kron(image, enlarge), left, height - top - _CELL)
     for left, label in zip(lefts, sheet.columns, strict=True):
         centre = (left + _CELL / 2) / width
         figure.text(centre, 1 - 4 / height, label, fontsize=11, ha="center", va="top")
     canvas.draw()
-    path = folder / f"{sheet.name}.png"
-    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()).save(path, optimize=True)
-    return path
-
-
-def main(argv: list[str]) -> None:
-    """Draws the sheets and says how large they are."""
-    del argv
-    folder = Path(_OUT.value)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in _ONLY.value or SHEETS:
-        path = draw(SHEETS[name](), folder)
-        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
-
-
-if __name__ == "__main__":
-    app.run(main)
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    Image.fromarray(pixels).save(path, optimize=True)

@@ -3,20 +3,13 @@
 Each takes the runs of every data set, for curves, and the numbers that the study made of them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    LogLocator,
-    MaxNLocator,
-    NullLocator,
-    PercentFormatter,
-    StrMethodFormatter,
-)
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from spa_jax.reporting.figures.style import (
     draw_band_curve,
@@ -25,39 +18,41 @@ from spa_jax.reporting.figures.style import (
     line_style,
     marker_of,
     panels,
+    plain_ticks,
 )
-from spa_jax.reporting.finished_runs import Run
 from spa_jax.reporting.grouping import Group
-from studies.study_numbers import collapse_curve
-from studies.study_runs import BASELINE, Experiment, curve
+from studies.names import name_of
+from studies.study_runs import BASELINE, Experiment, curve, place_of
 
 Numbers = Mapping[str, Any]
-Curve = Callable[[Run], np.ndarray]
 
-NAMES: Mapping[str, str] = MappingProxyType(
-    {"none": "none", "reg": "Reg", "slerp": "SLERP", "proj": "Proj"}
-)
-"""What SpA methods are called."""
-
-_METHODS = tuple(NAMES)
-_NC2 = (
-    ("nc2_etf_means", "Class means to ETF"),
-    ("nc2_equiangular_means", "Class means, angles"),
-    ("nc2_etf_weights", "Weights to ETF"),
-    ("nc2_equiangular_weights", "Weights, angles"),
-)
-_SIDES = (
-    ("training", "o", "#000000", "clean training means"),
-    ("ema", "x", "#D55E00", "EMA means"),
-)
-_COLLAPSE = (
-    ("nc1_over_c", r"NC1: tr$(\Sigma_W \Sigma_B^+)/C$"),
-    ("nc2_etf_means", "NC2: class means to ETF"),
-    ("nc2_equiangular_means", "NC2: angles of class means"),
-    ("nc3", "NC3: weights to class means"),
-    ("not_nc4", "NC4: share of disagreement"),
-)
+_NC1 = r"NC1: tr$(\Sigma_W \Sigma_B^+)/C$"
+_NC2 = {
+    "collapse.train.nc2_etf_means": "Class means to ETF",
+    "collapse.train.nc2_equiangular_means": "Class means, angles",
+    "collapse.train.nc2_etf_weights": "Weights to ETF",
+    "collapse.train.nc2_equiangular_weights": "Weights, angles",
+}
+_ARCHITECTURES = {
+    "test_accuracy": "Test accuracy, %",
+    "test_mean_cosine": "Held-out cosine",
+    "collapse.train.nc1_over_c": _NC1,
+    "collapse.train.nc2_etf_means": "NC2: class means",
+}
+_COLLAPSE = {
+    "not_{part}_accuracy": "Share of errors",
+    "collapse.{part}.nc1_over_c": _NC1,
+    "collapse.{part}.nc2_etf_means": "NC2: class means to ETF",
+    "collapse.{part}.nc2_equiangular_means": "NC2: angles of class means",
+    "collapse.{part}.nc3": "NC3: weights to class means",
+    "collapse.{part}.not_nc4": "NC4: share of disagreement",
+}
 _PARTS = (("train", "training features", 0), ("test", "held-out features", 2))
+_SIDES = (
+    ("training", "o", "#000000", "clean training means", 0.94),
+    ("ema", "x", "#D55E00", "EMA means", 1.06),
+)
+_GREY: Any = {"color": "#888888", "zorder": 0}
 
 
 def draw_alignment_and_accuracy(
@@ -67,9 +62,8 @@ def draw_alignment_and_accuracy(
     figure, axes = panels(len(experiments), 3, 2.1)
     for row, experiment, numbers in zip(axes, experiments, found, strict=True):
         for method in (BASELINE, "reg"):
-            group = experiment.groups[method]
-            _draw_curve(row[0], group, lambda run: curve(run, ("test_mean_cosine",)))
-            _draw_curve(row[1], group, lambda run: curve(run, ("test_accuracy",)))
+            _draw_curve(row[0], experiment.groups[method], "test_mean_cosine")
+            _draw_curve(row[1], experiment.groups[method], "test_accuracy")
         row[0].set_title(_short(experiment), loc="left")
         row[0].set_ylabel("held-out cosine")
         row[1].set_ylabel("test accuracy")
@@ -84,15 +78,19 @@ def draw_alignment_and_accuracy(
 def draw_nc2_convergence(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
     """NC2 of class means and of weights over epochs, by method."""
     del found
-    figure, axes = panels(len(experiments), 4, 1.9, sharex="row")
+    figure, axes = _draw_measures(experiments, _NC2)
     for row, experiment in zip(axes, experiments, strict=True):
-        for panel, (name, title) in zip(row, _NC2, strict=True):
-            for group in experiment.groups.values():
-                _draw_curve(panel, group, _measure("train", name))
-            panel.set_title(title, loc="left")
-            panel.set_ylim(bottom=0)
         row[0].set_ylabel(_short(experiment))
-    legend_below(figure, *axes[0][0].get_legend_handles_labels())
+    return figure
+
+
+def draw_architectures(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
+    """Accuracy, held-out cosine, NC1 and NC2 over epochs by method; a row for each network."""
+    del found
+    figure, axes = _draw_measures(experiments, _ARCHITECTURES)
+    for row, experiment in zip(axes, experiments, strict=True):
+        row[0].set_ylabel(f"{_short(experiment)}\n{experiment.network}")
+        row[0].yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     return figure
 
 
@@ -105,12 +103,16 @@ def draw_train_and_held_out(experiments: Sequence[Experiment], found: Sequence[N
         methods = list(experiment.groups)
         for panel, method in zip(row, methods, strict=False):
             _draw_gaps(panel, counts, numbers["classes"][method])
-            panel.set_title(NAMES.get(method, method), loc="left")
+            panel.set_title(name_of(method), loc="left")
             panel.set_xlabel("training images")
         for unused in row[len(methods) :]:
             unused.remove()
         row[0].set_ylabel(f"{_short(experiment)}\ngap to held-out cosine")
-        _size_axis(row[0], counts)
+        row[0].set_xscale("log")
+        # Four panels in a row have room for a few labels each.
+        steps = (1.0, 3.0) if counts.max() < 30 * counts.min() else (1.0,)
+        plain_ticks(row[0].xaxis, steps, 8)
+        row[0].margins(x=0.08)
     legend_below(figure, *axes[0][0].get_legend_handles_labels(), handle_length=1)
     return figure
 
@@ -118,67 +120,48 @@ def draw_train_and_held_out(experiments: Sequence[Experiment], found: Sequence[N
 def draw_neural_collapse(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
     """Errors and NC1 to NC4 over epochs without SpA; a line where training error first is zero."""
     figure, axes = panels(2 * len(experiments), 3, 1.9, sharex=True)
+    flat = list(axes.flat)
     for i, (experiment, numbers) in enumerate(zip(experiments, found, strict=True)):
-        flat = list(axes[2 * i : 2 * i + 2].flat)
-        for part, label, style in _PARTS:
-            _draw_curve(flat[0], experiment.baseline, _errors(part), label, style)
-            for panel, (name, _) in zip(flat[1:], _COLLAPSE, strict=True):
-                logarithmic = name == "nc1_over_c"
-                measure = _measure(part, name)
-                _draw_curve(panel, experiment.baseline, measure, label, style, logarithmic)
-        titles = ["Share of errors", *(title for _, title in _COLLAPSE)]
         zero = [values["zero_epoch"] for values in numbers["runs"][BASELINE]]
-        for number, (panel, title) in enumerate(zip(flat, titles, strict=True)):
+        shown = enumerate(zip(flat[6 * i : 6 * i + 6], _COLLAPSE.items(), strict=True))
+        for number, (panel, (name, title)) in shown:
+            for part, label, style in _PARTS:
+                _draw_curve(panel, experiment.baseline, name.format(part=part), label, style)
             panel.set_title(title, loc="left")
             panel.set_xlabel("epoch" if number >= 3 else "")
             if panel.get_yscale() == "linear":
                 panel.set_ylim(bottom=0)
             for epoch in (epoch for epoch in zero if epoch is not None):
-                panel.axvline(epoch, color="#888888", linewidth=0.6, zorder=0)
-    legend_below(figure, *axes[0][0].get_legend_handles_labels())
+                panel.axvline(epoch, linewidth=0.6, **_GREY)
+    legend_below(figure, *flat[0].get_legend_handles_labels())
     return figure
 
 
-def draw_architectures(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
-    """Accuracy, held-out cosine, NC1 and NC2 over epochs by method; a row for each network."""
-    del found
-    figure, axes = panels(len(experiments), 4, 1.9, sharex="row")
+def _draw_measures(
+    experiments: Sequence[Experiment], measures: Mapping[str, str]
+) -> tuple[Figure, np.ndarray]:
+    """A row for each data set, a panel for each measure, a curve over epochs for each method."""
+    figure, axes = panels(len(experiments), len(measures), 1.9, sharex="row")
     for row, experiment in zip(axes, experiments, strict=True):
-        for group in experiment.groups.values():
-            _draw_curve(row[0], group, lambda run: 100 * curve(run, ("test_accuracy",)))
-            _draw_curve(row[1], group, lambda run: curve(run, ("test_mean_cosine",)))
-            _draw_curve(row[2], group, _measure("train", "nc1_over_c"), logarithmic=True)
-            _draw_curve(row[3], group, _measure("train", "nc2_etf_means"))
-        row[0].set_ylabel(f"{_short(experiment)}\n{experiment.network}")
-        row[3].set_ylim(bottom=0)
-        titles = ("Test accuracy, %", "Held-out cosine", _COLLAPSE[0][1], "NC2: class means")
-        for panel, title in zip(row, titles, strict=True):
+        for panel, (name, title) in zip(row, measures.items(), strict=True):
+            for group in experiment.groups.values():
+                _draw_curve(panel, group, name)
             panel.set_title(title, loc="left")
+            if "nc2" in name:
+                panel.set_ylim(bottom=0)
     legend_below(figure, *axes[0][0].get_legend_handles_labels())
-    return figure
-
-
-def _errors(part: str) -> Curve:
-    return lambda run: 1 - curve(run, (f"{part}_accuracy",))
-
-
-def _measure(part: str, name: str) -> Curve:
-    return lambda run: collapse_curve(run, part, name)
+    return figure, axes
 
 
 def _draw_curve(
-    axes: Axes,
-    group: Group,
-    values_of: Curve,
-    label: str = "",
-    style: int | None = None,
-    logarithmic: bool = False,
+    axes: Axes, group: Group, name: str, label: str = "", style: int | None = None
 ) -> None:
-    values = np.array([values_of(run) for run in group.runs])
-    look = line_style(_place(group.method) if style is None else style) | {"linewidth": 1.1}
+    """A number over the epochs of a group's runs; NC1 falls by powers of ten."""
+    values = np.array([curve(run, name) for run in group.runs])
+    look = line_style(place_of(group.method) if style is None else style) | {"linewidth": 1.1}
     epochs = [line["epoch"] for line in group.runs[0].lines]
-    name = label or NAMES.get(group.method, group.method)
-    draw_band_curve(axes, epochs, values, look, name, logarithmic)
+    logarithmic = name.endswith("nc1_over_c")
+    draw_band_curve(axes, epochs, values, look, label or name_of(group.method), logarithmic)
     epoch_axis(axes)
 
 
@@ -189,14 +172,14 @@ def _draw_changes(axes: Axes, runs: Mapping[str, Sequence[Numbers]]) -> None:
         axes.plot(
             [run["held_out_cosine"] - base["held_out_cosine"] for run, base in both],
             [100 * (run["accuracy"] - base["accuracy"]) for run, base in both],
-            marker_of(_place(method)),
-            color=line_style(_place(method))["color"],
+            marker_of(place_of(method)),
+            color=line_style(place_of(method))["color"],
             fillstyle="none",
             markersize=4,
-            label=f"{NAMES.get(method, method)} \u2212 none",
+            label=f"{name_of(method)} \u2212 none",
         )
-    axes.axhline(0, color="#888888", linewidth=0.8, zorder=0)
-    axes.axvline(0, color="#888888", linewidth=0.8, zorder=0)
+    axes.axhline(0, linewidth=0.8, **_GREY)
+    axes.axvline(0, linewidth=0.8, **_GREY)
     axes.set_title("Change by seed", loc="left")
     axes.set_xlabel("held-out cosine")
     axes.set_ylabel("accuracy, points")
@@ -205,10 +188,8 @@ def _draw_changes(axes: Axes, runs: Mapping[str, Sequence[Numbers]]) -> None:
 
 def _draw_gaps(axes: Axes, counts: np.ndarray, classes: Sequence[Numbers]) -> None:
     """Means over seeds, with bars of one standard deviation; a little apart, not to overlap."""
-    for (side, marker, colour, label), shift in zip(_SIDES, (0.94, 1.06), strict=True):
-        gaps = np.array(
-            [np.array(run[side], float) - np.array(run["held_out"], float) for run in classes]
-        )
+    for side, marker, colour, label, shift in _SIDES:
+        gaps = np.array([np.subtract(run[side], run["held_out"], dtype=float) for run in classes])
         axes.errorbar(
             shift * counts,
             gaps.mean(axis=0),
@@ -221,22 +202,7 @@ def _draw_gaps(axes: Axes, counts: np.ndarray, classes: Sequence[Numbers]) -> No
             color=colour,
             label=label,
         )
-    axes.axhline(0, color="#888888", linewidth=0.8, zorder=0)
-
-
-def _size_axis(axes: Axes, counts: np.ndarray) -> None:
-    axes.set_xscale("log")
-    # Four panels in a row have room for a few labels each.
-    steps = (1.0, 3.0) if counts.max() < 30 * counts.min() else (1.0,)
-    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=8))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.margins(x=0.08)
-
-
-def _place(method: str) -> int:
-    """The place of a method's style, the same in every figure."""
-    return _METHODS.index(method) if method in _METHODS else len(_METHODS)
+    axes.axhline(0, linewidth=0.8, **_GREY)
 
 
 def _short(experiment: Experiment) -> str:

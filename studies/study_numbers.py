@@ -3,19 +3,20 @@
 Differences are paired by seed, and their intervals are Student's at 95%.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.stats import t as student_t
 
 from spa_jax.errors import InputError
 from spa_jax.reporting.finished_runs import Run
+from spa_jax.reporting.grouping import paired_runs
 from spa_jax.reporting.statistics import paired_differences, statistics
-from studies.study_runs import BASELINE, Experiment, clean_training_cosines, curve, pairs
+from studies.study_runs import BASELINE, Experiment, clean_training_cosines, curve
 
 Values = Mapping[str, float | None]
-Interval = Mapping[str, float | None]
+Found = TypeVar("Found")
 
 MEASURES = (
     "nc2_etf_means",
@@ -36,42 +37,31 @@ COLLAPSE = ("nc1_over_c", "nc2_etf_means", "nc2_equiangular_means", "nc3", "not_
 GEOMETRY = ("nc1_over_c", "nc2_etf_means", "nc3")
 """The measures of study `architectures`, next to accuracy and the held-out cosine."""
 
-SIDES = ("ema", "training", "held_out")
-"""Class means that weights are compared with in study `train_and_held_out`."""
-
 
 def alignment_and_accuracy(experiment: Experiment) -> dict[str, Any]:
     """Final cosines and accuracies, and whether they go together over epochs and over seeds."""
-    by_method = {
-        method: [_final_values(run) for run in group.runs]
-        for method, group in experiment.groups.items()
+    runs = _of_each_run(experiment, _final_values)
+    columns = [name for name in runs[BASELINE][0] if not name.startswith("r_")]
+    over_seeds = {
+        method: _over_seeds(values, runs[BASELINE])
+        for method, values in runs.items()
+        if method != BASELINE
     }
-    columns = [name for name in by_method[BASELINE][0] if not name.startswith("r_")]
-    return {
-        "runs": by_method,
-        "statistics": {method: _statistics(values) for method, values in by_method.items()},
-        "differences": _differences(by_method, columns),
-        "over_seeds": {
-            method: _over_seeds(values, by_method[BASELINE])
-            for method, values in by_method.items()
-            if method != BASELINE
-        },
-    }
+    return _with_statistics(runs, _differences(runs, columns)) | {"over_seeds": over_seeds}
 
 
 def nc2_convergence(experiment: Experiment) -> dict[str, Any]:
     """NC2 on training features against the baseline: where it ends, how it gets there, how soon."""
-    result: dict[str, Any] = {"runs": {}, "statistics": {}, "differences": {}}
-    for method in experiment.groups:
-        found = [_nc2_values(run, base) for run, base in pairs(experiment, method)]
-        result["runs"][method] = found
-        result["statistics"][method] = _statistics(found)
-    result["differences"] = _differences(result["runs"], list(result["runs"][BASELINE][0]))
-    result["verdicts"] = {
-        method: {name: verdict(**interval) for name, interval in columns.items()}
-        for method, columns in result["differences"].items()
+    runs = {
+        method: [_nc2_values(*pair) for pair in paired_runs(group, experiment.baseline)]
+        for method, group in experiment.groups.items()
     }
-    return result
+    differences = _differences(runs)
+    verdicts = {
+        method: {name: verdict(**interval) for name, interval in columns.items()}
+        for method, columns in differences.items()
+    }
+    return _with_statistics(runs, differences) | {"verdicts": verdicts}
 
 
 def train_and_held_out(experiment: Experiment) -> dict[str, Any]:
@@ -81,32 +71,27 @@ def train_and_held_out(experiment: Experiment) -> dict[str, Any]:
             f"All classes in {experiment.folder} have {experiment.baseline.class_counts[0]} "
             "training images: this study needs rare classes, give runs on a long-tailed set."
         )
-    result: dict[str, Any] = {"classes": {}, "runs": {}, "statistics": {}, "intervals": {}}
-    for method, group in experiment.groups.items():
-        cosines = [_class_cosines(run) for run in group.runs]
-        found = [_gap_values(run, sides) for run, sides in zip(group.runs, cosines, strict=True)]
-        result["classes"][method] = [
-            {side: _numbers(values) for side, values in sides.items()} for sides in cosines
-        ]
-        result["runs"][method] = found
-        result["statistics"][method] = _statistics(found)
-        nothing = [dict.fromkeys(values, 0.0) for values in found]
-        gaps = [name for name in found[0] if not name.startswith("cosine_")]
-        result["intervals"][method] = paired_differences(found, nothing, _columns(gaps))
-    return result
+    runs = _of_each_run(experiment, _gap_values)
+    gaps = [name for name in runs[BASELINE][0] if not name.startswith("cosine_")]
+    nothing = dict.fromkeys(gaps, 0.0)
+    intervals = {
+        method: paired_differences(values, [nothing] * len(values), _columns(gaps))
+        for method, values in runs.items()
+    }
+    classes = _of_each_run(experiment, _class_cosines)
+    return {"classes": classes, **_with_statistics(runs, intervals, "intervals")}
 
 
 def neural_collapse(experiment: Experiment) -> dict[str, Any]:
     """NC1 to NC4 after the first epoch, when training error first is zero, and at the end."""
     found = [_collapse_values(run) for run in experiment.baseline.runs]
     names = [f"{part}_{name}" for part in ("train", "test") for name in COLLAPSE]
-    later = [{name: values[f"last_{name}"] for name in names} for values in found]
-    earlier = [{name: values[f"zero_{name}"] for name in names} for values in found]
-    return {
-        "runs": {BASELINE: found},
-        "statistics": {BASELINE: _statistics(found)},
-        "differences": paired_differences(later, earlier, _columns(names)),
-    }
+    earlier, later = (
+        [{name: values[f"{moment}_{name}"] for name in names} for values in found]
+        for moment in ("zero", "last")
+    )
+    differences = paired_differences(later, earlier, _columns(names))
+    return _with_statistics({BASELINE: found}, differences)
 
 
 def architectures(experiment: Experiment) -> dict[str, Any]:
@@ -114,16 +99,8 @@ def architectures(experiment: Experiment) -> dict[str, Any]:
 
     Baseline and SpA methods share a network; one folder of runs is one network on one data set.
     """
-    by_method = {
-        method: [_final_geometry(run) for run in group.runs]
-        for method, group in experiment.groups.items()
-    }
-    return {
-        "network": experiment.network,
-        "runs": by_method,
-        "statistics": {method: _statistics(values) for method, values in by_method.items()},
-        "differences": _differences(by_method, list(by_method[BASELINE][0])),
-    }
+    runs = _of_each_run(experiment, _final_geometry)
+    return {"network": experiment.network, **_with_statistics(runs, _differences(runs))}
 
 
 def verdict(mean: float | None, half_width: float | None) -> str:
@@ -170,7 +147,7 @@ def needed_correlation(n: int) -> float | None:
 
 def _final_values(run: Run) -> dict[str, float | None]:
     summary = run.summary
-    cosine, accuracy = curve(run, ("test_mean_cosine",)), curve(run, ("test_accuracy",))
+    cosine, accuracy = curve(run, "test_mean_cosine"), curve(run, "test_accuracy")
     return {
         "accuracy": summary["test_accuracy"]["last"],
         "few_shot_accuracy": summary["shot_groups"]["few"],
@@ -184,41 +161,43 @@ def _final_values(run: Run) -> dict[str, float | None]:
 def _final_geometry(run: Run) -> dict[str, float | None]:
     final = _final_values(run)
     values = {name: final[name] for name in ("accuracy", "few_shot_accuracy", "held_out_cosine")}
-    geometry = {name: _number(collapse_curve(run, "train", name)[-1]) for name in GEOMETRY}
+    geometry = {name: _number(curve(run, f"collapse.train.{name}")[-1]) for name in GEOMETRY}
     return values | geometry
 
 
 def _over_seeds(runs: Sequence[Values], baseline: Sequence[Values]) -> dict[str, Any]:
     """Whether seeds that gain more cosine gain more accuracy."""
     cosines, accuracies = (
-        [np.array([values[name] for values in part], dtype=float) for part in (runs, baseline)]
+        np.subtract(*(np.array([run[name] for run in part], float) for part in (runs, baseline)))
         for name in ("held_out_cosine", "accuracy")
     )
-    r = correlation(cosines[0] - cosines[1], accuracies[0] - accuracies[1])
+    r = correlation(cosines, accuracies)
     return {"n": len(runs), "r": r, "needed": needed_correlation(len(runs))}
 
 
 def _nc2_values(run: Run, baseline: Run) -> dict[str, float | None]:
     values: dict[str, float | None] = {}
     for name in MEASURES:
-        path = ("collapse", "train", name)
-        found, target = curve(run, path), curve(baseline, path)[-1]
+        found, target = (curve(one, f"collapse.train.{name}") for one in (run, baseline))
         values[f"{name}_last"] = _number(found[-1])
         values[f"{name}_mean"] = _number(found.mean())
         if name in REACHED:
-            there = np.flatnonzero(found <= target)
-            values[f"{name}_reached"] = float(run.lines[there[0]]["epoch"]) if there.size else None
+            values[f"{name}_reached"] = _first_epoch(run, found <= target[-1])
     return values
 
 
-def _class_cosines(run: Run) -> dict[str, np.ndarray]:
-    recorded = (run.summary["per_class_cosine"], run.summary["per_class_test_cosine"])
-    ema, held_out = (np.array(values, dtype=float) for values in recorded)
-    return {"ema": ema, "training": clean_training_cosines(run), "held_out": held_out}
+def _class_cosines(run: Run) -> dict[str, list[float | None]]:
+    """Of each class by what its weight is compared with; None where it has no direction."""
+    return {
+        "ema": run.summary["per_class_cosine"],
+        "training": [_number(cosine) for cosine in clean_training_cosines(run)],
+        "held_out": run.summary["per_class_test_cosine"],
+    }
 
 
-def _gap_values(run: Run, sides: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-    values = {f"cosine_{side}": _number(sides[side].mean()) for side in SIDES}
+def _gap_values(run: Run) -> dict[str, float | None]:
+    sides = {side: np.array(values, dtype=float) for side, values in _class_cosines(run).items()}
+    values = {f"cosine_{side}": _number(cosines.mean()) for side, cosines in sides.items()}
     counts, shots = np.array(run.summary["class_counts"]), run.summary["shot_groups"]["classes"]
     for side in ("ema", "training"):
         gap = sides[side] - sides["held_out"]
@@ -235,49 +214,56 @@ def _gap_values(run: Run, sides: Mapping[str, np.ndarray]) -> dict[str, float | 
 
 def _collapse_values(run: Run) -> dict[str, float | None]:
     """At the first epoch, at the first of zero training error, and at the last."""
-    zero = np.flatnonzero(curve(run, ("train_accuracy",)) == 1)
-    places = {"first": 0, "zero": int(zero[0]) if zero.size else None, "last": len(run.lines) - 1}
-    values: dict[str, float | None] = {
-        "zero_epoch": float(run.lines[zero[0]]["epoch"]) if zero.size else None,
+    zero = curve(run, "train_accuracy") == 1
+    places = {"first": 0, "zero": int(zero.argmax()) if zero.any() else None, "last": -1}
+    values = {
+        "zero_epoch": _first_epoch(run, zero),
         "last_training_error": 1 - run.lines[-1]["train_accuracy"],
         "last_test_accuracy": run.lines[-1]["test_accuracy"],
     }
     for part in ("train", "test"):
         for name in COLLAPSE:
-            found = collapse_curve(run, part, name)
+            found = curve(run, f"collapse.{part}.{name}")
             for moment, place in places.items():
                 value = None if place is None else _number(found[place])
                 values[f"{moment}_{part}_{name}"] = value
     return values
 
 
-def collapse_curve(run: Run, part: str, name: str) -> np.ndarray:
-    """A measure of :data:`COLLAPSE` over epochs, on `train` or `test` features."""
-    if name == "not_nc4":
-        return 1 - curve(run, ("collapse", part, "nc4"))
-    return curve(run, ("collapse", part, name))
+def _first_epoch(run: Run, holds: np.ndarray) -> float | None:
+    """The first epoch at which something holds, `(T,)` bool; None if it never does."""
+    return float(run.lines[int(holds.argmax())]["epoch"]) if holds.any() else None
 
 
-def _statistics(runs: Sequence[Values]) -> dict[str, Interval]:
-    return dict(statistics(runs, _columns(runs[0])))
-
-
-def _differences(by_method: Mapping[str, Sequence[Values]], names: Sequence[str]) -> dict[str, Any]:
-    """Of each method to the baseline, whose seeds are the same in the same order."""
+def _of_each_run(experiment: Experiment, measure: Callable[[Run], Found]) -> dict[str, list[Found]]:
     return {
-        method: paired_differences(values, by_method[BASELINE], _columns(names))
-        for method, values in by_method.items()
+        method: [measure(run) for run in group.runs] for method, group in experiment.groups.items()
+    }
+
+
+def _with_statistics(
+    runs: Mapping[str, Sequence[Values]], differences: Mapping[str, Any], name: str = "differences"
+) -> dict[str, Any]:
+    """Values of each run by method, their statistics, and what they are compared with."""
+    found = {method: statistics(values, _columns(values[0])) for method, values in runs.items()}
+    return {"runs": runs, "statistics": found, name: differences}
+
+
+def _differences(
+    runs: Mapping[str, Sequence[Values]], names: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Of each method to the baseline, whose seeds are the same in the same order."""
+    baseline = runs[BASELINE]
+    return {
+        method: paired_differences(values, baseline, _columns(names or values[0]))
+        for method, values in runs.items()
         if method != BASELINE
     }
 
 
-def _columns(names: Any) -> dict[str, tuple[str, ...]]:
+def _columns(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return {name: (name,) for name in names}
 
 
 def _number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _numbers(values: np.ndarray) -> list[float | None]:
-    return [_number(value) for value in values]

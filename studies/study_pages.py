@@ -1,12 +1,12 @@
 """The tables of docs/studies/, made from the records of the studies."""
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Any
 
-from spa_jax.reporting.table_text import difference_text, markdown_rows, mean_text
-from studies.study_figures import NAMES
-from studies.study_numbers import COLLAPSE, GEOMETRY, MEASURES, REACHED
+from spa_jax.reporting.table_text import Value, difference_text, markdown_rows, mean_text
+from studies.names import name_of
+from studies.study_numbers import COLLAPSE, MEASURES, REACHED
+from studies.study_runs import BASELINE
 
 Numbers = Mapping[str, Any]
 
@@ -23,47 +23,45 @@ _COLLAPSE_NAMES = {
     "nc3": "NC3, weights to class means",
     "not_nc4": "NC4, share of disagreement",
 }
+_ACCURACIES = {"test accuracy": "accuracy", "few-shot": "few_shot_accuracy"}
+_FINAL = _ACCURACIES | {"EMA cosine": "ema_cosine", "held-out cosine": "held_out_cosine"}
+_CORRELATIONS = {"r, levels": "r_epochs", "r, changes": "r_changes"}
+_GEOMETRY = _ACCURACIES | {
+    "held-out cosine": "held_out_cosine",
+    "NC1": "nc1_over_c",
+    "NC2": "nc2_etf_means",
+    "NC3": "nc3",
+}
+_COSINES = {"EMA": "cosine_ema", "clean training": "cosine_training", "held-out": "cosine_held_out"}
+_GAPS = {
+    "many-shot": "many",
+    "few-shot": "few",
+    "few minus many": "few_minus_many",
+    "slope per tenfold size": "slope",
+}
 
 
-def section(record: Numbers) -> str:
-    """What stands between a page's markers: the tables of every data set, with their origin."""
-    tables = _TABLES[record["study"]]
-    parts = []
-    for data_set in record["data_sets"]:
-        parts += [f"**{data_set['title']}**", *tables(data_set), _origin(data_set, record["date"])]
-    return "\n\n".join(parts)
-
-
-def _alignment_and_accuracy(numbers: Numbers) -> list[str]:
-    rows = [["SpA", "test accuracy", "few-shot", "EMA cosine", "held-out cosine"]]
-    rows[0] += ["r, levels", "r, changes"]
-    for method, columns in numbers["statistics"].items():
-        row = [mean_text(columns[name], True) for name in ("accuracy", "few_shot_accuracy")]
-        row += [mean_text(columns[name]) for name in ("ema_cosine", "held_out_cosine")]
-        row += [mean_text(columns[name], digits=2) for name in ("r_epochs", "r_changes")]
-        rows.append([NAMES.get(method, method), *row])
-    paired = [["minus none", "test accuracy", "few-shot", "EMA cosine", "held-out cosine"]]
+def alignment_and_accuracy(numbers: Numbers) -> list[str]:
+    """Final values, and their paired differences with the correlation over seeds."""
+    rows = _by_method("SpA", numbers["statistics"], _FINAL | _CORRELATIONS)
+    paired = _by_method("minus none", numbers["differences"], _FINAL)
     paired[0] += ["r over seeds", "needed at 5%"]
-    for method, columns in numbers["differences"].items():
-        row = [difference_text(columns[name], True) for name in ("accuracy", "few_shot_accuracy")]
-        row += [difference_text(columns[name]) for name in ("ema_cosine", "held_out_cosine")]
-        over = numbers["over_seeds"][method]
+    for row, over in zip(paired[1:], numbers["over_seeds"].values(), strict=True):
         row += ["-" if value is None else f"{value:.3f}" for value in (over["r"], over["needed"])]
-        paired.append([NAMES.get(method, method), *row])
     return [markdown_rows(rows), markdown_rows(paired)]
 
 
-def _nc2_convergence(numbers: Numbers) -> list[str]:
+def nc2_convergence(numbers: Numbers) -> list[str]:
+    """Each measure of each method against the baseline, with the verdict on its end."""
     rows = [["measure", "SpA", "none, last", "last, minus none", "mean over epochs, minus none"]]
     rows[0] += ["epochs to none's last", "at the end alignment"]
-    baseline = numbers["statistics"]["none"]
+    baseline = numbers["statistics"][BASELINE]
     for measure in MEASURES:
         last, mean = f"{measure}_last", f"{measure}_mean"
         for method, columns in numbers["differences"].items():
-            row = [mean_text(baseline[last])]
-            row += [difference_text(columns[name]) for name in (last, mean)]
+            row = [_cell(baseline, last), _cell(columns, last), _cell(columns, mean)]
             row += [_reached(numbers, method, measure), numbers["verdicts"][method][last]]
-            rows.append([_MEASURE_NAMES[measure], NAMES.get(method, method), *row])
+            rows.append([_MEASURE_NAMES[measure], name_of(method), *row])
     return [markdown_rows(rows, text=(0, 1, 6))]
 
 
@@ -78,72 +76,57 @@ def _reached(numbers: Numbers, method: str, measure: str) -> str:
     return difference_text(numbers["differences"][method][f"{measure}_reached"], digits=1)
 
 
-def _train_and_held_out(numbers: Numbers) -> list[str]:
-    rows = [["SpA", "EMA", "clean training", "held-out"]]
-    for method, columns in numbers["statistics"].items():
-        names = ("cosine_ema", "cosine_training", "cosine_held_out")
-        rows.append([NAMES.get(method, method), *(mean_text(columns[name]) for name in names)])
-    gaps = [["gap to held-out", "SpA", "many-shot", "few-shot", "few minus many"]]
-    gaps[0] += ["slope per tenfold size"]
+def train_and_held_out(numbers: Numbers) -> list[str]:
+    """Mean cosines, and the gaps between them by shot group."""
+    rows = _by_method("SpA", numbers["statistics"], _COSINES)
+    gaps = [["gap to held-out", "SpA", *_GAPS]]
     for side, name in (("training", "clean training"), ("ema", "EMA")):
-        for method, columns in numbers["intervals"].items():
-            parts = ("many", "few", "few_minus_many", "slope")
-            cells = [difference_text(columns[f"{side}_gap_{part}"]) for part in parts]
-            gaps.append([name, NAMES.get(method, method), *cells])
+        columns = {heading: f"{side}_gap_{part}" for heading, part in _GAPS.items()}
+        gaps += [[name, *row] for row in _by_method("SpA", numbers["intervals"], columns)[1:]]
     return [markdown_rows(rows), markdown_rows(gaps, text=(0, 1))]
 
 
-def _neural_collapse(numbers: Numbers) -> list[str]:
-    columns = numbers["statistics"]["none"]
+def neural_collapse(numbers: Numbers) -> list[str]:
+    """Each measure at three moments, and a sentence on the training error."""
+    columns = numbers["statistics"][BASELINE]
     rows = [["measure", "features", "first epoch", "zero training error", "last epoch"]]
     rows[0] += ["last minus zero error"]
     for part, features in (("train", "training"), ("test", "held-out")):
         for name in COLLAPSE:
             moments = ("first", "zero", "last")
-            cells = [mean_text(columns[f"{moment}_{part}_{name}"]) for moment in moments]
-            cells += [difference_text(numbers["differences"][f"{part}_{name}"])]
+            cells = [_cell(columns, f"{moment}_{part}_{name}") for moment in moments]
+            cells += [_cell(numbers["differences"], f"{part}_{name}")]
             rows.append([_COLLAPSE_NAMES[name], features, *cells])
-    runs = numbers["runs"]["none"]
-    zero = ", ".join(f"{run['zero_epoch']:.0f}" for run in runs if run["zero_epoch"] is not None)
-    accuracy = mean_text(columns["last_test_accuracy"], True)
+    epochs = [run["zero_epoch"] for run in numbers["runs"][BASELINE]]
+    zero = ", ".join(f"{epoch:.0f}" for epoch in epochs if epoch is not None)
     error = mean_text(columns["last_training_error"], True)
     words = (
         f"Training error is zero for the first time after epoch {zero or 'none'} (one number a "
-        f"seed); after the last epoch it is {error}%, and test accuracy {accuracy}%."
+        f"seed); after the last epoch it is {error}%, and test accuracy "
+        f"{_cell(columns, 'last_test_accuracy')}%."
     )
     return [markdown_rows(rows, text=(0, 1)), words]
 
 
-def _architectures(numbers: Numbers) -> list[str]:
-    names = ("accuracy", "few_shot_accuracy", "held_out_cosine", *GEOMETRY)
-    header = ["test accuracy", "few-shot", "held-out cosine", "NC1", "NC2", "NC3"]
-    rows = [["SpA", *header]]
-    for method, columns in numbers["statistics"].items():
-        cells = [mean_text(columns[name], name.endswith("accuracy")) for name in names]
-        rows.append([NAMES.get(method, method), *cells])
-    paired = [["minus none", *header]]
-    for method, columns in numbers["differences"].items():
-        cells = [difference_text(columns[name], name.endswith("accuracy")) for name in names]
-        paired.append([NAMES.get(method, method), *cells])
+def architectures(numbers: Numbers) -> list[str]:
+    """Final values, and their paired differences."""
+    rows = _by_method("SpA", numbers["statistics"], _GEOMETRY)
+    paired = _by_method("minus none", numbers["differences"], _GEOMETRY)
     return [markdown_rows(rows), markdown_rows(paired)]
 
 
-def _origin(data_set: Numbers, date: str) -> str:
-    seeds = ", ".join(map(str, data_set["seeds"]["none"]))
-    machine = data_set["hardware"]
-    return (
-        f"{data_set['training_images']:,} training images, {data_set['epochs']} epochs, seeds "
-        f"{seeds}; split `{data_set['split_checksum'][:16]}`; jax {data_set['jax']}, "
-        f"{machine['cpu_count']} CPU cores, {machine['platform']}; {date}."
-    )
+def _by_method(
+    first: str, found: Mapping[str, Mapping[str, Value]], columns: Mapping[str, str]
+) -> list[list[str]]:
+    """A row for each SpA method, below the headings of its columns."""
+    rows = [[first, *columns]]
+    for method, values in found.items():
+        rows.append([name_of(method), *(_cell(values, name) for name in columns.values())])
+    return rows
 
 
-_TABLES: Mapping[str, Callable[[Numbers], list[str]]] = MappingProxyType(
-    {
-        "alignment_and_accuracy": _alignment_and_accuracy,
-        "nc2_convergence": _nc2_convergence,
-        "train_and_held_out": _train_and_held_out,
-        "neural_collapse": _neural_collapse,
-        "architectures": _architectures,
-    }
-)
+def _cell(values: Mapping[str, Value], name: str) -> str:
+    """A mean or a difference: accuracies in percent, correlations with two decimals."""
+    text = difference_text if "half_width" in values[name] else mean_text
+    digits = 2 if name.startswith("r_") else None
+    return text(values[name], name.endswith("accuracy"), digits)

@@ -11,9 +11,12 @@ from spa_jax.alignment.class_means import directions_of
 from spa_jax.errors import InputError
 from spa_jax.reporting.finished_runs import Geometry, Run, find_run_folders, read_runs
 from spa_jax.reporting.grouping import Group, group_runs, paired_runs, why_not_paired
-from spa_jax.reporting.statistics import column_value
+from spa_jax.reporting.statistics import curves
+from studies.names import name_of
 
 BASELINE = "none"
+METHODS = (BASELINE, "reg", "slerp", "proj")
+"""SpA methods in the order of tables and figures; others come after them."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Experiment:
     def title(self) -> str:
         """The data set in a few words, and the network if it is not the small convolutional one."""
         first = self.baseline.runs[0]
-        parts = [_NAMES.get(first.config["data.name"], first.config["data.name"])]
+        parts = [name_of(first.config["data.name"])]
         if len(set(self.baseline.class_counts)) == 1:
             parts.append("balanced")
         else:
@@ -46,15 +49,14 @@ class Experiment:
         order = first.config.get("data.class_order", "label")
         if order != "label":
             parts.append(f"classes {order}")
-        if self.network != NETWORKS["small"]:
+        if self.network != name_of("small"):
             parts.append(self.network)
         return ", ".join(parts)
 
     @property
     def network(self) -> str:
         """The backbone in a few words."""
-        name = self.baseline.runs[0].config.get("model.name", "small")
-        return NETWORKS.get(name, name)
+        return name_of(self.baseline.runs[0].config.get("model.name", "small"))
 
     def describe(self) -> dict[str, Any]:
         """Where the numbers come from, for the record."""
@@ -66,32 +68,17 @@ class Experiment:
             "class_counts": self.baseline.class_counts,
             "split_checksum": first.summary["split_checksum"],
             "epochs": len(first.lines),
-            "seeds": {
-                method: [run.summary["seed"] for run in group.runs]
-                for method, group in self.groups.items()
-            },
-            "params_checksums": {
-                method: [run.summary.get("params_checksum") for run in group.runs]
-                for method, group in self.groups.items()
-            },
+            "seeds": self._of_summaries("seed"),
+            "params_checksums": self._of_summaries("params_checksum"),
             "jax": first.summary["versions"]["jax"],
             "hardware": first.summary["hardware"],
         }
 
-
-NETWORKS = {
-    "small": "convolutional network",
-    "vit": "vision transformer",
-    "convnext": "ConvNeXt",
-}
-"""What the small backbones are called."""
-
-_NAMES = {
-    "digits": "Digits",
-    "fashion_mnist": "Fashion-MNIST",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-}
+    def _of_summaries(self, field: str) -> dict[str, list[Any]]:
+        return {
+            method: [run.summary.get(field) for run in group.runs]
+            for method, group in self.groups.items()
+        }
 
 
 def read_experiment(folder: Path, needed: Sequence[str] = (BASELINE,)) -> Experiment:
@@ -127,22 +114,33 @@ def read_experiment(folder: Path, needed: Sequence[str] = (BASELINE,)) -> Experi
             f"--methods={','.join(dict.fromkeys([*needed, *by_method]))}."
         )
     for run in runs:
-        _check_collapse(run)
-    experiment = Experiment(folder, {name: by_method[name] for name in _ordered(by_method)})
-    for group in experiment.groups.values():
-        _check_paired(group, experiment.baseline, folder)
-    return experiment
+        if not all("collapse" in line for line in run.lines):
+            raise InputError(
+                f"{run.folder / 'metrics.jsonl'} has epochs without neural collapse: run it again "
+                "in a new folder with --config.logging.collapse=True."
+            )
+    for group in groups:
+        _check_paired(group, by_method[BASELINE], folder)
+    order = sorted(by_method, key=lambda name: (place_of(name), name))
+    return Experiment(folder, {name: by_method[name] for name in order})
 
 
-def pairs(experiment: Experiment, method: str) -> list[tuple[Run, Run]]:
-    """Runs of a method with the baseline of the same seed, by seed."""
-    return paired_runs(experiment.groups[method], experiment.baseline)
+def place_of(method: str) -> int:
+    """The place of an SpA method in tables, and of its style in every figure."""
+    return METHODS.index(method) if method in METHODS else len(METHODS)
 
 
-def curve(run: Run, path: tuple[str, ...]) -> np.ndarray:
-    """A number over the epochs of a run, `(T,)`; NaN where it was not measured."""
-    values = [column_value(line, path) for line in run.lines]
-    return np.array([np.nan if value is None else value for value in values], dtype=float)
+def curve(run: Run, name: str) -> np.ndarray:
+    """A number over the epochs of a run, `(T,)`; NaN where it was not measured.
+
+    Args:
+      run: with its lines.
+      name: of the number by dots, `collapse.train.nc3`; `not_X` is 1 - X, as the share of errors is
+        to accuracy.
+    """
+    *groups, last = name.split(".")
+    _, (values,) = curves([run.lines], (*groups, last.removeprefix("not_")))
+    return 1 - values if last.startswith("not_") else values
 
 
 def clean_training_cosines(run: Run) -> np.ndarray:
@@ -185,14 +183,6 @@ def _aligned_weights(run: Run) -> tuple[Geometry, np.ndarray]:
     return run.geometry, weights.astype(float)
 
 
-def _check_collapse(run: Run) -> None:
-    if not all("collapse" in line for line in run.lines):
-        raise InputError(
-            f"{run.folder / 'metrics.jsonl'} has epochs without neural collapse: run it again in a "
-            "new folder with --config.logging.collapse=True."
-        )
-
-
 def _check_paired(group: Group, baseline: Group, folder: Path) -> None:
     seeds = [[run.summary["seed"] for run in part.runs] for part in (group, baseline)]
     if seeds[0] != seeds[1] or why_not_paired(group, baseline):
@@ -201,8 +191,3 @@ def _check_paired(group: Group, baseline: Group, folder: Path) -> None:
             f"{len(paired_runs(group, baseline))} of them on the same split: differences are "
             "paired by seed, so run the same seeds of every method on one split."
         )
-
-
-def _ordered(methods: Mapping[str, Group]) -> list[str]:
-    order = (BASELINE, "reg", "slerp", "proj")
-    return [*(name for name in order if name in methods), *sorted(methods.keys() - {*order})]

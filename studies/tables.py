@@ -1,49 +1,76 @@
-"""Records of benchmarks as Markdown tables for the README, with where they come from."""
+"""Records as the Markdown that the pages show, with where their numbers come from."""
 
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import jax
+
+from spa_jax.compare import markdown_table
+from spa_jax.files import write_text_whole
 from spa_jax.reporting.table_text import difference_text, markdown_rows
+from studies.study import STUDIES, study_tables
+
+Record = Mapping[str, Any]
 
 
-def input_share_table(record: dict[str, Any]) -> str:
+def record_table(record: Record) -> str:
+    """The tables of any record in `results/`, by the benchmark or study that it names.
+
+    One that names none is of `python -m spa_jax.compare`.
+    """
+    kind = record.get("benchmark", record.get("study"))
+    return TABLES.get(kind, markdown_table)(record).strip()
+
+
+def publish(benchmark: str, numbers: Record, path: str | None = None) -> None:
+    """Prints the tables of what a benchmark found, and writes its record.
+
+    Args:
+      benchmark: its name in :data:`TABLES`.
+      numbers: what the record holds beside the name, the date and the version of jax.
+      path: a file for it; None: it is not written.
+    """
+    date = datetime.now(UTC).date().isoformat()
+    record = {"benchmark": benchmark, "date": date, "jax": jax.__version__, **numbers}
+    print(record_table(record))
+    if path:
+        write_text_whole(Path(path), json.dumps(record, indent=1) + "\n")
+
+
+def input_share_table(record: Record) -> str:
     """What input costs of a step, from a record of `benchmarks/input_share.py`."""
     rows = [["augmentation", "step, ms", "input alone, ms", "share"]]
     for row in record["rows"]:
         step, alone = row["step_ms"], row["input_ms"]
         share = f"{100 * alone / step:.1f} %"
         rows.append([row["augmentation"], f"{step:.1f}", f"{alone:.2f}", share])
-    machine, config = record["hardware"], record["config"]
-    origin = (
-        f"{config['data']['name']}, batch {config['batch_size']}; jax {record['jax']}, "
-        f"{machine['cpu_count']} CPU cores, {machine['platform']}; {record['date']}."
-    )
-    return f"{markdown_rows(rows)}\n\n{origin}\n"
+    config = record["config"]
+    where = f"{config['data']['name']}, batch {config['batch_size']}"
+    return f"{markdown_rows(rows)}\n\n{where}; {_origin(record)}"
 
 
-def input_rate_table(record: dict[str, Any]) -> str:
+def input_rate_table(record: Record) -> str:
     """How fast photographs are read, from a record of `benchmarks/input_rate.py`."""
     rows = [["photographs", "work", "images per CPU second", "of bare decode", "of the same work"]]
     for size, measured in record["sizes"].items():
         for name, row in measured["rows"].items():
-            rows.append(
-                [
-                    size,
-                    name,
-                    f"{row['images_per_processor_second']:,.0f}",
-                    f"{row['share_of_bare_decode']:.0%}",
-                    f"{row['share_of_decode_crop_resize']:.0%}",
-                ]
-            )
+            shares = (row["share_of_bare_decode"], row["share_of_decode_crop_resize"])
+            rate = f"{row['images_per_processor_second']:,.0f}"
+            rows.append([size, name, rate, *(f"{share:.0%}" for share in shares)])
     machine = record["machine"]
     origin = (
         f"JPEG quality {record['quality']}; Pillow {machine['pillow']}, libjpeg-turbo "
         f"{machine['libjpeg_turbo']}, {machine['cpu_count']} CPU cores; {record['date']}."
     )
-    return f"{markdown_rows(rows)}\n\n{origin}\n"
+    return f"{markdown_rows(rows)}\n\n{origin}"
 
 
-def sweep_table(record: dict[str, Any]) -> str:
-    """A grid trained one run after another and as one program, from `benchmarks/sweep.py`."""
+def sweep_table(record: Record) -> str:
+    """A grid trained in turn and as one program, from `benchmarks/vmapped_grid.py`."""
     runs = len(next(iter(record["ways"].values()))["accuracies"])
     rows = [[f"{runs} runs", "wall time, s", "CPU time, s", "mean test accuracy, %"]]
     for name, way in record["ways"].items():
@@ -55,7 +82,7 @@ def sweep_table(record: dict[str, Any]) -> str:
         f"{row['difference']:.0e} after {row['steps']} steps in {row['type']}"
         for row in record["agreement"]
     )
-    machine, config = record["hardware"], record["config"]
+    config = record["config"]
     grid = " x ".join(
         f"{len(values)} values of {field}" for field, values in record["axes"].items()
     )
@@ -63,7 +90,53 @@ def sweep_table(record: dict[str, Any]) -> str:
         f"Together minus one after another, run by run: {change} points of accuracy (half the 95% "
         f"interval). Largest difference of a parameter: {apart}. {config['data']['name']}, "
         f"{grid} x {len(record['seeds'])} seeds, {config['epochs']} epochs, times with "
-        f"compilation; jax {record['jax']}, {machine['cpu_count']} CPU cores, "
-        f"{machine['platform']}, load {machine['load']:.0f}; {record['date']}."
+        f"compilation; {_origin(record)}"
     )
-    return f"{markdown_rows(rows)}\n\n{text}\n"
+    return f"{markdown_rows(rows)}\n\n{text}"
+
+
+def step_time_table(record: Record) -> str:
+    """What the SpA variants cost, from a record of `benchmarks/step_time.py`."""
+    speeds = record["images_per_second"]
+    rows = [["SpA", "images / s", "against none"]]
+    rows += [[name, f"{s:,.0f}", f"{s / speeds['none']:.2f}"] for name, s in speeds.items()]
+    updates = record["microseconds"]
+    calls = [["microseconds a call, head C x D", *next(iter(updates.values()))]]
+    calls += [[head, *(f"{t:,.0f}" for t in times.values())] for head, times in updates.items()]
+    return "\n\n".join([markdown_rows(rows), markdown_rows(calls), _origin(record)])
+
+
+def error_exponents_table(record: Record) -> str:
+    """Exponents in closed form and by simulation, from `studies/theory/error_exponents.py`."""
+    rows = [["classes", "misalignment", "largest angle", "exponent", "fitted", "off by"]]
+    rows[0] += ["Theorem 5", "exponent / Theorem 5"]
+    for row in record["rows"]:
+        exponent, bound = row["exponent"], row["theorem_5_at_largest_angle"]
+        line = [str(row["num_classes"]), row["case"], f"{row['largest_angle_degrees']:.0f}°"]
+        line += [f"{exponent:.4f}", f"{row['fitted_exponent']:.4f}"]
+        line += [f"{100 * (row['fitted_exponent'] / exponent - 1):+.2f} %"]
+        rows.append([*line, f"{bound:.4f}", f"{exponent / bound:.3f}"])
+    return markdown_rows(rows, text=(1,))
+
+
+def _origin(record: Record) -> str:
+    """Version, machine and date."""
+    machine = record["hardware"]
+    load = f", load {machine['load']:.0f}" if "load" in machine else ""
+    return (
+        f"jax {record['jax']}, {machine['cpu_count']} CPU cores, {machine['platform']}{load}; "
+        f"{record['date']}."
+    )
+
+
+TABLES: Mapping[str | None, Callable[[Record], str]] = MappingProxyType(
+    {
+        "input_share": input_share_table,
+        "input_rate": input_rate_table,
+        "sweep": sweep_table,
+        "step_time": step_time_table,
+        "error_exponents": error_exponents_table,
+        **dict.fromkeys(STUDIES, study_tables),
+    }
+)
+"""By the name of a benchmark or a study."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from spa_jax.reporting.grouping import group_by, paired
 from spa_jax.reporting.statistics import paired_differences
 from spa_jax.reproduction.cells import Cell
 from spa_jax.reproduction.plan import Records
@@ -20,6 +21,7 @@ COLUMNS = ACCURACIES | {"EMA cosine": ("mean_cosine",), COSINE: ("test_mean_cosi
 """Of the tables, and where their numbers stand in a summary."""
 
 Record = Mapping[str, Any]
+Wanted = Callable[[Cell], bool]
 
 
 class Group(NamedTuple):
@@ -44,18 +46,15 @@ Compare = Callable[[Sequence[Record], Records], Difference | None]
 """`(runs of a group, all records)` -> how they differ from others of the same seeds."""
 
 
-def groups_of(table: str, records: Records, wanted: Callable[[Cell], bool]) -> dict[Cell, Group]:
+def groups_of(table: str, records: Records, wanted: Wanted) -> dict[Cell, Group]:
     """The wanted runs of a table, grouped by what they share but for the seed."""
     by_name = {record["cell"]: record for record in records}
-    cells: dict[Cell, list[Cell]] = {}
-    for cell in find_table(table).cells(records):
-        if wanted(cell):
-            cells.setdefault(cell.group, []).append(cell)
+    cells = filter(wanted, find_table(table).cells(records))
     groups = {}
-    for group, planned in cells.items():
-        made = [by_name[cell.name] for cell in planned if cell.name in by_name]
+    for cell, planned in group_by(cells, lambda cell: cell.group).items():
+        made = [by_name[run.name] for run in planned if run.name in by_name]
         found = [record for record in made if record["summary"]]
-        groups[group] = Group(found, len(made) - len(found), len(planned))
+        groups[cell] = Group(found, len(made) - len(found), len(planned))
     return groups
 
 
@@ -67,50 +66,42 @@ def minus_none(runs: Sequence[Record], records: Records) -> Difference | None:
     such runs.
     """
 
-    def is_baseline(record: Record) -> bool:
-        return record["spa_method"] == "none" and record["stage"] != "tune"
-
     def trained(record: Record) -> tuple[Any, ...]:
         config = record["config"]
         return *_place(record), config["optimizer"]["schedule"], config["spa"]["means_from"]
 
-    first = runs[0]
-    if first["spa_method"] == "none":
+    if not runs or runs[0]["spa_method"] == "none":
         return None
-    others = [r for r in records if is_baseline(r) and trained(r) == trained(first)]
-    return paired(runs, others)
+    plain = [r for r in records if r["spa_method"] == "none" and r["stage"] != "tune"]
+    return difference_of(runs, [r for r in plain if trained(r) == trained(runs[0])])
 
 
 def minus_tuned(runs: Sequence[Record], records: Records) -> Difference | None:
     """Runs of a group minus those with the same SpA method as tuned, seed by seed.
 
-    None if the runs are without SpA, or share no seed with such runs.
+    None if the runs share no seed with such runs.
     """
-
-    def is_tuned(record: Record) -> bool:
-        return (record["stage"], record["variant"]) == ("final", "tuned")
-
-    first = runs[0]
-    same = (*_place(first), first["spa_method"])
-    others = [r for r in records if is_tuned(r) and (*_place(r), r["spa_method"]) == same]
-    return paired(runs, others)
+    tuned = [r for r in records if (r["stage"], r["variant"]) == ("final", "tuned")]
+    if not runs:
+        return None
+    same = (*_place(runs[0]), runs[0]["spa_method"])
+    return difference_of(runs, [r for r in tuned if (*_place(r), r["spa_method"]) == same])
 
 
-def paired(runs: Sequence[Record], others: Sequence[Record]) -> Difference | None:
+def difference_of(runs: Sequence[Record], others: Sequence[Record]) -> Difference | None:
     """Runs of a group minus others of the same seeds; None if they share none.
 
     Cosines are left out where SpA acts on other weights than the method's own: those of the others
     are of other weights.
     """
-    baseline = {record["seed"]: record["summary"] for record in others if record["summary"]}
-    shared = [run for run in runs if run["seed"] in baseline]
-    if not shared:
+    finished = [record for record in others if record["summary"]]
+    pairs = paired(runs, finished, key=lambda record: record["seed"])
+    if not pairs:
         return None
-    same_weights = shared[0]["config"]["spa"]["classifier"] == "auto"
+    same_weights = runs[0]["config"]["spa"]["classifier"] == "auto"
     columns = COLUMNS if same_weights else ACCURACIES
-    pairs = [baseline[run["seed"]] for run in shared]
-    found = paired_differences([run["summary"] for run in shared], pairs, columns)
-    return Difference(found, len(shared))
+    summaries, baseline = ([pair[i]["summary"] for pair in pairs] for i in (0, 1))
+    return Difference(paired_differences(summaries, baseline, columns), len(pairs))
 
 
 def _place(record: Record) -> tuple[Any, ...]:

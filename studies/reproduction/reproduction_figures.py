@@ -1,9 +1,11 @@
 """The figures of the reproduction's page, drawn from the records of its tables."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -22,13 +24,22 @@ from spa_jax.reporting.figures.style import (
 from spa_jax.reproduction.cells import GAMMAS, TABLE_METHODS, Cell
 from spa_jax.reproduction.plan import Records
 from spa_jax.reproduction.records import read_records
-from studies.reproduction.pairing import COSINE, Difference, Record, groups_of, minus_none
-from studies.reproduction.row_names import method_name, spa_name
+from studies.names import name_of
+from studies.reproduction.pairing import COSINE, Difference, Record, Wanted, groups_of, minus_none
 
 _CLAIM = (0.5, 2.6)
 _CURVES = (("test_accuracy", "test accuracy, %", 100), ("test_mean_cosine", "held-out cosine", 1))
+_CHANGES = (("last", 100, "accuracy minus none, points"), (COSINE, 1, "held-out cosine minus none"))
 
 Draw = Callable[[Records], Figure | None]
+
+PROJ: Mapping[str, str] = MappingProxyType(
+    {
+        "final-glmc-none-if100-reversed": "GLMC",
+        "final-glmc-proj-tuned-if100-reversed": "GLMC with Proj",
+    }
+)
+"""The runs of the figure over epochs and what they are called."""
 
 FIGURE_4: Mapping[str, str] = MappingProxyType(
     {
@@ -44,41 +55,32 @@ def differences_figure(records: Records) -> Figure | None:
 
     None before any pair has two seeds, of which an interval can be made.
     """
-    found = _differences("fashion_mnist", records, _is_tuned)
+    found = _differences(records, lambda cell: _is_tuned(cell) and cell.imbalance_factor == 100)
     if not found:
         return None
     figure, axes = panels(1, 2, 3.0, sharey=True)
-    accuracy, cosine = axes[0]
-    accuracy.axvspan(*_CLAIM, color="0.9", zorder=0, label="claimed")
-    _draw_intervals(accuracy, found, "last", 100)
-    _draw_intervals(cosine, found, COSINE, 1)
-    accuracy.set_xlabel("accuracy minus none, points")
-    cosine.set_xlabel("held-out cosine minus none")
-    accuracy.set_yticks(range(len(TABLE_METHODS)), _method_labels())
-    accuracy.set_ylim(len(TABLE_METHODS) - 0.5, -0.5)
-    (claim, *handles), (claimed, *labels) = accuracy.get_legend_handles_labels()
+    axes[0, 0].axvspan(*_CLAIM, color="0.9", zorder=0, label="claimed")
+    for panel, (column, scale, label) in zip(axes[0], _CHANGES, strict=True):
+        _draw_methods(panel, found, column, scale)
+        panel.set_xlabel(label)
+    axes[0, 0].set_yticks(range(len(TABLE_METHODS)), map(name_of, TABLE_METHODS))
+    axes[0, 0].set_ylim(len(TABLE_METHODS) - 0.5, -0.5)
+    (claim, *handles), (claimed, *labels) = axes[0, 0].get_legend_handles_labels()
     legend_below(figure, [*handles, claim], [*labels, claimed], handle_length=1)
     return figure
 
 
 def gamma_figure(records: Records) -> Figure | None:
-    """GLMC with Proj on Fashion-MNIST-LT over gamma; None before a value has two seeds."""
+    """GLMC with Proj on Fashion-MNIST-LT over gamma; None before two values have two seeds."""
     gammas = {f"gamma={gamma}": gamma for gamma in GAMMAS}
-
-    def wanted(cell: Cell) -> bool:
-        return cell.stage == "ablation" and cell.variant in gammas
-
-    found = _differences("fashion_mnist", records, wanted)
+    found = _differences(records, lambda c: c.stage == "ablation" and c.variant in gammas)
     return _strength_figure({gammas[c.variant]: d for c, d in found.items()}, "gamma", log=False)
 
 
 def imbalance_figure(records: Records) -> Figure | None:
-    """GLMC with tuned Proj over the imbalance factor; None before one has two seeds."""
-
-    def wanted(cell: Cell) -> bool:
-        return _is_tuned(cell, factor=None) and (cell.method, cell.spa_method) == ("glmc", "proj")
-
-    found = _differences("fashion_mnist", records, wanted)
+    """GLMC with tuned Proj over the imbalance factor; None before two of them have two seeds."""
+    own = ("glmc", "proj")
+    found = _differences(records, lambda c: _is_tuned(c) and (c.method, c.spa_method) == own)
     by_factor = {cell.imbalance_factor: difference for cell, difference in found.items()}
     return _strength_figure(by_factor, "imbalance factor", log=True)
 
@@ -115,48 +117,28 @@ def drawn_groups(
     return found if found.keys() == names.keys() else None
 
 
-def _is_tuned(cell: Cell, factor: float | None = 100.0) -> bool:
-    place = cell.stage == "final" and cell.class_order == "reversed" and cell.variant == "tuned"
-    return place and factor in (None, cell.imbalance_factor)
+def _is_tuned(cell: Cell) -> bool:
+    return (cell.stage, cell.class_order, cell.variant) == ("final", "reversed", "tuned")
 
 
-def _differences(
-    table: str, records: Records, wanted: Callable[[Cell], bool]
-) -> dict[Cell, Difference]:
-    """Of the groups that have an interval."""
-    found = {}
-    for cell, group in groups_of(table, records, wanted).items():
-        difference = minus_none(group.runs, records) if group.runs else None
-        if difference is not None and difference.pairs > 1:
-            found[cell] = difference
-    return found
+def _differences(records: Records, wanted: Wanted) -> dict[Cell, Difference]:
+    """Of the groups on Fashion-MNIST-LT that have an interval."""
+    groups = groups_of("fashion_mnist", records, wanted)
+    compared = {cell: minus_none(group.runs, records) for cell, group in groups.items()}
+    return {cell: d for cell, d in compared.items() if d is not None and d.pairs > 1}
 
 
-def _draw_intervals(
-    axes: Axes, found: Mapping[Cell, Difference], column: str, scale: float
-) -> None:
+def _draw_methods(axes: Axes, found: Mapping[Cell, Difference], column: str, scale: float) -> None:
     """A point with its interval for each group: methods below each other, variants side by side."""
     axes.axvline(0, color="0.4", linewidth=0.8)
     axes.grid(axis="y", visible=False)
     variants = sorted({cell.spa_method for cell in found}, key=["reg", "slerp", "proj"].index)
     for i, variant in enumerate(variants):
         cells = [cell for cell in found if cell.spa_method == variant]
-        axes.errorbar(
-            [scale * found[cell].columns[column]["mean"] for cell in cells],
-            [TABLE_METHODS.index(cell.method) + 0.22 * (i - 1) for cell in cells],
-            xerr=[scale * found[cell].columns[column]["half_width"] for cell in cells],
-            label=spa_name(cells[0]),
-            color=line_style(i)["color"],
-            marker=marker_of(i),
-            markersize=4,
-            linestyle="none",
-            elinewidth=0.9,
-            capsize=2,
-        )
-
-
-def _method_labels() -> Sequence[str]:
-    return [method_name(Cell("final", method, "none", 0.0, 0, "")) for method in TABLE_METHODS]
+        places = [TABLE_METHODS.index(cell.method) + 0.22 * (i - 1) for cell in cells]
+        means, halves = _intervals([found[cell] for cell in cells], column, scale)
+        look = {"color": line_style(i)["color"], "marker": marker_of(i), "linestyle": "none"}
+        _error_bars(axes, means, places, xerr=halves, label=name_of(variant), **look)
 
 
 def _strength_figure(found: Mapping[float, Difference], label: str, log: bool) -> Figure | None:
@@ -164,23 +146,13 @@ def _strength_figure(found: Mapping[float, Difference], label: str, log: bool) -
     if len(found) < 2:
         return None
     figure, axes = panels(1, 2, 2.4)
-    columns = (("last", 100, "accuracy minus none, points"), (COSINE, 1, ""))
     x = sorted(found)
-    for panel, (column, scale, title) in zip(axes[0], columns, strict=True):
-        values = [found[at].columns[column] for at in x]
+    for panel, (column, scale, title) in zip(axes[0], _CHANGES, strict=True):
+        means, halves = _intervals([found[at] for at in x], column, scale)
         panel.axhline(0, color="0.4", linewidth=0.8)
-        panel.errorbar(
-            x,
-            [scale * value["mean"] for value in values],
-            yerr=[scale * value["half_width"] for value in values],
-            color="black",
-            marker="o",
-            markersize=4,
-            linewidth=0.9,
-            capsize=2,
-        )
+        _error_bars(panel, x, means, yerr=halves, color="black", marker="o", linewidth=0.9)
         panel.set_xlabel(label)
-        panel.set_ylabel(title or f"{column} minus none")
+        panel.set_ylabel(title)
         if log:
             panel.set_xscale("log")
             panel.set_xticks(x, [f"{at:g}" for at in x])
@@ -188,26 +160,26 @@ def _strength_figure(found: Mapping[float, Difference], label: str, log: bool) -
     return figure
 
 
+def _intervals(
+    differences: Sequence[Difference], column: str, scale: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means of a column and halves of their intervals."""
+    values = [difference.columns[column] for difference in differences]
+    means, halves = scale * np.array([(v["mean"], v["half_width"]) for v in values]).T
+    return means, halves
+
+
+def _error_bars(axes: Axes, x: Any, y: Any, **look: Any) -> None:
+    axes.errorbar(x, y, markersize=4, elinewidth=0.9, capsize=2, **look)
+
+
 FIGURES: Mapping[str, tuple[str, Draw]] = MappingProxyType(
     {
         "differences": ("fashion_mnist", differences_figure),
         "gamma": ("fashion_mnist", gamma_figure),
         "imbalance": ("fashion_mnist", imbalance_figure),
-        "epochs": (
-            "fashion_mnist",
-            lambda records: epochs_figure(
-                "fashion_mnist",
-                {
-                    "final-glmc-none-if100-reversed": "GLMC",
-                    "final-glmc-proj-tuned-if100-reversed": "GLMC with Proj",
-                },
-                records,
-            ),
-        ),
-        "figure_4": (
-            "cifar100",
-            lambda records: epochs_figure("cifar100", FIGURE_4, records),
-        ),
+        "epochs": ("fashion_mnist", functools.partial(epochs_figure, "fashion_mnist", PROJ)),
+        "figure_4": ("cifar100", functools.partial(epochs_figure, "cifar100", FIGURE_4)),
     }
 )
 """By name: the table whose records a figure is drawn from, and how."""

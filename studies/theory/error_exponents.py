@@ -1,32 +1,24 @@
-"""Checks the error exponents of docs/theory.md by simulation, and draws its figures.
+"""Checks the error exponents of docs/theory.md by simulation, for the record of its table.
 
-python -m studies.theory.error_exponents [--docs=docs] [--record=results/error_exponents.json]
+python -m studies.theory.error_exponents [--record=FILE]
 
 For several misalignments the closed-form exponent is put next to the one that is fitted to
-importance-sampled error probabilities. The table goes to the record and between its markers in
-docs/theory.md.
+importance-sampled error probabilities. `python -m studies.build theory` puts the table of
+`results/error_exponents.json` in the page.
 """
 
-import json
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import app, flags
-from rich.console import Console
-from rich.table import Table
 
 import spa_jax
 from spa_jax.dynamics.theory.exponents import error_exponents, exponent_bounds, overall_exponent
 from spa_jax.dynamics.theory.probabilities import error_probability, fit_exponent
-from spa_jax.reporting.table_text import markdown_rows
+from studies.tables import publish
 from studies.theory.cases import CASES, DEGREE, Case, exact_log_error
-from studies.theory.figures import plot_decay, plot_exponents
 
-_DOCS = flags.DEFINE_string("docs", "docs", "Folder of theory.md and of its figures.")
-_RECORD = flags.DEFINE_string("record", "results/error_exponents.json", "File for the numbers.")
+_RECORD = flags.DEFINE_string("record", None, "A JSON file for the numbers.")
 
 _SAMPLES = 50_000
 _SEED = 0
@@ -59,54 +51,17 @@ def measure(case: Case, num_classes: int) -> dict[str, Any]:
     }
 
 
-def table_rows(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """The table's cells, below its header."""
-    cells = [["classes", "misalignment", "largest angle", "exponent", "fitted", "off by"]]
-    cells[0] += ["Theorem 5", "exponent / Theorem 5"]
-    for row in rows:
-        exponent, bound = row["exponent"], row["theorem_5_at_largest_angle"]
-        line = [str(row["num_classes"]), row["case"], f"{row['largest_angle_degrees']:.0f}°"]
-        line += [f"{exponent:.4f}", f"{row['fitted_exponent']:.4f}"]
-        line += [f"{100 * (row['fitted_exponent'] / exponent - 1):+.2f} %"]
-        cells.append([*line, f"{bound:.4f}", f"{exponent / bound:.3f}"])
-    return cells
-
-
-def write_table(page: Path, header: list[str], body: list[list[str]]) -> None:
-    """Puts the table between its markers in the page, if there is one."""
-    if not page.exists():
-        return
-    markdown = markdown_rows([header, *body], text=(1,))
-    before, rest = page.read_text().split("<!-- table -->\n")
-    _, after = rest.split("<!-- end -->")
-    page.write_text(f"{before}<!-- table -->\n{markdown}\n<!-- end -->{after}")
-
-
 def main(argv: list[str]) -> None:
-    """Measures, prints the table, and writes record, figures and the table in the page."""
+    """Measures, prints the table, and writes the record where the flag says."""
     del argv
-    rows = [measure(case, num_classes) for num_classes in (3, 10, 100) for case in CASES]
-    header, *body = table_rows(rows)
-    table = Table(*header)
-    for line in body:
-        table.add_row(*line)
-    Console(width=130).print(table)
-    record = {
-        "benchmark": "error_exponents",
-        "date": datetime.now(UTC).date().isoformat(),
-        "jax": jax.__version__,
+    numbers = {
         "numpy": np.__version__,
         "num_samples": _SAMPLES,
         "seed": _SEED,
         "confidence": 0.99,
-        "rows": rows,
+        "rows": [measure(case, num_classes) for num_classes in (3, 10, 100) for case in CASES],
     }
-    Path(_RECORD.value).write_text(json.dumps(record, indent=1) + "\n")
-    docs = Path(_DOCS.value)
-    (docs / "theory").mkdir(parents=True, exist_ok=True)
-    plot_exponents(docs / "theory" / "exponents.png")
-    plot_decay(docs / "theory" / "decay.png")
-    write_table(docs / "theory.md", header, body)
+    publish("error_exponents", numbers, _RECORD.value)
 
 
 if __name__ == "__main__":

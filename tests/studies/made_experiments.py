@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from studies.study import study_tables
 from tests.reporting.made_runs import write_run
 
 
@@ -46,8 +47,9 @@ def write_experiment(root, seeds=(0, 1, 2), methods=("none", "reg"), **options):
     return root
 
 
-def published(numbers):
-    """Numbers with what a record adds."""
+def tables_of(name, numbers):
+    """The tables of a study's numbers, with what a record adds to them."""
     origin = {"title": "Set", "training_images": 85, "epochs": 6, "seeds": {"none": [0, 1]}}
     machine = {"jax": "0", "hardware": {"cpu_count": 2, "platform": "cpu"}}
-    return origin | machine | {"split_checksum": "0" * 64} | numbers
+    data_set = origin | machine | {"split_checksum": "0" * 64} | numbers
+    return study_tables({"study": name, "date": "", "data_sets": [data_set]})

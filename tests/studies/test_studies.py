@@ -10,21 +10,17 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from studies import pages as studies
 from studies import study_numbers
-from studies.pages import REPOSITORY, STUDIES, make_study, with_studies
-from studies.study_figures import draw_alignment_and_accuracy
-from studies.study_pages import section
+from studies.build import PAGES, REPOSITORY
+from studies.study import STUDIES, study_tables
 from studies.study_runs import clean_training_cosines, read_experiment
 from tests.refusals import refusal
-from tests.studies.made_experiments import write_curves, write_experiment
-
-PAGES = REPOSITORY / "docs/studies"
-RECORDS = REPOSITORY / "results"
+from tests.studies.made_experiments import tables_of, write_curves, write_experiment
 
 
-def record_of(name):
-    return json.loads((RECORDS / f"studies_{name}.json").read_text())
+def text_of(name):
+    """The record of a study."""
+    return (REPOSITORY / f"results/studies_{name}.json").read_text()
 
 
 def data_sets(*names):
@@ -32,33 +28,29 @@ def data_sets(*names):
     return [
         pytest.param(numbers, id=f"{name}: {numbers['title']}")
         for name in names
-        for numbers in record_of(name)["data_sets"]
+        for numbers in json.loads(text_of(name))["data_sets"]
     ]
 
 
 # The published pages and records.
 
 
-def test_every_study_has_a_page_with_the_tables_of_its_record():
-    assert {path.stem for path in PAGES.glob("*.md")} == {*STUDIES}
-    for name in STUDIES:
-        text = (PAGES / f"{name}.md").read_text()
-        assert re.findall(r"<!-- study: (\S+) -->", text) == [name]
-        assert with_studies(text, RECORDS) == text
-        assert record_of(name)["study"] == name
+def test_every_study_has_a_page():
+    assert {path.stem for path in (REPOSITORY / "docs/studies").glob("*.md")} == {*STUDIES}
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_page_shows_its_figure_its_command_and_no_file_of_a_machine(name):
-    text = (PAGES / f"{name}.md").read_text()
+    page = REPOSITORY / PAGES[name]
+    text = page.read_text()
     assert f"]({name}.png)" in text
-    assert (PAGES / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert f"python -m studies.pages {name} --runs runs/" in text
-    published = text + (RECORDS / f"studies_{name}.json").read_text()
-    assert not re.search(r"(?<![\w.])/(root|tmp|home|work|Users)\b", published)
-    assert all(
-        part in text for part in ("**Question.**", "**Measured", "**Answer.**", "**Limits.**")
-    )
+    assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert re.findall(r"<!-- table: (\S+) -->", text) == [f"results/studies_{name}.json"]
+    assert f"python -m studies.build {name} --runs runs/" in text
+    assert json.loads(text_of(name))["study"] == name
+    assert not re.search(r"(?<![\w.])/(root|tmp|home|work|Users)\b", text + text_of(name))
+    for part in ("**Question.**", "**Measured", "**Answer.**", "**Limits.**"):
+        assert part in text
 
 
 @pytest.mark.parametrize("numbers", data_sets(*STUDIES))
@@ -143,65 +135,67 @@ def assert_interval(found, test, differences):
     assert found["mean"] + found["half_width"] == pytest.approx(interval.high, abs=1e-7)
 
 
-# The command.
+# From runs to tables and figures.
+
+
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory):
+    """Two data sets."""
+    root = tmp_path_factory.mktemp("experiments")
+    write_experiment(root / "one", methods=("proj", "reg", "none"))
+    write_experiment(root / "two", seeds=(0, 1), methods=("none", "reg"))
+    return [read_experiment(root / name) for name in ("one", "two")]
+
+
+PANELS = {
+    "alignment_and_accuracy": 6,
+    "nc2_convergence": 8,
+    "train_and_held_out": 5,  # of three methods and of two
+    "neural_collapse": 12,
+    "architectures": 8,
+}
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_command_writes_record_figure_and_page(tmp_path, name, capsys):
-    write_experiment(tmp_path / "runs")
-    page = tmp_path / "pages" / f"{name}.md"
-    page.parent.mkdir()
-    page.write_text(f"Before\n\n<!-- study: {name} -->\n\n<!-- end -->\n\nAfter\n")
-    folders = ["--records", str(tmp_path / "results"), "--pages", str(page.parent)]
-    assert studies.main([name, *folders]) == 0
-    assert "Not run yet." in page.read_text()
-    assert studies.main([name, "--runs", str(tmp_path / "runs"), *folders]) == 0
-    text = page.read_text()
-    assert text.startswith("Before\n")
-    assert text.endswith("\nAfter\n")
-    assert "**Digits-LT, imbalance factor 10**" in text
-    assert "85 training images, 6 epochs, seeds 0, 1, 2;" in text
-    record = (tmp_path / "results" / f"studies_{name}.json").read_text()
-    assert str(tmp_path) not in record
-    assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert studies.main([name, *folders]) == 0
-    assert page.read_text() == text
-    assert "Page:" in capsys.readouterr().out
+def test_a_study_measures_draws_and_tabulates_every_data_set(experiments, name):
+    study = STUDIES[name]
+    found = [study.measure(experiment) for experiment in experiments]
+    figure = study.draw(experiments, found)
+    assert len(figure.axes) == PANELS[name]
+    described = [
+        experiment.describe() | numbers
+        for experiment, numbers in zip(experiments, found, strict=True)
+    ]
+    record = {"study": name, "date": "2026-01-31", "data_sets": described}
+    json.dumps(record, allow_nan=False)
+    text = study_tables(record)
+    assert text.count("**Digits-LT, imbalance factor 10**") == 2
+    assert re.findall(r"seeds ([0-9, ]+);", text) == ["0, 1, 2", "0, 1"]
 
 
-def test_two_data_sets_are_two_rows_of_panels_and_two_tables(tmp_path):
-    for name in ("one", "two"):
-        write_experiment(tmp_path / name, methods=("proj", "reg", "none"))
-    record = tmp_path / "record.json"
-    folders = [tmp_path / "one", tmp_path / "two"]
-    make_study("alignment_and_accuracy", folders, record, tmp_path / "figure.png")
-    text = section(json.loads(record.read_text()))
-    assert text.count("| minus none |") == 2
-    assert text.index("| none |") < text.index("| Reg |") < text.index("| Proj |")
-    experiments = [read_experiment(folder) for folder in folders]
-    found = [study_numbers.alignment_and_accuracy(one) for one in experiments]
-    figure = draw_alignment_and_accuracy(experiments, found)
+def test_methods_come_in_the_order_of_every_table_the_baseline_first(experiments):
+    assert list(experiments[0].groups) == ["none", "reg", "proj"]
+
+
+def test_points_of_a_figure_are_the_differences_of_its_table(experiments):
+    study = STUDIES["alignment_and_accuracy"]
+    found = [study.measure(experiment) for experiment in experiments]
+    figure = study.draw(experiments, found)
     assert isinstance(figure, Figure)
-    assert len(figure.axes) == 6
     points = {line.get_label(): line for line in figure.axes[2].get_lines()}["Reg \u2212 none"]
     differences = found[0]["differences"]["reg"]
-    assert np.mean(np.asarray(points.get_xdata())) == pytest.approx(
-        differences["held_out_cosine"]["mean"]
-    )
-    assert np.mean(np.asarray(points.get_ydata())) == pytest.approx(
-        100 * differences["accuracy"]["mean"]
-    )
+    for values, name, scale in (
+        (points.get_xdata(), "held_out_cosine", 1),
+        (points.get_ydata(), "accuracy", 100),
+    ):
+        assert np.mean(np.asarray(values)) == pytest.approx(scale * differences[name]["mean"])
+    tables = tables_of("alignment_and_accuracy", found[0])
+    _, row = (line for line in tables.splitlines() if line.startswith("| Reg |"))
+    mean, half = (100 * differences["accuracy"][part] for part in ("mean", "half_width"))
+    assert row.split("|")[2].strip() == f"{mean:+.1f} ± {half:.1f}"
 
 
 # What is refused.
-
-
-def test_a_study_needs_its_methods(tmp_path, capsys):
-    write_experiment(tmp_path, methods=("none", "proj"))
-    assert studies.main(["nc2_convergence", "--runs", str(tmp_path)]) == 2
-    message = capsys.readouterr().err
-    assert f"{tmp_path} has no finished run with spa.method reg, only with none, proj" in message
-    assert "--methods=none,reg,proj" in message
 
 
 def test_runs_without_neural_collapse_are_refused(tmp_path):

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from studies import study_numbers
-from studies.study_pages import section
+from studies import names, study_numbers
 from studies.study_runs import clean_training_cosines, read_experiment
-from tests.studies.made_experiments import published, write_curves, write_experiment
+from tests.studies.made_experiments import tables_of, write_curves, write_experiment
 
 
 def test_correlations_over_epochs_are_of_levels_and_of_changes(tmp_path):
@@ -82,7 +81,7 @@ def test_nc2_is_its_last_value_its_mean_and_the_first_epoch_at_the_baselines_end
     assert numbers["verdicts"]["reg"]["nc2_etf_means_last"] == "helps"
     assert numbers["verdicts"]["reg"]["nc2_equiangular_means_last"] == "hinders"
     assert difference["nc2_equiangular_means_reached"]["mean"] is None
-    table = section({"study": "nc2_convergence", "date": "", "data_sets": [published(numbers)]})
+    table = tables_of("nc2_convergence", numbers)
     assert "| -0.300 ± 0.000 | -0.117 ± 0.000 | -1.0 ± 0.0 | helps |" in table
     assert "| 0 of 2 get there | hinders |" in table
 
@@ -155,7 +154,7 @@ def test_a_run_that_never_fits_its_training_set_says_so(tmp_path):
     numbers = study_numbers.neural_collapse(read_experiment(tmp_path))
     assert numbers["runs"]["none"][0]["zero_epoch"] is None
     assert numbers["runs"]["none"][0]["zero_train_nc3"] is None
-    table = section({"study": "neural_collapse", "date": "", "data_sets": [published(numbers)]})
+    table = tables_of("neural_collapse", numbers)
     assert "for the first time after epoch none" in table
     assert "| - |" in table
 
@@ -174,17 +173,15 @@ def test_architectures_are_compared_at_the_last_epoch(tmp_path):
     expected = {"accuracy": 0.025, "held_out_cosine": 0.25, **dict.fromkeys(names, 0.25)}
     for name, value in expected.items():
         assert found[name] == pytest.approx(value)
-    table = section({"study": "architectures", "date": "", "data_sets": [published(numbers)]})
+    table = tables_of("architectures", numbers)
     assert "| Reg | +2.5 ± 0.0 | " in table
     assert "| +0.250 ± 0.000 | +0.250 ± 0.000 | +0.250 ± 0.000 | +0.250 ± 0.000 |" in table
 
 
 def test_a_network_is_named_unless_it_is_the_small_convolutional_one(tmp_path):
     small = read_experiment(write_experiment(tmp_path / "small"))
-    assert (small.title, small.network) == (
-        "Digits-LT, imbalance factor 10",
-        "convolutional network",
-    )
+    assert small.title == "Digits-LT, imbalance factor 10"
+    assert small.network == "convolutional network"
     for name, words in (("vit", "vision transformer"), ("resnet18", "resnet18")):
         folder = write_experiment(tmp_path / name)
         for path in folder.glob("*/config.json"):
@@ -194,7 +191,8 @@ def test_a_network_is_named_unless_it_is_the_small_convolutional_one(tmp_path):
         assert read_experiment(folder).title == f"Digits-LT, imbalance factor 10, {words}"
 
 
-def test_examples_of_the_modules_run():
-    result = doctest.testmod(study_numbers)
-    assert result.attempted >= 3
+@pytest.mark.parametrize("module", [study_numbers, names])
+def test_examples_of_the_modules_run(module):
+    result = doctest.testmod(module)
+    assert result.attempted >= 1
     assert result.failed == 0

@@ -1,0 +1,38 @@
+"""What configurations call a thing, and what the pages and figures call it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "cross_entropy": "cross-entropy",
+        "glmc": "GLMC",
+        "arb": "ARB",
+        "ldam_drw": "LDAM-DRW",
+        "balanced_softmax": "balanced softmax",
+        "post_hoc_logit_adjustment": "post-hoc logit adjustment",
+        "etf": "fixed ETF",
+        "reg": "Reg",
+        "slerp": "SLERP",
+        "proj": "Proj",
+        "digits": "Digits",
+        "fashion_mnist": "Fashion-MNIST",
+        "cifar10": "CIFAR-10",
+        "cifar100": "CIFAR-100",
+        "small": "convolutional network",
+        "vit": "vision transformer",
+        "convnext": "ConvNeXt",
+        "resnet50": "ResNet-50",
+    }
+)
+"""By the name of a method, a variant of SpA, a data set or a network."""
+
+
+def name_of(value: str) -> str:
+    """What a reader calls a value; itself where that is all.
+
+    Example:
+      >>> name_of("ldam_drw"), name_of("mixup")
+      ('LDAM-DRW', 'mixup')
+    """
+    return NAMES.get(value, value)

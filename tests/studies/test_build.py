@@ -1,0 +1,113 @@
+"""The pages are those of the records, and one command makes them."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from studies.build import PAGES, REPOSITORY, main, with_tables
+from studies.contact_sheets import SHEETS
+from studies.reproduction.reproduction_figures import FIGURES, records_checksum
+from studies.reproduction.sections import SECTIONS
+from studies.study import STUDIES
+from studies.tables import record_table
+from studies.theory.figures import FIGURES as THEORY_FIGURES
+from tests.studies.made_experiments import write_experiment
+
+TEXTS = {name: (REPOSITORY / path).read_text() for name, path in PAGES.items()}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_table_is_the_one_of_its_record(page):
+    assert with_tables(TEXTS[page]) == TEXTS[page]
+
+
+def test_every_record_and_every_section_stands_on_a_page():
+    text = "".join(TEXTS.values())
+    assert {*re.findall(r"<!-- reproduction: (\S+) -->", text)} == {*SECTIONS}
+    shown = re.findall(r"<!-- table: results/(\S+) -->", text)
+    assert sorted(shown) == sorted(path.name for path in (REPOSITORY / "results").glob("*.json"))
+
+
+def test_every_figure_is_drawn_from_the_records_that_there_are():
+    drawn = sorted((REPOSITORY / "docs/reproduction").glob("*.png"))
+    assert {path.stem for path in drawn} >= {"differences", "epochs"}
+    for path in drawn:
+        table, _ = FIGURES[path.stem]
+        with Image.open(path) as picture:
+            checksum = picture.info["Description"]
+        assert checksum == records_checksum(REPOSITORY / "results" / f"{table}.jsonl"), path
+        assert f"reproduction/{path.name})" in TEXTS["readme"] + TEXTS["reproduction"]
+
+
+@pytest.mark.parametrize(("page", "names"), [("augmentation", SHEETS), ("theory", THEORY_FIGURES)])
+def test_every_drawing_stands_on_its_page_once(page, names):
+    shown = re.findall(rf"\]\({page}/(\w+)\.png\)", TEXTS[page])
+    assert sorted(shown) == sorted(names)
+    assert {path.stem for path in (REPOSITORY / "docs" / page).glob("*.png")} == {*names}
+
+
+def test_a_benchmark_without_a_record_has_its_table_too():
+    record = {
+        "benchmark": "step_time",
+        "date": "2026-01-31",
+        "jax": "0.10",
+        "hardware": {"cpu_count": 2, "platform": "cpu"},
+        "images_per_second": {"none": 2000.0, "proj": 1500.0},
+        "microseconds": {"10 x 64": {"spa_proj": 12.4, "spa_slerp": 30.0}},
+    }
+    rows = record_table(record).splitlines()
+    assert "| proj | 1,500 | 0.75 |" in rows
+    assert "| 10 x 64 | 12 | 30 |" in rows
+    assert rows[-1].endswith("2 CPU cores, cpu; 2026-01-31.")
+
+
+def test_the_command_measures_a_study_and_makes_its_page(tmp_path, capsys):
+    name = "neural_collapse"
+    write_experiment(tmp_path / "runs", seeds=(0, 1), methods=("none",))
+    page = tmp_path / PAGES[name]
+    page.parent.mkdir(parents=True)
+    (tmp_path / "results").mkdir()
+    record = f"results/studies_{name}.json"
+    page.write_text(f"Before\n\n<!-- table: {record} -->\n\n<!-- end -->\n\nAfter\n")
+    root = ["--root", str(tmp_path)]
+    assert main([name, *root]) == 0
+    assert "Not run yet." in page.read_text()
+    assert main([name, "--runs", str(tmp_path / "runs"), *root]) == 0
+    text = page.read_text()
+    assert text.startswith("Before\n")
+    assert text.endswith("\nAfter\n")
+    assert "**Digits-LT, imbalance factor 10**" in text
+    assert "85 training images, 6 epochs, seeds 0, 1;" in text
+    assert json.loads((tmp_path / record).read_text())["study"] == name
+    assert str(tmp_path) not in (tmp_path / record).read_text()
+    assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert main([name, *root]) == 0
+    assert page.read_text() == text
+    assert capsys.readouterr().out.splitlines() == [str(page)] * 3
+
+
+def test_a_study_needs_its_methods(tmp_path, capsys):
+    write_experiment(tmp_path / "runs", seeds=(0,), methods=("none", "proj"))
+    runs = ["--runs", str(tmp_path / "runs"), "--root", str(tmp_path)]
+    assert main(["nc2_convergence", *runs]) == 2
+    message = capsys.readouterr().err
+    assert "has no finished run with spa.method reg, only with none, proj" in message
+    assert "--methods=none,reg,proj" in message
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["nc3"], ["no page 'nc3'", *PAGES]),
+        (["--runs", "runs"], ["--runs is for one study", *STUDIES]),
+        (["theory", "--runs", "runs"], ["--runs is for one study", *STUDIES]),
+    ],
+)
+def test_wrong_arguments_are_answered_with_the_right_ones(arguments, expected, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    message = capsys.readouterr().err
+    assert [part for part in expected if part not in message] == []
