@@ -104,7 +104,7 @@ def prepare_run(
       InputError: a field that is wrong in itself or does not fit data, devices or network.
     """
     options = resolve(config)
-    layout = Layout(options.length.parallel) if layout is None else layout
+    layout = Layout(options.parallel) if layout is None else layout
     if options.batch_size % layout.num_devices:
         raise InputError(
             f"config.batch_size={options.batch_size} cannot be shared evenly by "

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -15,7 +15,7 @@ from spa_jax.errors import InputError
 from spa_jax.longtail.method import Method, Views
 from spa_jax.longtail.registry import METHODS
 from spa_jax.models.registry import NETWORKS
-from spa_jax.options import Entry, defaults_of, option, read_options
+from spa_jax.options import CHOSEN_BY, Entry, defaults_of, option, read_options
 from spa_jax.training.devices import PARALLEL_MODES
 from spa_jax.training.optimizer import OptimizerOptions
 from spa_jax.training.variants import VARIANTS, Variant
@@ -97,31 +97,23 @@ class LoggingOptions:
     collapse: bool = option(False, "measure NC1 to NC4 on training and test set at each epoch")
 
 
-class Group(NamedTuple):
-    """A group of the configuration.
-
-    Attributes:
-      options: its own fields.
-      registry: of what it names, which has subgroups; None if it names nothing.
-      chooser: its field that names it.
-    """
-
-    options: type
-    registry: Mapping[str, Entry] | None = None
-    chooser: str = "name"
-
-
-_GROUPS = {
-    "data": Group(DataOptions),
-    "augment": Group(AugmentOptions),
-    "model": Group(ModelOptions, NETWORKS),
-    "method": Group(MethodOptions, METHODS),
-    "optimizer": Group(OptimizerOptions),
-    "spa": Group(SpaOptions, VARIANTS, "method"),
-    "loader": Group(LoaderOptions),
-    "checkpoint": Group(CheckpointOptions),
-    "logging": Group(LoggingOptions),
+_GROUPS: Mapping[str, type] = {
+    "data": DataOptions,
+    "augment": AugmentOptions,
+    "model": ModelOptions,
+    "method": MethodOptions,
+    "optimizer": OptimizerOptions,
+    "spa": SpaOptions,
+    "loader": LoaderOptions,
+    "checkpoint": CheckpointOptions,
+    "logging": LoggingOptions,
 }
+_REGISTRIES: Mapping[str, Mapping[str, Entry]] = {
+    "model": NETWORKS,
+    "method": METHODS,
+    "spa": VARIANTS,
+}
+"""Of the groups that name something; what has options there has a group of its own."""
 
 _RENAMED = {
     "method.tau": "method.logit_adjustment.tau or method.post_hoc_logit_adjustment.tau",
@@ -157,23 +149,20 @@ def default_config() -> Config:
     configuration is locked: a misspelt field is an error.
     """
     fields = defaults_of(RunLength)
-    for name, group in _GROUPS.items():
-        own = {
-            key: defaults
-            for key, entry in (group.registry or {}).items()
-            if (defaults := defaults_of(entry.options))
-        }
-        fields[name] = defaults_of(group.options) | own
+    for group, options in _GROUPS.items():
+        fields[group] = defaults_of(options)
+        for name, entry in _REGISTRIES.get(group, {}).items():
+            if own := defaults_of(entry.options):
+                fields[group][name] = own
     return ConfigDict(fields).lock()
 
 
-@dataclasses.dataclass(frozen=True)
-class RunOptions:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions(RunLength):
     """A configuration, decided: what the parts of a program are built from.
 
     Attributes:
-      length: the fields outside all groups.
-      data, augment, model, optimizer, spa, loader, checkpoint, logging: those of the groups.
+      data, augment, model, optimizer, spa, loader, checkpoint, logging: the fields of the groups.
       network: the options of the network.
       method: the long-tailed method.
       views: what the network is shown of a batch.
@@ -182,7 +171,6 @@ class RunOptions:
       hyperparams: float32 scalars by name, which a program gets traced.
     """
 
-    length: RunLength
     data: DataOptions
     augment: AugmentOptions
     model: ModelOptions
@@ -198,21 +186,6 @@ class RunOptions:
     logging: LoggingOptions
     hyperparams: Mapping[str, np.ndarray]
 
-    @property
-    def seed(self) -> int:
-        """Of the run."""
-        return self.length.seed
-
-    @property
-    def epochs(self) -> int:
-        """Of the run."""
-        return self.length.epochs
-
-    @property
-    def batch_size(self) -> int:
-        """Of a step, over all devices."""
-        return self.length.batch_size
-
 
 def resolve(config: Config) -> RunOptions:
     """Reads a configuration into frozen values.
@@ -223,53 +196,64 @@ def resolve(config: Config) -> RunOptions:
     """
     given = config.to_dict()
     _check_fields(given, default_config().to_dict(), "config")
-    groups = {
-        name: read_options(group.options, given[name], f"config.{name}")
-        for name, group in _GROUPS.items()
-    }
     length = read_options(RunLength, given, "config")
-    network, method, variant = (
-        _chosen(given, group, getattr(groups[group], _GROUPS[group].chooser))
-        for group in ("model", "method", "spa")
-    )
-    spa, model, augment = groups["spa"], groups["model"], groups["augment"]
-    _check_method_group(given["method"], groups["method"].name)
-    built = METHODS[groups["method"].name].make(method)
+    groups = {
+        group: read_options(options, given[group], f"config.{group}")
+        for group, options in _GROUPS.items()
+    }
+    for group, registry in _REGISTRIES.items():  # what this run does not use is checked too
+        for name, entry in registry.items():
+            if name in given[group]:
+                read_options(entry.options, given[group][name], f"config.{group}.{name}")
+    made = {group: _make_chosen(group, given[group]) for group in ("method", "spa")}
+    spa, views = groups["spa"], made["method"].views
+    if views.mix == "none":  # which leaves the choice to the config
+        views = dataclasses.replace(views, mix=groups["augment"].mix)
+    if spa.means_from != "auto":
+        views = dataclasses.replace(views, clean_means=spa.means_from == "clean")
+    hyperparams = {
+        name: np.asarray(field_value(config, field), np.float32)
+        for name, field in traced_fields(config).items()
+    }
     options = RunOptions(
-        length=length,
-        network=network,
-        method=built,
-        views=_views(built, augment.mix, spa.means_from),
-        variant=VARIANTS[spa.method].make(variant),
-        aligned={"classifier": _classifier(spa.classifier, built.aligned), "center": spa.center},
-        hyperparams={
-            name: np.asarray(field_value(config, field), np.float32)
-            for name, field in traced_fields(config).items()
+        **vars(length),
+        **groups | {"method": made["method"]},
+        network=_chosen_options("model", given["model"]),
+        views=views,
+        variant=made["spa"],
+        aligned={
+            "classifier": _classifier(spa.classifier, made["method"].aligned),
+            "center": spa.center,
         },
-        **{name: groups[name] for name in groups if name != "method"},
+        hyperparams=hyperparams,
     )
-    options.optimizer.check(length.epochs)
-    built.check(length.epochs)
-    _check_views(options, groups["method"].name)
-    if model.batch_norm == "per_device" and length.parallel == "jit":
-        raise InputError(
-            "config.model.batch_norm=per_device needs config.parallel=pmap or shard_map: under jit "
-            "a batch is one batch, however many devices work on it."
-        )
+    options.optimizer.check(options.epochs)
+    options.method.check(options.epochs)
+    _check_unused(options, given["method"])
     return options
 
 
 def traced_fields(config: Config) -> dict[str, str]:
     """The fields whose values a program gets traced, by the name of the hyper-parameter."""
-    method = config.spa.method
-    entry, group = VARIANTS[method], config.spa.to_dict()
-    options = read_options(entry.options, _subgroup(group, method), f"config.spa.{method}")
-    strengths = {name: f"spa.{method}.{name}" for name in entry.make(options).traced}
+    traced = _make_chosen("spa", config.spa.to_dict()).traced
     return {
         "learning_rate": "optimizer.learning_rate",
         "weight_decay": "optimizer.weight_decay",
-        **strengths,
+        **{name: f"spa.{config.spa.method}.{name}" for name in traced},
     }
+
+
+def _chosen_options(group: str, fields: Mapping[str, Any]) -> Any:
+    """The options of what a group names."""
+    name = fields[CHOSEN_BY[group].split(".")[1]]
+    own = fields.get(name, {})  # what has no options has no group
+    return read_options(_REGISTRIES[group][name].options, own, f"config.{group}.{name}")
+
+
+def _make_chosen(group: str, fields: Mapping[str, Any]) -> Any:
+    """What a group names, made from its options."""
+    name = fields[CHOSEN_BY[group].split(".")[1]]
+    return _REGISTRIES[group][name].make(_chosen_options(group, fields))
 
 
 def field_value(config: Config, field: str) -> Any:
@@ -306,28 +290,6 @@ def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _chosen(given: Mapping[str, Any], group: str, name: str) -> Any:
-    """The options of what a group names."""
-    registry: Any = _GROUPS[group].registry
-    return read_options(
-        registry[name].options, _subgroup(given[group], name), f"config.{group}.{name}"
-    )
-
-
-def _subgroup(group: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return group.get(name, {})
-
-
-def _views(method: Method, mix: str, means_from: str) -> Views:
-    """What the network is shown: as the method says, and where it does not, the config."""
-    views = method.views
-    if views.mix == "none":
-        views = dataclasses.replace(views, mix=mix)
-    if means_from != "auto":
-        views = dataclasses.replace(views, clean_means=means_from == "clean")
-    return views
-
-
 def _classifier(asked: Any, of_method: str) -> Any:
     """A path of class weights, or a tuple of several."""
     if asked == "auto":
@@ -336,21 +298,17 @@ def _classifier(asked: Any, of_method: str) -> Any:
     return paths[0] if len(paths) == 1 else tuple(paths)
 
 
-def _check_method_group(group: Mapping[str, Any], name: str) -> None:
-    """Raises InputError for an option of another method than the one that is named."""
+def _check_unused(options: RunOptions, method_fields: Mapping[str, Any]) -> None:
+    """Raises InputError for what was set and would do nothing, or nothing that it says."""
+    method, augment, spa, name = options.method, options.augment, options.spa, method_fields["name"]
     for other, entry in METHODS.items():
         for key, default in defaults_of(entry.options).items():
-            if other != name and group[other][key] != default:
+            if other != name and method_fields[other][key] != default:
                 reads = ", ".join(f"{name}.{own}" for own in defaults_of(METHODS[name].options))
                 raise InputError(
                     f"config.method.{other}.{key} is no option of {name}, which has "
                     f"{reads or 'none'}: set it to {default!r}, as it is by default."
                 )
-
-
-def _check_views(options: RunOptions, name: str) -> None:
-    """Raises InputError for mixing and alignment that the method makes pointless."""
-    method, augment, spa = options.method, options.augment, options.spa
     if options.views.mix == "none" and augment.mix_alpha != 1.0:
         raise InputError(
             f"config.augment.mix_alpha={augment.mix_alpha} does nothing, as no images are "
@@ -372,6 +330,11 @@ def _check_views(options: RunOptions, name: str) -> None:
             "its class weights are fixed, so that Proj and SLERP must not turn them, and Reg stops "
             "the gradient at the class means, so that it could move nothing. Set "
             "config.spa.method=none, or choose another config.method.name."
+        )
+    if options.model.batch_norm == "per_device" and options.parallel == "jit":
+        raise InputError(
+            "config.model.batch_norm=per_device needs config.parallel=pmap or shard_map: under jit "
+            "a batch is one batch, however many devices work on it."
         )
 
 

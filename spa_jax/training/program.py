@@ -241,19 +241,19 @@ class Program:
 
 def _make_feed(run: PreparedRun) -> Feed:
     """The devices' memory if the images fit there, otherwise a stream of batches."""
-    options, length = run.options, run.options.length
+    options = run.options
     common = {
         "layout": run.layout,
         "data": run.data,
-        "batch_size": length.batch_size,
-        "eval_batch_size": length.eval_batch_size,
+        "batch_size": options.batch_size,
+        "eval_batch_size": options.eval_batch_size,
         "sampler": (options.data.sampler, options.data.sampler_power),
         "views": options.views,
     }
     if not run.streamed:
         return ResidentFeed(**common)
     return StreamFeed(
-        **common, augment=options.augment, workers=options.loader.workers, epochs=length.epochs
+        **common, augment=options.augment, workers=options.loader.workers, epochs=options.epochs
     )
 
 
