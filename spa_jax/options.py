@@ -5,7 +5,6 @@ configuration are made of them, and a registry line makes them known.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +12,10 @@ from spa_jax.errors import InputError
 
 CHOSEN_BY = {"spa": "spa.method", "method": "method.name", "model": "model.name"}
 """Groups in which a field names what is used, and in which each name has a group of its own."""
+
+
+# What 32 bits hold: steps, seeds and strengths are computed with in no more.
+_LARGEST_INT, _LARGEST_FLOAT = 2**31 - 1, 3.4028234e38
 
 
 def is_read(field: str, values: Mapping[str, Any]) -> bool:
@@ -129,52 +132,59 @@ def check_options(instance: Any, where: str) -> None:
 def _check_field(name: str, value: Any, field: dataclasses.Field[Any]) -> None:
     _check_type(name, value, field)
     _check_choice(name, value, field.metadata)
-    _check_range(name, value, field.metadata)
+    _check_range(name, value, field)
 
 
 def _check_type(name: str, value: Any, field: dataclasses.Field[Any]) -> None:
     default = field.default
+    expected = type(default).__name__
     if field.metadata["several"] and isinstance(value, tuple | list):
         fits = bool(value) and all(isinstance(part, str) for part in value)
     elif isinstance(default, tuple):
         kind = type(default[0])
-        fits = isinstance(value, tuple | list) and all(type(part) is kind for part in value)
+        expected = f"tuple with one {kind.__name__} or more"
+        fits = isinstance(value, tuple | list) and bool(value)
+        fits = fits and all(type(part) is kind for part in value)
     elif isinstance(default, float):
         fits = isinstance(value, int | float) and not isinstance(value, bool)
     else:
         fits = type(value) is type(default)
     if not fits:
         raise InputError(
-            f"{name} must be of type {type(default).__name__}, as its default {default!r} is; got "
-            f"{value!r} of type {type(value).__name__}."
+            f"{name} must be of type {expected}, as its default {default!r} is; got {value!r} of "
+            f"type {type(value).__name__}."
         )
 
 
 def _check_choice(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    choices = metadata["choices"]
+    choices: Any = metadata["choices"]
     if choices is None:
         return
-    known = choices() if callable(choices) else choices
+    known: tuple[str, ...] = choices() if callable(choices) else choices
     if value not in known:
         raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
 
 
-def _check_range(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    """Refuses what is out of range, NaN and infinity too."""
+def _check_range(name: str, value: Any, field: dataclasses.Field[Any]) -> None:
+    """Refuses what is out of range or beyond what 32 bits hold, NaN and infinity too."""
     parts = value if isinstance(value, tuple | list) else (value,)
     if not all(isinstance(part, int | float) for part in parts):
         return
+    first = field.default[0] if isinstance(field.default, tuple) else field.default
+    largest = _LARGEST_FLOAT if isinstance(first, float) else _LARGEST_INT
     bounds = {
-        "at least": (metadata["low"], lambda part, bound: part >= bound),
-        "at most": (metadata["high"], lambda part, bound: part <= bound),
-        "above": (metadata["above"], lambda part, bound: part > bound),
-        "below": (metadata["below"], lambda part, bound: part < bound),
+        "at least": (field.metadata["low"], lambda part, bound: part >= bound),
+        "at most": (field.metadata["high"], lambda part, bound: part <= bound),
+        "above": (field.metadata["above"], lambda part, bound: part > bound),
+        "below": (field.metadata["below"], lambda part, bound: part < bound),
     }
     asked = {words: pair for words, pair in bounds.items() if pair[0] is not None}
     kept = all(holds(part, bound) for bound, holds in asked.values() for part in parts)
-    if not kept or not all(math.isfinite(part) for part in parts):
-        words = " and ".join(f"{words} {bound:g}" for words, (bound, _) in asked.items())
+    words = [f"{words} {bound:g}" for words, (bound, _) in asked.items()]
+    if not all(abs(part) <= largest for part in parts):
+        kept, words = False, [*words, f"a number of size {largest} or less"]
+    if not kept:
         raise InputError(
-            f"{name} must be {words or 'finite'}, got {value!r}: pass --{name}=VALUE with a value "
-            "in that range."
+            f"{name} must be {' and '.join(words)}, got {value!r}: pass --{name}=VALUE with a "
+            "value in that range."
         )
