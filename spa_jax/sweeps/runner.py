@@ -16,10 +16,10 @@ from spa_jax.sweeps.chunks import (
 from spa_jax.sweeps.grid import Member
 from spa_jax.training.checking import check_runs
 from spa_jax.training.devices import CannotTrainTogether
-from spa_jax.training.loop import Say, Trained, run, train
+from spa_jax.training.loop import EpochLoop, Say, run
 from spa_jax.training.program import Program, compiled_differences
 from spa_jax.training.rundir.checkpoints import Checkpoints
-from spa_jax.training.rundir.run_record import RunRecord
+from spa_jax.training.rundir.run_record import RunRecord, Trained
 from spa_jax.training.rundir.workdir import check_workdir
 
 
@@ -140,7 +140,7 @@ class Runner:
             members[i].fail(str(error))
             self.say(f"{members[i].name} failed; the others go on.")
 
-        trained = train(
+        loop = EpochLoop(
             program,
             records,
             chunk.folder / "checkpoints",
@@ -151,16 +151,9 @@ class Runner:
             closed=[i for i, member in enumerate(members) if member.is_done],
             fail=fail,
         )
-        for i, result in trained.items():
-            _leave_checkpoint(members[i], result, self.say)
-            records[i].finish(
-                program.data,
-                program.method,
-                program.layout,
-                result.report,
-                result.state.params,
-                self.command,
-            )
+        for i, trained in loop.train().items():
+            _leave_checkpoint(members[i], trained, self.say)
+            records[i].finish(program, trained, self.command)
             self.say(_outcome(members[i]))
         chunk.close()
 

@@ -67,7 +67,7 @@ class SpaOptions:
         "auto: as the method says, of clean images or of the training view",
         choices=("auto", "clean", "training"),
     )
-    classifier: str = option(
+    classifier: str | tuple[str, ...] = option(
         "auto", "path(s) of class weights, with commas; auto: the method's", several=True
     )
 

@@ -15,7 +15,7 @@ from spa_jax.training.metrics import Totals, check_finite, fetch
 from spa_jax.training.program import Program
 from spa_jax.training.progress import ProgressBar
 from spa_jax.training.rundir.checkpoints import Checkpoints, serializable
-from spa_jax.training.rundir.run_record import RunRecord, read_summary
+from spa_jax.training.rundir.run_record import RunRecord, Trained, read_summary
 from spa_jax.training.rundir.workdir import check_workdir
 from spa_jax.training.state import STATE_PLACES, TrainState
 
@@ -73,12 +73,8 @@ def run(
         f"{config.epochs} epochs of {program.steps_per_epoch} steps."
     )
     record = RunRecord(config, workdir)
-    (trained,) = train(
-        program, [record], workdir / "checkpoints", say, show_progress, keep_going
-    ).values()
-    summary = record.finish(
-        data, program.method, layout, trained.report, trained.state.params, command
-    )
+    loop = EpochLoop(program, [record], workdir / "checkpoints", say, show_progress, keep_going)
+    summary = record.finish(program, loop.train()[0], command)
     say(
         f"Finished: test accuracy {summary['test_accuracy']['last']:.4f}; see "
         f"{workdir / 'summary.json'}."
@@ -86,96 +82,73 @@ def run(
     return summary
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """What a run has come to: its serializable state and its last report, on the host."""
-
-    state: TrainState
-    report: dict[str, Any]
-
-
-def train(
-    program: Program,
-    records: Sequence[RunRecord],
-    checkpoints: Path,
-    say: Say = print,
-    show_progress: bool = False,
-    keep_going: Callable[[], bool] = lambda: True,
-    closed: Collection[int] = (),
-    fail: Callable[[int, FloatingPointError], None] | None = None,
-) -> dict[int, Trained]:
+@dataclasses.dataclass
+class EpochLoop:
     """Trains the runs of a program to their end, from the start or from their newest checkpoint.
 
-    Args:
+    Attributes:
       program: with a layout that has room for the runs.
       records: one a run.
-      checkpoints: the folder of the checkpoints of all of them together.
+      folder: of the checkpoints of all of them together.
       say, show_progress, keep_going: as for :func:`run`.
       closed: places of runs that are trained along, and of which nothing is written.
       fail: gets the place of a run whose loss or gradient is not finite any more; its record ends
         there, and the others go on. None: the error is raised.
-
-    Returns:
-      By its place, what became of each run that is not closed and did not fail.
-
-    Raises:
-      InputError, FloatingPointError, RunStopped: as :func:`run`.
     """
-    keep = records[0].config.checkpoint.keep
-    with Checkpoints(checkpoints, keep, say) as saved, contextlib.closing(program.feed):
-        loop = _Loop(program, records, saved, say, keep_going, closed, fail)
-        return loop.train(show_progress)
 
+    program: Program
+    records: Sequence[RunRecord]
+    folder: Path
+    say: Say = print
+    show_progress: bool = False
+    keep_going: Callable[[], bool] = lambda: True
+    closed: Collection[int] = ()
+    fail: Callable[[int, FloatingPointError], None] | None = None
 
-class _Loop:
-    """The epochs of a program's runs."""
-
-    def __init__(
-        self,
-        program: Program,
-        records: Sequence[RunRecord],
-        checkpoints: Checkpoints,
-        say: Say,
-        keep_going: Callable[[], bool],
-        closed: Collection[int],
-        fail: Callable[[int, FloatingPointError], None] | None,
-    ) -> None:
-        self._program, self._checkpoints, self._say = program, checkpoints, say
-        self._keep_going, self._fail = keep_going, fail
-        self._records, self._config = records, records[0].config
-        self._open = {i: record for i, record in enumerate(records) if i not in closed}
+    def __post_init__(self) -> None:
+        self._open = {i: own for i, own in enumerate(self.records) if i not in self.closed}
+        self._config = self.records[0].config
         self._older: Totals | None = None
         self._epoch_began = time.perf_counter()
 
-    def train(self, show_progress: bool) -> dict[int, Trained]:
-        """Trains from the newest checkpoint to the end."""
-        program, epochs, spe = self._program, self._config.epochs, self._program.steps_per_epoch
+    def train(self) -> dict[int, Trained]:
+        """Trains; returns, by its place, what each run that is not closed has come to.
+
+        Raises:
+          InputError, FloatingPointError, RunStopped: as :func:`run`.
+        """
+        program, config, spe = self.program, self._config, self.program.steps_per_epoch
         for record in self._open.values():
             record.claim()
-        fresh = program.init_state(*(record.config for record in self._records))
-        state, start = self._checkpoints.restore_newest(fresh)
-        folder = self._checkpoints.folder.parent
-        if start:
-            self._say(f"Resuming {folder} after epoch {start // spe}.")
         with contextlib.ExitStack() as stack:
+            checkpoints = Checkpoints(self.folder, config.checkpoint.keep, self.say)
+            stack.enter_context(checkpoints)
+            stack.callback(program.feed.close)
+            fresh = program.init_state(*(record.config for record in self.records))
+            state, start = checkpoints.restore_newest(fresh)
+            if start:
+                self.say(f"Resuming {self.folder.parent} after epoch {start // spe}.")
             for record in self._open.values():
-                record.open(start, spe, folder, self._say)
+                record.open(start, spe, self.folder.parent, self.say)
                 stack.callback(record.close)
-            bar = stack.enter_context(ProgressBar(start, epochs * spe, show_progress))
+            bar = ProgressBar(start, config.epochs * spe, self.show_progress)
+            stack.enter_context(bar)
             stack.enter_context(jax.transfer_guard("disallow"))
             report = None
-            for epoch in range(start // spe, epochs):
+            for epoch in range(start // spe, config.epochs if self._open else 0):
+                state, report = self._train_epoch(state, epoch, bar)
+                done = epoch + 1
+                stops = done < config.epochs and not self.keep_going()
+                every = config.checkpoint.every_epochs
+                if stops or done == config.epochs or (every and done % every == 0):
+                    checkpoints.save(fetch(serializable(state)))
+                if stops:
+                    raise RunStopped(f"stopped after epoch {done} of {config.epochs}")
                 if not self._open:
                     break
-                state, report = self._train_epoch(state, epoch, bar)
-                stops = epoch + 1 < epochs and not self._keep_going()
-                if stops or _wants_checkpoint(self._config, epoch + 1):
-                    self._checkpoints.save(fetch(serializable(state)))
-                if stops:
-                    raise RunStopped(f"stopped after epoch {epoch + 1} of {epochs}")
             if report is None:  # resumed after the last epoch: only the end was missing
                 report = fetch(program.evaluate(state))
-        states = program.layout.unstack(fetch(serializable(state)), STATE_PLACES)
+            states = program.layout.unstack(fetch(serializable(state)), STATE_PLACES)
         reports = program.layout.unstack(report)
         return {i: Trained(states[i], reports[i]) for i in self._open}
 
@@ -183,7 +156,7 @@ class _Loop:
         self, state: TrainState, epoch: int, bar: ProgressBar
     ) -> tuple[TrainState, dict[str, Any]]:
         """The state after an epoch, and the fetched report on it."""
-        program, every = self._program, self._config.logging.every_steps
+        program, every = self.program, self._config.logging.every_steps
         self._epoch_began = time.perf_counter()
         totals = program.zero_totals
         for i, inputs in enumerate(program.batches(state, self._config.seed, epoch)):
@@ -194,62 +167,42 @@ class _Loop:
                 self._record_step(step - 1, fetch(self._older), bar)
             self._older = totals
         jax.block_until_ready(totals)
-        train_seconds = time.perf_counter() - self._epoch_began
+        rate = self._rate(program.steps_per_epoch)
         report, totals = fetch((program.evaluate(state), totals))
-        self._record_epoch(epoch, totals, report, train_seconds, bar)
-        return state, report
-
-    def _record_step(self, step: int, totals: Totals, bar: ProgressBar) -> None:
-        seconds = time.perf_counter() - self._epoch_began
-        lines, of_each = [], self._finite(totals)
-        for i, own in of_each.items():
-            lines.append(self._open[i].add_step(step, own))
-        shown = {"loss": "loss", "train acc": "accuracy", "cosine": "mean_cosine"}
-        done = max((int(own.steps) for own in of_each.values()), default=0)
-        bar.show(step, _mean_of(lines, shown) | {"img/s": self._images(done) / seconds})
-
-    def _record_epoch(
-        self,
-        epoch: int,
-        totals: Totals,
-        report: dict[str, Any],
-        train_seconds: float,
-        bar: ProgressBar,
-    ) -> None:
-        step = (epoch + 1) * self._program.steps_per_epoch
-        reports = self._program.layout.unstack(report)
-        times = {
-            "images_per_second": self._images(self._program.steps_per_epoch) / train_seconds,
-            "seconds": (time.perf_counter() - self._epoch_began) / len(self._records),
-        }
+        seconds = (time.perf_counter() - self._epoch_began) / len(self.records)
+        reports, step = program.layout.unstack(report), (epoch + 1) * program.steps_per_epoch
+        times = {"images_per_second": rate, "seconds": seconds}
         lines = [
             self._open[i].add_epoch(epoch, step, own, reports[i], times)
             for i, own in self._finite(totals).items()
         ]
         shown = {"loss": "train_loss", "test acc": "test_accuracy", "cosine": "mean_cosine"}
-        bar.show(step, _mean_of(lines, shown) | {"img/s": times["images_per_second"]})
+        bar.show(step, _mean_of(lines, shown) | {"img/s": rate})
+        return state, report
+
+    def _record_step(self, step: int, totals: Totals, bar: ProgressBar) -> None:
+        lines = [self._open[i].add_step(step, own) for i, own in self._finite(totals).items()]
+        shown = {"loss": "loss", "train acc": "accuracy", "cosine": "mean_cosine"}
+        done = int(np.max(totals.steps))
+        bar.show(step, _mean_of(lines, shown) | {"img/s": self._rate(done)})
+
+    def _rate(self, steps: int) -> float:
+        """Images a second of the epoch's first steps, over all runs."""
+        images = steps * self._config.batch_size * len(self.records)
+        return images / (time.perf_counter() - self._epoch_began)
 
     def _finite(self, totals: Totals) -> dict[int, Totals]:
         """The totals of each open run; those that are not finite any more are closed."""
-        of_each = self._program.layout.unstack(totals)
+        of_each = self.program.layout.unstack(totals)
         for i in list(self._open):
             try:
                 check_finite(of_each[i])
             except FloatingPointError as error:
-                if self._fail is None:
+                if self.fail is None:
                     raise
-                self._fail(i, error)
+                self.fail(i, error)
                 del self._open[i]
         return {i: of_each[i] for i in self._open}
-
-    def _images(self, steps: int) -> int:
-        return steps * self._config.batch_size * len(self._records)
-
-
-def _wants_checkpoint(config: Config, epochs_done: int) -> bool:
-    """Whether a state is kept after so many epochs; the last one always is."""
-    every = config.checkpoint.every_epochs
-    return epochs_done == config.epochs or bool(every and epochs_done % every == 0)
 
 
 def _mean_of(lines: Sequence[dict[str, Any]], shown: dict[str, str]) -> dict[str, float | None]:

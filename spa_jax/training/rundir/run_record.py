@@ -1,5 +1,6 @@
 """What one run writes into its folder while it trains, and at its end."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,27 +8,33 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
-from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.files import write_text_whole
-from spa_jax.longtail.method import Method
 from spa_jax.reporting.figures.run_plots import (
     plot_alignment_over_epochs,
     plot_cosine_by_class_size,
 )
 from spa_jax.training.collapse_meter import collapse_geometry
 from spa_jax.training.config import Config
-from spa_jax.training.devices import Layout
 from spa_jax.training.metrics import Totals, number
+from spa_jax.training.program import Program
 from spa_jax.training.rundir.epoch_line import epoch_line
 from spa_jax.training.rundir.events import EventWriter
 from spa_jax.training.rundir.json_lines import JsonLines
 from spa_jax.training.rundir.summary import make_summary
 from spa_jax.training.rundir.workdir import write_config
+from spa_jax.training.state import TrainState
 
 SUMMARY = "summary.json"
 """Written last: a folder that has it holds a finished run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a run has come to: its serializable state and its last report, on the host."""
+
+    state: TrainState
+    report: dict[str, Any]
 
 
 class RunRecord:
@@ -100,23 +107,22 @@ class RunRecord:
         if self._events is not None:
             self._events.close()
 
-    def finish(
-        self,
-        data: LongTailedDataset,
-        method: Method,
-        layout: Layout,
-        report: dict[str, Any],
-        params: PyTree,
-        command: str | None,
-    ) -> dict[str, Any]:
-        """Writes what a finished run leaves, `summary.json` last; returns the summary."""
+    def finish(self, program: Program, trained: Trained, command: str | None) -> dict[str, Any]:
+        """Writes what a finished run leaves, `summary.json` last; returns the summary.
+
+        Args:
+          program: that trained it.
+          trained: what it has come to.
+          command: the command line that made the run, if it is known.
+        """
+        data, report = program.data, trained.report
         config = self.config
-        summary = make_summary(config, data, layout, report, params, self.epochs.read(), command)
+        lines, params = self.epochs.read(), trained.state.params
+        summary = make_summary(config, data, program.layout, report, params, lines, command)
         if not self._primary:
             return summary
         if config.logging.plots:
-            curves = {config.spa.method: [self.epochs.read()]}
-            plot_alignment_over_epochs(curves, self.workdir / "alignment.png")
+            plot_alignment_over_epochs({config.spa.method: [lines]}, self.workdir / "alignment.png")
             plot_cosine_by_class_size(
                 data.class_counts,
                 report["cosines"][0],
@@ -126,7 +132,9 @@ class RunRecord:
             )
         if config.logging.collapse:
             geometry: dict[str, Any] = collapse_geometry(report["collapse"])
-            np.savez(self.workdir / "geometry.npz", heads=np.array(method.kernels), **geometry)
+            np.savez(
+                self.workdir / "geometry.npz", heads=np.array(program.method.kernels), **geometry
+            )
         write_text_whole(self.workdir / SUMMARY, json.dumps(summary, indent=2) + "\n")
         return summary
 
