@@ -157,10 +157,10 @@ def _check_type(name: str, value: Any, field: dataclasses.Field[Any]) -> None:
 
 
 def _check_choice(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    choices: Any = metadata["choices"]
+    choices = metadata["choices"]
     if choices is None:
         return
-    known: tuple[str, ...] = choices() if callable(choices) else choices
+    known = choices if isinstance(choices, tuple) else choices()
     if value not in known:
         raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
 
