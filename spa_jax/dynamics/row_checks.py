@@ -61,13 +61,10 @@ def check_each(sound: Bool[np.ndarray, " N"], says: str, of: str, remedy: str) -
 
 
 def check_finite(
-    values: Anything | None,
-    name: str,
-    of: str = "rows",
-    remedy: str = "has the training diverged?",
+    values: Anything, name: str, of: str = "rows", remedy: str = "has the training diverged?"
 ) -> None:
-    """Raises InputError if a known row holds NaN or infinity; None is not given."""
-    if values is not None and is_known(values):
-        finite = np.isfinite(np.asarray(values, np.float64).reshape(len(values), -1))
+    """Raises InputError if a known row holds NaN or infinity."""
+    if is_known(values):
+        finite = np.isfinite(np.asarray(values).reshape(len(values), -1))
         sound = np.asarray(finite.all(axis=1))
         check_each(sound, f"{name} must be finite, got NaN or infinity", of, remedy)

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from spa_jax.alignment.checks import is_known
 from spa_jax.alignment.geometry import widen
@@ -97,10 +98,13 @@ def nc4_agreement(
       >>> nc4_agreement(features, means, weights=jnp.array([[0.0, 1.0], [1.0, 0.0]])).tolist()
       [True, False]
     """
-    _check_rows(features, means)
+    check_batch(features, means.shape[1])
+    check_array(means, "means", jnp.floating, means.shape, "pass the means of a state")
     check_weights(weights, bias, means.shape)
-    check_finite(weights, "weights")
-    check_finite(bias, "bias")
+    bias = jnp.zeros(len(means)) if bias is None else bias
+    features, means, weights, bias = _finite(
+        features=features, means=means, weights=weights, bias=bias
+    )
     if is_known(means):
         check_each(
             np.any(np.asarray(means) != 0, axis=1),
@@ -108,10 +112,13 @@ def nc4_agreement(
             "class means",
             "take the means of a state that was updated with all of the data.",
         )
-    features, means = widen(features), widen(means)
-    logits = product(features, widen(weights).T)
-    if bias is not None:
-        logits = logits + widen(bias)[None]
+    likeliest = jnp.argmax(product(features, weights.T) + bias[None], axis=1)
+    finite = jnp.all(jnp.isfinite(features), axis=1)
+    return finite & (likeliest == _nearest(features, means))
+
+
+@jax.jit
+def _nearest(features: Float[Array, "B D"], means: Float[Array, "C D"]) -> Int[Array, " B"]:
     seen = jnp.any(means != 0, axis=1)
     # Distances from products, as all differences would take (B, C, D); about the means' middle,
     # so that an offset that all features share does not cancel.
@@ -119,9 +126,7 @@ def nc4_agreement(
     means = means - middle[None]
     halves = 0.5 * jnp.sum(jnp.square(means), axis=1)
     nearness = product(features - middle[None], means.T) - halves[None]
-    nearest = jnp.argmax(jnp.where(seen[None], nearness, -jnp.inf), axis=1)
-    finite = jnp.all(jnp.isfinite(features), axis=1)
-    return finite & (jnp.argmax(logits, axis=1) == nearest)
+    return jnp.argmax(jnp.where(seen[None], nearness, -jnp.inf), axis=1)
 
 
 def nc1_contributions(
@@ -158,18 +163,19 @@ def nc1_contributions(
       [0.25, 0.25, 0.0]
     """
     num_classes, dim = means.shape
-    _check_rows(features, means, labels)
+    check_batch(features, dim, labels)
+    check_array(means, "means", jnp.floating, means.shape, "pass the means of a state")
     check_array(whitening, "whitening", jnp.floating, (len(whitening), dim), "as wide as the means")
-    check_finite(whitening, "whitening")
+    features, means, whitening = _finite(features=features, means=means, whitening=whitening)
     labels = jnp.asarray(labels)
     wanted = (labels >= 0) & (labels < num_classes)
-    differences = widen(features) - widen(means)[jnp.where(wanted, labels, 0)]
-    squares = jnp.sum(jnp.square(product(differences, widen(whitening).T)), axis=1)
+    differences = features - means[jnp.where(wanted, labels, 0)]
+    squares = jnp.sum(jnp.square(product(differences, whitening.T)), axis=1)
     return jnp.where(wanted, squares, 0.0)
 
 
-def _check_rows(features: Features, means: Rows, labels: Any = None) -> None:
-    check_batch(features, means.shape[1], labels)
-    check_array(means, "means", jnp.floating, means.shape, "pass the means of a state")
-    check_finite(features, "features")
-    check_finite(means, "means")
+def _finite(**named: Any) -> list[Array]:
+    """The rows in float32 at least; InputError if a known one is not finite."""
+    for name, values in named.items():
+        check_finite(widen(values), name)
+    return [widen(values) for values in named.values()]

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from spa_jax.dynamics.collapse import measures
 from spa_jax.dynamics.collapse.measures import noise_level, on_host, row_norms
 from spa_jax.dynamics.collapse.nc_state import NCState
-from spa_jax.dynamics.row_checks import check_each, check_weights
+from spa_jax.dynamics.row_checks import check_each, check_finite, check_weights
 from spa_jax.errors import InputError
 
 Center = Literal["class_means", "samples"]
@@ -96,9 +96,7 @@ def metrics(
     known, means, root = _geometry(state, center)
     offsets = np.zeros(len(means)) if bias is None else on_host(bias, "bias")
     rows = on_host(weights, "weights")
-    sound = np.isfinite(rows).all(axis=1) & np.isfinite(offsets)
-    says = "weights and bias must be finite, got NaN or infinity"
-    check_each(sound, says, "classes", "has the training diverged?")
+    check_finite(np.column_stack([rows, offsets]), "weights and bias", "classes")
     own = np.argmax(known.mean @ rows.T + offsets[None], axis=1) == np.arange(len(rows))
     if center_weights:
         rows = _centred(weights, rows.mean(axis=0))

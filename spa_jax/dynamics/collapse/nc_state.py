@@ -83,7 +83,17 @@ class NCState:
                 f"Neural collapse needs num_classes >= 2 and dim >= 1, got "
                 f"num_classes={num_classes}, dim={dim}: it is about how classes lie to each other."
             )
-        dtype = _accumulator_dtype(dtype)
+        dtype = np.dtype(dtype)
+        if dtype not in (np.float32, np.float64):
+            raise InputError(
+                f"dtype must be float32 or float64, got {dtype.name}: shorter formats cannot hold "
+                "a running sum. Features of any floating dtype may be passed to update."
+            )
+        if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+            raise InputError(
+                'dtype=float64 needs jax.config.update("jax_enable_x64", True) or '
+                "JAX_ENABLE_X64=1, which is off."
+            )
         return cls(
             counts=jnp.zeros(num_classes, jnp.int32),
             mean=jnp.zeros((num_classes, dim), dtype),
@@ -185,7 +195,7 @@ class NCState:
           >>> def one(features, labels):
           ...     return NCState.create(2, 1).update(features, labels).merge_over("data")
           >>> features, labels = jnp.array([[[1.0]], [[5.0]]]), jnp.array([[0], [0]])
-          >>> jax.vmap(one, axis_name="data")(features, labels).scatter.ravel().tolist()
+          >>> jax.jit(jax.vmap(one, axis_name="data"))(features, labels).scatter.ravel().tolist()
           [8.0, 8.0]
         """
         own = self.counts.astype(self.mean.dtype)
@@ -198,6 +208,7 @@ class NCState:
         return NCState(counts, mean, scatter, traces, not_finite)
 
 
+@functools.partial(jax.jit, static_argnames="num_classes")
 def _moments(
     features: Float[Array, "B D"],
     labels: Shaped[Array, " B"],
@@ -232,18 +243,3 @@ def _scatter(
     """The weighted sum of the rows' outer products, and their weighted squared norms."""
     weighted = weights[:, None] * rows
     return product(weighted.T, rows), jnp.sum(weighted * rows, axis=1)
-
-
-def _accumulator_dtype(dtype: DTypeLike) -> np.dtype:
-    wanted = np.dtype(dtype)
-    if wanted not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise InputError(
-            f"dtype must be float32 or float64, got {wanted.name}: shorter formats cannot hold a "
-            "running sum. Features of any floating dtype may be passed to update."
-        )
-    if jnp.asarray(np.zeros((), wanted)).dtype != wanted:
-        raise InputError(
-            'dtype=float64 needs jax.config.update("jax_enable_x64", True) or JAX_ENABLE_X64=1, '
-            "which is off."
-        )
-    return wanted

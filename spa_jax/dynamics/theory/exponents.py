@@ -212,7 +212,8 @@ def check_classifier(means: Rows, weights: Rows, bias: Bias | None) -> None:
         raise InputError(f"means must be (C, D) with 2 classes or more, got shape {means.shape}.")
     check_weights(weights, bias, means.shape)
     for name, values in {"means": means, "weights": weights, "bias": bias}.items():
-        check_finite(values, name, "classes", "leave such classes out.")
+        if values is not None:
+            check_finite(widen(values), name, "classes", "leave such classes out.")
 
 
 def check_priors(priors: Priors, num_classes: int) -> None:

@@ -103,10 +103,15 @@ def error_probability(
       "Empirical Bernstein Bounds and Sample Variance Penalization", COLT 2009.
     """
     check_classifier(means, weights, bias)
-    _check_sampling(sigma, num_samples, confidence)
+    _check_sigma(sigma)
+    if num_samples < 2:
+        raise InputError(f"num_samples must be 2 or more, got {num_samples}: 20,000 is usual.")
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence must be in (0, 1), got {confidence}: 0.99 is usual.")
     centres, rows = np.asarray(means, np.float64), np.asarray(weights, np.float64)
     shift = np.zeros(len(rows)) if bias is None else np.asarray(bias, np.float64)
-    distances = _exact_distances(centres, rows, shift)
+    with jax.enable_x64(True):
+        distances = np.asarray(boundary_distances(centres, rows, shift))
     log_tails = _log_priors(priors, len(rows))[:, None] + log_ndtr(-distances / sigma)
     log_union = _log_sum(log_tails)
     log_pairwise = _log_sum(log_tails.max(axis=1))
@@ -228,11 +233,6 @@ def _log_minus_log_ndtr(x: np.ndarray) -> np.ndarray:
     return np.where(far, log_ndtr(-x), np.log(-log_ndtr(np.where(far, 0.0, x))))
 
 
-def _exact_distances(means: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    with jax.enable_x64(True):
-        return np.asarray(boundary_distances(means, weights, bias))
-
-
 def _log_priors(priors: Priors | None, num_classes: int) -> np.ndarray:
     if priors is None:
         return np.full(num_classes, -np.log(num_classes))
@@ -272,14 +272,6 @@ def _bernstein_interval(
     width += 7.0 * spread * log_odds / (3.0 * (len(values) - 1))
     mean = values.mean()
     return max(mean - width, 1.0 - spread), min(mean + width, 1.0)
-
-
-def _check_sampling(sigma: float, num_samples: int, confidence: float) -> None:
-    _check_sigma(sigma)
-    if num_samples < 2:
-        raise InputError(f"num_samples must be 2 or more, got {num_samples}: 20,000 is usual.")
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence must be in (0, 1), got {confidence}: 0.99 is usual.")
 
 
 def _check_sigma(sigma: float) -> None:
