@@ -3,18 +3,23 @@
 import json
 import math
 import re
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from PIL import Image
 
-from spa_jax.longtail.method import Situation
+from spa_jax.longtail.method import LossContext
+from spa_jax.longtail.registry import METHODS
+from spa_jax.models.registry import NETWORKS
+from spa_jax.training.program import Program
+from spa_jax.training.variants import VARIANTS
 from studies.reproduction.reproduction_figures import FIGURES as DRAWINGS
 from studies.reproduction.reproduction_figures import records_checksum
 from studies.reproduction.sections import SECTIONS
 from studies.update_readme import FIGURES, PAGES, REPOSITORY, with_tables
+from tests.training.small import small_config
 
 README = (REPOSITORY / "README.md").read_text()
 RECORDS = re.findall(r"<!-- table: (\S+) -->", README)
@@ -77,22 +82,48 @@ def test_the_python_example_runs():
     assert (jax.numpy.abs(cosines) <= 1).all()
 
 
-def test_the_example_of_a_method_is_one():
-    names = {}
-    exec(EXAMPLES[1], names)
-    method = names["make_soft_prior"](SimpleNamespace(tau=2.0))
+@pytest.fixture
+def registries(monkeypatch):
+    """The registries as they are, and so again afterwards."""
+    for registry in (METHODS, NETWORKS, VARIANTS):
+        for name in ("soft_prior", "flat", "squared"):
+            monkeypatch.setitem(registry, name, None)
+            del registry[name]
+
+
+def test_the_examples_of_a_method_a_network_and_a_variant_train_together(registries):
+    for example in EXAMPLES[1:4]:
+        exec(example, {"__name__": "readme"})
+    config = small_config(
+        method__name="soft_prior",
+        method__soft_prior__share=0.25,
+        model__name="flat",
+        spa__method="squared",
+    )
+    program = Program(config)
+    state, totals = program.init_state(config), program.zero_totals
+    losses = []
+    for inputs, _ in zip(program.batches(state, 0, 0), range(2), strict=False):
+        state, totals = program.train_step(state, totals, inputs)
+        losses.append(float(totals.last["loss"]))
+    assert np.isfinite(losses).all()
+    assert "squared" in config.spa and state.hyperparams["weight"] == 1.0
+
+
+def test_the_example_of_a_method_weighs_the_prior(registries):
+    exec(EXAMPLES[1], {"__name__": "readme"})
+    entry = METHODS["soft_prior"]
     labels = jnp.array([0, 1])
-    situation = Situation(labels, jnp.array([9.0, 1.0]), jnp.int32(0), 1, None)
-    # Half of the prior, twice, is the prior: the loss of a class is minus the log of its share.
-    expected = (math.log(10 / 9) + math.log(10)) / 2
-    loss = float(method.loss(jnp.zeros((2, 2)), labels, situation))
-    assert loss == pytest.approx(expected, rel=1e-5)
+    context = LossContext(labels, jnp.array([9.0, 1.0]), jnp.int32(0), 1, None)
+    loss = entry.make(entry.options(share=1.0)).loss(jnp.zeros((2, 2)), labels, context)
+    # With all of the prior the loss of a class is minus the log of its share.
+    assert float(loss) == pytest.approx((math.log(10 / 9) + math.log(10)) / 2, rel=1e-5)
 
 
 def test_the_example_of_neural_collapse_runs():
     names = {}
     with jax.numpy_rank_promotion("allow"):
-        exec(EXAMPLES[2], names)
+        exec(EXAMPLES[4], names)
     assert names["found"]["nc3_cosines"].shape == (4,)
 
 

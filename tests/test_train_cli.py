@@ -13,8 +13,12 @@ from spa_jax.training.rundir.workdir import write_config
 ROOT = Path(__file__).parents[1]
 WRONG = {
     "a misspelt field": (
-        ("--config=configs/digits_lt.py", "--config.spa.gama=0.5"),
-        ("config.spa.gama is not a field", "Did you mean config.spa.gamma?"),
+        ("--config=configs/digits_lt.py", "--config.spa.proj.gama=0.5"),
+        ("config.spa.proj.gama is not a field", "Did you mean config.spa.proj.gamma?"),
+    ),
+    "a field of before": (
+        ("--config=configs/digits_lt.py", "--config.spa.gamma=0.5"),
+        ("config.spa.gamma has a new name: spa.proj.gamma",),
     ),
     "a missing config file": (
         ("--config=configs/no_such_file.py",),
@@ -66,14 +70,26 @@ def test_a_wrong_command_gets_one_paragraph_and_status_2(case, tmp_path):
     assert not workdir.exists()
 
 
+def test_a_config_file_that_sets_a_field_of_before_is_told_the_new_one(tmp_path):
+    text = (
+        "from spa_jax.training.config import default_config\n"
+        "def get_config():\n"
+        "    config = default_config()\n"
+        "    config.model.depth = 20\n"
+        "    return config\n"
+    )
+    (tmp_path / "mine.py").write_text(text)
+    result = train(tmp_path / "run", f"--config={tmp_path / 'mine.py'}")
+    assert_refused(result, ("config.model.depth has a new name: model.cifar_resnet.depth",))
+
+
 def test_a_workdir_of_another_config_is_refused_and_left_alone(tmp_path):
     old = default_config()
     old.seed = 5
     write_config(tmp_path, old)
     before = (tmp_path / "config.json").read_bytes()
-    result = train(tmp_path, "--config=configs/digits_lt.py", "--config.spa.gamma=0.25")
-    assert_refused(
-        result, (str(tmp_path), "seed (5 there, 0 now)", "spa.gamma (0.6 there, 0.25 now)")
-    )
+    result = train(tmp_path, "--config=configs/digits_lt.py", "--config.spa.proj.gamma=0.25")
+    expected = (str(tmp_path), "seed (5 there, 0 now)", "spa.proj.gamma (0.6 there, 0.25 now)")
+    assert_refused(result, expected)
     assert (tmp_path / "config.json").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
