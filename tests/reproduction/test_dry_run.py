@@ -11,6 +11,8 @@ from spa_jax.reproduction.tables import TABLES
 from spa_jax.training.config import resolve
 from spa_jax.training.program import compiled_differences
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 PLAN = TABLES["imagenet"]
 ALLOWED = {
     "epochs",
