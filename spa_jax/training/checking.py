@@ -77,13 +77,13 @@ def check_run(config: Config) -> None:
 
 
 def check_runs(configs: Iterable[Config]) -> None:
-    """:func:`check_run` for several runs; what they share is loaded and looked at once."""
+    """:func:`check_run` for several runs; what neighbours share is loaded and looked at once."""
     loaded: dict[DataOptions, LongTailedDataset] = {}
     networks = set()
     for config in configs:
         options = resolve(config)
         run = prepare_run(config, loaded.get(options.data))
-        loaded[options.data] = run.data
+        loaded = {options.data: run.data}  # of all runs it might not fit into memory
         network = (run.model, run.image_shape, run.options.aligned["classifier"])
         if network not in networks:
             run.check_classifier()

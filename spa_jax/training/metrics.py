@@ -94,7 +94,7 @@ def check_finite(totals: Totals) -> None:
         raise FloatingPointError(
             f"The loss or its gradient was not finite at step {int(totals.bad_step)}; the run "
             "stopped, and no checkpoint holds that step. Lower config.optimizer.learning_rate or "
-            "config.spa.weight, and start in a new workdir."
+            "config.spa.reg.weight, and start in a new workdir."
         )
 
 
