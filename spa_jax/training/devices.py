@@ -197,7 +197,8 @@ class Layout:
             parts = local.reshape(self.num_devices, -1, *local.shape[1:])
             return jax.device_put(parts, sharding)
         shape = (batch_size, *local.shape[1:])
-        return jax.make_array_from_process_local_data(sharding, local, shape)
+        with jax.transfer_guard_host_to_device("allow"):  # or jax takes it for one by accident
+            return jax.make_array_from_process_local_data(sharding, local, shape)
 
     def abstract(self, tree: PyTree, places: PyTree) -> Any:
         """The shapes of arrays, each with the sharding of its place."""
