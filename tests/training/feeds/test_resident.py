@@ -1,151 +1,165 @@
-"""Where a step's examples come from: orders, samplers, mixing, and the choice between feeds."""
+"""Data that live on the devices: orders, samplers, second draws, and the choice between feeds."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from spa_jax.data.splits.samplers import class_probabilities
-from spa_jax.training import build
-from spa_jax.training.feeds.batch import prepare
-from spa_jax.training.feeds.resident import ResidentFeed, channel_statistics, evaluation_order
-from spa_jax.training.feeds.streamed import StreamFeed
+from spa_jax.training import checking
+from spa_jax.training.checking import prepare_run
+from spa_jax.training.devices import PARALLEL_MODES, Layout
+from spa_jax.training.feeds.feed import channel_statistics
+from spa_jax.training.feeds.resident import evaluation_order
 from spa_jax.training.program import Program
+from spa_jax.training.state import STATE_PLACES
 from tests.refusals import refusal
-from tests.training.small import small_config
-from tests.training.test_parallel import assert_close, states_after
-
-
-def batches_of_epoch(program, epoch):
-    """The host copy of every batch of an epoch, as one device gets them."""
-    spe = program.steps_per_epoch
-    state = program.init_state(program.config)
-    get = jax.jit(lambda state, *inputs: program.feed.batch(lambda part: part, state, *inputs))
-    result = []
-    state = state.replace(step=jnp.asarray(epoch * spe, jnp.int32))
-    for i, inputs in enumerate(program.batches(state, program.config.seed, epoch)):
-        at_step = state.replace(step=jnp.asarray(epoch * spe + i, jnp.int32))
-        result.append(jax.device_get(get(at_step, *inputs)))
-    return result
-
-
-def program_on_one_device(**changes):
-    return Program(small_config(**changes), devices=jax.devices()[:1])
-
-
-def contents(batches):
-    return [image.tobytes() for batch in batches for image in batch.images]
-
-
-def test_a_shuffled_epoch_shows_an_image_once_and_the_next_in_another_order():
-    program = program_on_one_device()
-    first, again, second = (batches_of_epoch(program, epoch) for epoch in (0, 0, 1))
-    known = {image.tobytes(): label for image, label in pairs(program.data.train)}
-    assert len(first) == 5
-    shown = contents(first)
-    assert len(set(shown)) == len(shown) == 5 * 64
-    for batch in first:
-        assert [known[image.tobytes()] for image in batch.images] == batch.labels.tolist()
-        assert batch.positions.tolist() == list(range(64))
-    assert contents(again) == shown
-    assert contents(second) != shown
-
-
-def pairs(examples):
-    return zip(examples.images, examples.labels.tolist(), strict=True)
-
-
-@pytest.mark.parametrize(
-    ("sampler", "power"),
-    [("class_aware", 1.0), ("square_root", 1.0), ("reversed", 1.0), ("power", 0.0)],
+from tests.training.feeds.feeding import (
+    after_steps,
+    batches_of,
+    feed_of,
+    one_device,
+    state_at,
 )
-def test_a_sampler_shows_classes_as_often_as_it_says_and_all_images_of_a_class_alike(
-    sampler, power
-):
-    program = program_on_one_device(data__sampler=sampler, data__sampler_power=power)
-    labels, images = [], []
-    for epoch in range(12):
-        for batch in batches_of_epoch(program, epoch):
-            labels.append(batch.labels)
-            images += [image.tobytes() for image in batch.images]
-    draws = np.concatenate(labels)
-    expected = class_probabilities(program.data.class_counts, sampler, power)
-    share = np.bincount(draws, minlength=10) / len(draws)
-    deviation = np.sqrt(expected * (1 - expected) / len(draws))
-    assert len(draws) == 12 * 320
+from tests.training.small import small_config
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+EPOCHS = range(12)
+SECOND_DRAW = {"method__name": "glmc", "method__glmc__sampler_power": 0.5}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return prepare_run(small_config(), layout=one_device()).data
+
+
+@pytest.fixture(scope="module")
+def shuffled():
+    """The batches of two epochs."""
+    return batches_of(feed_of(), (0, 1))
+
+
+@pytest.fixture(scope="module")
+def mixed_in():
+    """A feed that draws anew what is mixed in, and the batches of some of its epochs."""
+    feed = feed_of(**SECOND_DRAW)
+    return feed, batches_of(feed, EPOCHS)
+
+
+def example_numbers(images, data):
+    """Which training example each image is."""
+    known = {image.tobytes(): number for number, image in enumerate(data.train.images)}
+    flat = images.reshape(-1, *images.shape[-3:])
+    return np.array([known[image.tobytes()] for image in flat]).reshape(images.shape[:-3])
+
+
+def assert_drawn_by(expected, labels, numbers, data):
+    """As often as the classes' chances say, all images of a class alike."""
+    np.testing.assert_array_equal(data.train.labels[numbers].ravel(), labels.ravel())
+    share = np.bincount(labels.ravel(), minlength=10) / labels.size
+    deviation = np.sqrt(expected * (1 - expected) / labels.size)
     assert (np.abs(share - expected) < 4.5 * deviation).all()
-    known = {image.tobytes(): label for image, label in pairs(program.data.train)}
-    assert [known[image] for image in images] == draws.tolist()
-    rarest = {image for image, label in known.items() if label == 9}
-    assert rarest <= set(images) or share[9] < 0.02
+    for label in np.argsort(expected)[-2:]:
+        each = np.bincount(numbers.ravel(), minlength=369)[data.train.labels == label]
+        assert (np.abs(each - each.mean()) < 4.5 * np.sqrt(each.mean()) + 1).all()
 
 
-@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
-def test_an_image_is_mixed_with_a_partner_from_the_whole_batch_in_the_labels_shares(mix):
-    program = program_on_one_device(
-        augment__mix=mix, augment__crop_padding=0, augment__flip=False, augment__mix_alpha=5.0
+def test_a_shuffled_epoch_shows_an_image_once_and_the_next_in_another_order(shuffled, digits):
+    numbers = example_numbers(shuffled.images, digits)
+    np.testing.assert_array_equal(digits.train.labels[numbers], shuffled.labels)
+    first, second = numbers.reshape(2, -1)
+    assert len(first) == 5 * 64
+    assert len(np.unique(first)) == len(np.unique(second)) == len(first)
+    assert np.mean(first == second) < 0.05
+    np.testing.assert_array_equal(shuffled.positions, np.tile(np.arange(64), (10, 1)))
+
+
+def test_a_sampler_shows_classes_as_often_as_it_says_and_all_images_of_a_class_alike(digits):
+    batches = batches_of(feed_of(data__sampler="reversed"), EPOCHS)
+    expected = class_probabilities(digits.class_counts, "reversed")
+    assert batches.labels.shape == (12 * 5, 64)
+    assert_drawn_by(expected, batches.labels, example_numbers(batches.images, digits), digits)
+
+
+def test_images_that_are_mixed_in_are_drawn_with_the_weights_of_their_classes(digits, mixed_in):
+    partner = mixed_in[1].partner
+    sizes = np.array(digits.class_counts, np.float64)
+    weights = sizes * sizes**-0.5  # n_c images, of weight n_c^-k each
+    numbers = example_numbers(partner.images, digits)
+    assert_drawn_by(weights / weights.sum(), partner.labels, numbers, digits)
+    # With replacement: of n draws from n images, (1 - 1/n)^n show nothing new.
+    for epoch in numbers.reshape(12, -1):
+        assert len(np.unique(epoch)) < 0.75 * len(epoch)
+
+
+def test_the_first_draw_is_the_shuffled_epoch_whatever_is_mixed_in(digits, shuffled, mixed_in):
+    mixed = jax.tree.map(lambda leaf: leaf[:10], mixed_in[1])
+    for name in ("images", "labels", "positions"):
+        np.testing.assert_array_equal(getattr(mixed, name), getattr(shuffled, name))
+    np.testing.assert_array_equal(mixed.partner.positions, shuffled.positions + 64)
+    both = [example_numbers(part.images, digits) for part in (mixed, mixed.partner)]
+    assert np.mean(both[0] == both[1]) < 0.05
+
+
+def test_two_draws_with_the_same_weights_are_not_the_same_draw(digits):
+    changes = SECOND_DRAW | {"method__glmc__sampler_power": 1.0, "data__sampler": "class_aware"}
+    mixed = batches_of(feed_of(**changes), (0, 1))
+    both = [example_numbers(part.images, digits) for part in (mixed, mixed.partner)]
+    # One in ten of the same class, which has at least five images.
+    assert np.mean(both[0] == both[1]) < 0.1
+
+
+def test_draws_belong_to_the_seed_and_the_epoch(digits, mixed_in):
+    feed, batches = mixed_in
+    numbers = example_numbers(batches.partner.images[5:10], digits)
+    again, other = (batches_of(feed, [1], seed).partner.images for seed in (0, 1))
+    np.testing.assert_array_equal(example_numbers(again, digits), numbers)
+    assert np.mean(example_numbers(other, digits) == numbers) < 0.05
+    assert np.mean(example_numbers(batches.partner.images[10:15], digits) == numbers) < 0.05
+
+
+@pytest.fixture(scope="module")
+def mixed_batches():
+    """One device's first batches, mixed with their own images and with a second draw."""
+    known = {"permuted": {"augment__mix": "mixup"}, "drawn": SECOND_DRAW}
+    return {name: (changes, batches_of(feed_of(**changes))) for name, changes in known.items()}
+
+
+@pytest.mark.parametrize("mixing", ["permuted", "drawn"])
+@pytest.mark.parametrize("mode", PARALLEL_MODES)
+def test_eight_devices_share_the_batch_that_one_has(mode, mixing, mixed_batches):
+    changes, expected = mixed_batches[mixing]
+    layout = Layout(mode)
+    feed = feed_of(layout, **changes)
+
+    def whole(state, inputs):
+        return jax.tree.map(layout.gather, feed.batch(state, inputs))
+
+    get = layout.compile(whole, (STATE_PLACES, feed.places))
+    state = state_at(2)
+    state = layout.replicate(state.replace(rng=jax.random.key(0)))
+    inputs = next(iter(feed.batches(layout.replicate(state_at(0)), 0, 0)))
+    found = jax.device_get(get(state, inputs))
+    jax.tree.map(lambda one, other: np.testing.assert_array_equal(one[2], other), expected, found)
+    if mixing == "permuted":
+        partners = found.partner.positions
+        assert sorted(partners.tolist()) == list(range(64))
+        np.testing.assert_array_equal(found.partner.images, found.images[partners])
+        np.testing.assert_array_equal(found.partner.labels, found.labels[partners])
+
+
+def test_batch_statistics_of_each_device_are_averaged():
+    """The mean of the devices' means is the batch's; of their variances, less than the batch's."""
+    config = small_config(parallel="shard_map", model__batch_norm="per_device")
+    programs = (Program(config), Program(small_config(), layout=one_device()))
+    # Of the first layer, whose inputs are the same.
+    local, whole = (
+        after_steps(program, 1)[0].batch_stats["backbone"]["BatchNorm_0"] for program in programs
     )
-    state = program.init_state(program.config)
-    (inputs, *_) = program.batches(state, 0, 0)
-    batch = program.feed.batch(lambda part: part, state, *inputs)
-    partners = np.asarray(batch.partner.positions)
-    np.testing.assert_array_equal(np.asarray(batch.partner.images), batch.images[partners])
-    # Images that differ in every pixel, so that each pixel tells where it comes from.
-    plain = jnp.broadcast_to(jnp.arange(64, dtype=jnp.uint8)[:, None, None, None], (64, 8, 8, 1))
-    partner = batch.partner.replace(images=plain[batch.partner.positions])
-    batch = batch.replace(images=plain, partner=partner)
-
-    def identity(images):
-        return images.astype(jnp.float32)
-
-    seen = jax.device_get(prepare(state.rng, state.step, batch, program.config, identity))
-    order = np.asarray(batch.partner.positions)
-    assert sorted(order.tolist()) == list(range(64))
-    assert order.tolist() != list(range(64))
-    images = np.asarray(batch.images, np.float32)
-    np.testing.assert_array_equal(seen.partner_labels, np.asarray(batch.labels)[order])
-    assert 0 < seen.share < 1
-    if mix == "mixup":
-        expected = seen.share * images + (1 - seen.share) * images[order]
-        np.testing.assert_allclose(seen.images, expected, atol=1e-5)
-    else:
-        own, other = seen.images == images, seen.images == images[order]
-        assert (own | other).all()
-        box = ~own.all(axis=(0, 3))
-        assert box.sum() == pytest.approx(64 * (1 - seen.share))
-    targets = np.asarray(seen.targets(10))
-    np.testing.assert_allclose(targets.sum(axis=1), 1.0, rtol=1e-6)
-    different = seen.labels != seen.partner_labels
-    np.testing.assert_allclose(targets[different, seen.labels[different]], seen.share, rtol=1e-6)
-
-
-@pytest.mark.parametrize("mode", ["jit", "pmap", "shard_map"])
-def test_eight_devices_mix_and_sample_as_one_does(mode):
-    changes = {
-        "augment__mix": "mixup",
-        "data__sampler": "square_root",
-        "augment__cutout": 3,
-        "spa__method": "reg",
-    }
-    one = states_after(3, jax.devices()[:1], **changes)
-    eight = states_after(3, jax.devices(), parallel=mode, **changes)
-    assert_close(one, eight, 1e-5)
-
-
-def test_batch_statistics_of_each_device_differ_from_global_ones_and_end_up_the_same_everywhere():
-    local, _, _ = states_after(
-        2, jax.devices(), parallel="shard_map", model__batch_norm="per_device"
-    )
-    mapped, _, _ = states_after(2, jax.devices(), parallel="pmap", model__batch_norm="per_device")
-    whole, _, _ = states_after(2, jax.devices(), parallel="shard_map")
-    assert_close(local, mapped, 1e-5)
-    differences = [
-        np.abs(a - b).max()
-        for a, b in zip(
-            jax.tree.leaves(local.batch_stats), jax.tree.leaves(whole.batch_stats), strict=True
-        )
-    ]
-    assert max(differences) > 1e-3
+    np.testing.assert_allclose(local["mean"], whole["mean"], atol=1e-5)
+    lower = whole["var"] - local["var"]
+    assert (lower > 0).all()
+    assert lower.max() > 5e-5
 
 
 def test_statistics_of_the_channels_are_those_of_all_pixels():
@@ -164,13 +178,13 @@ def test_an_evaluation_order_has_every_example_once_whatever_the_devices(example
 
 
 def test_what_fits_on_the_devices_lives_there_and_the_rest_is_streamed(monkeypatch):
-    assert isinstance(program_on_one_device().feed, ResidentFeed)
-    monkeypatch.setattr(build, "DEVICE_BYTES", 1000)
-    assert isinstance(program_on_one_device().feed, StreamFeed)
-    assert isinstance(program_on_one_device(data__feed="device").feed, ResidentFeed)
+    assert not prepare_run(small_config()).streamed
+    monkeypatch.setattr(checking, "DEVICE_BYTES", 1000)
+    assert prepare_run(small_config()).streamed
+    assert not prepare_run(small_config(data__feed="device")).streamed
 
 
 def test_a_batch_larger_than_the_training_set_is_refused():
-    message = refusal(program_on_one_device, batch_size=512)
+    message = refusal(prepare_run, small_config(batch_size=512))
     assert "512" in message
     assert "369" in message

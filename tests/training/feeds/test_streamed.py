@@ -1,22 +1,38 @@
 """Training from a stream of JPEG files: the same whatever decodes it, on however many devices."""
 
 import dataclasses
+import functools
+import itertools
 import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from spa_jax.data.augment.augment_options import AugmentOptions
+from spa_jax.data.augment.on_host import train_image
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
-from spa_jax.training.build import load_data
-from spa_jax.training.loop import run
+from spa_jax.data.splits.samplers import draw_probabilities
+from spa_jax.data.stream.epoch_order import EpochOrder
+from spa_jax.training.checking import prepare_run
+from spa_jax.training.feeds.batch import prepare
+from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.program import Program
 from tests.data.tiny_jpeg import write_photographs
 from tests.refusals import refusal
+from tests.training.feeds.feeding import (
+    after_steps,
+    assert_close,
+    batches_of,
+    one_device,
+    state_at,
+)
 from tests.training.small import small_config
-from tests.training.test_parallel import assert_close
 from tests.training.test_processes import run_on_two_hosts
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 HOST = """
 import sys
@@ -28,6 +44,7 @@ from spa_jax.training.loop import run
 if __name__ == "__main__":
     number, port, workdir, folder = sys.argv[1:]
     jax.config.update("jax_num_cpu_devices", 2)
+    jax.config.update("jax_disable_most_optimizations", True)
     jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(number))
     run(stream_config(folder), Path(workdir))
 """
@@ -49,6 +66,7 @@ def stream_config(folder, **changes):
         "augment__cutout": 3,
         "augment__color_jitter": 0.2,
         "augment__mix": "cutmix",
+        "model__small__widths": (4,),
         "optimizer__learning_rate": 0.02,
         "spa__method": "proj",
         "loader__workers": 0,
@@ -56,61 +74,100 @@ def stream_config(folder, **changes):
     return small_config(**(settings | changes))
 
 
+def glmc_config(folder, **changes):
+    """Two streams of two views each, and no other augmentation on the device."""
+    settings = {
+        "method__name": "glmc",
+        "method__glmc__sampler_power": 1.0,
+        "method__glmc__projection_dim": 8,
+        "augment__mix": "none",
+        "augment__cutout": 0,
+        "augment__crop_padding": 0,
+        "augment__flip": False,
+        "spa__method": "none",
+    }
+    return stream_config(folder, **(settings | changes))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_photographs(tmp_path_factory.mktemp("photographs"))
 
 
-def states_of(program, config, steps):
-    """The host copy of the state after some steps from the start, and of the evaluation."""
-    state, totals = program.init_state(config), program.zero_totals
-    done = 0
-    while done < steps:
-        for inputs in program.batches(state, config.seed, done // program.steps_per_epoch):
-            state, totals = program.train_step(state, totals, inputs)
-            done += 1
-    report = program.evaluate(state)
-    program.feed.close()
-    return jax.device_get((state.replace(rng=jax.random.key_data(state.rng)), totals, report))
+@pytest.fixture(scope="module")
+def cutmix_program(folder):
+    return Program(stream_config(folder), layout=one_device())
 
 
 @pytest.fixture(scope="module")
-def one_device(folder):
-    config = stream_config(folder)
-    return states_of(Program(config, devices=jax.devices()[:1]), config, 4)
+def glmc_program(folder):
+    return Program(glmc_config(folder), layout=one_device())
 
 
-@pytest.mark.parametrize("mode", ["jit", "pmap", "shard_map"])
-def test_eight_devices_train_on_the_stream_that_one_trains_on(mode, folder, one_device):
-    config = stream_config(folder, parallel=mode)
-    eight = states_of(Program(config), config, 4)
-    assert np.asarray(one_device[2]["count"]).tolist() == [4, 4, 4]
-    assert_close(one_device, eight, 1e-5)
+def arrived(config, epochs=(0, 1)):
+    """What a stream brings for each step of some epochs, on the host."""
+    feed = Program(config, layout=one_device()).feed
+    found = [inputs for epoch in epochs for inputs in feed.batches(state_at(0), 0, epoch)]
+    feed.close()
+    return jax.device_get(found)
 
 
-def test_a_resumed_stream_goes_on_where_the_run_was_stopped(folder, tmp_path, monkeypatch):
-    config = stream_config(folder)
-    whole = run(config, tmp_path / "whole", say=lambda line: None)
-    program = Program(config)
-    evaluate, calls = program.evaluate, []
-
-    def stop_in_the_second_epoch(state):
-        calls.append(state)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return evaluate(state)
-
-    monkeypatch.setattr(program, "evaluate", stop_in_the_second_epoch)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path / "cut", program, say=lambda line: None)
-    resumed = run(config, tmp_path / "cut", say=lambda line: None)
-    assert resumed["params_checksum"] == whole["params_checksum"]
+# Devices, processes, resumption
 
 
-def test_two_hosts_that_decode_their_own_rows_train_as_one_does(folder, tmp_path):
+def test_eight_devices_train_on_the_views_that_one_trains_on(folder, glmc_program):
+    eight = Program(glmc_config(folder, parallel="shard_map"))
+    assert eight.layout.num_devices == 8
+    assert_close(after_steps(glmc_program, 3), after_steps(eight, 3), 1e-5)
+
+
+def test_eight_devices_train_and_test_on_the_stream_that_one_has(folder, cutmix_program):
+    """Under `pmap`, whose batches have an axis of devices."""
+    eight = Program(stream_config(folder, parallel="pmap"))
+    assert_close(after_steps(cutmix_program, 3), after_steps(eight, 3), 1e-5)
+    reports = [
+        jax.device_get(program.evaluate(program.init_state(program.config)))
+        for program in (cutmix_program, eight)
+    ]
+    assert reports[0]["count"].tolist() == [4, 4, 4]
+    assert_close(*reports, 1e-5)
+
+
+@pytest.fixture(scope="module")
+def whole_run(folder, glmc_program, tmp_path_factory):
+    """The summary of a run on two streams that was not stopped."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return run(glmc_config(folder), workdir, glmc_program, say=lambda line: None)
+
+
+def test_a_run_on_two_streams_goes_on_where_it_was_stopped(
+    folder, glmc_program, whole_run, tmp_path
+):
+    config = glmc_config(folder)
+    with pytest.raises(RunStopped):
+        run(config, tmp_path, glmc_program, print, keep_going=lambda: False)
+    resumed = run(config, tmp_path, glmc_program, say=lambda line: None)
+    assert resumed["params_checksum"] == whole_run["params_checksum"]
+    for field in ("test_accuracy", "heads", "per_class_test_cosine"):
+        assert resumed[field] == whole_run[field]
+
+
+def test_a_summary_has_both_heads_and_leads_with_the_one_that_spa_acts_on(whole_run):
+    names = ("mean_cosine", "min_cosine", "test_mean_cosine", "test_min_cosine")
+    heads = whole_run["heads"]
+    assert set(heads) == {"fc/kernel", "fc_cb/kernel"}
+    for of_head in heads.values():
+        assert set(of_head) == set(names)
+        assert all(-1 <= cosine <= 1 for cosine in of_head.values())
+        assert of_head["min_cosine"] <= of_head["mean_cosine"]
+    assert heads["fc/kernel"] == {name: whole_run[name] for name in names}
+    assert all(heads["fc/kernel"][name] != heads["fc_cb/kernel"][name] for name in names)
+    assert np.mean(whole_run["per_class_cosine"]) == pytest.approx(whole_run["mean_cosine"])
+
+
+def test_two_hosts_that_decode_their_own_rows_train_as_one_does(folder, cutmix_program, tmp_path):
     run_on_two_hosts(HOST, tmp_path / "two", folder)
-    config = stream_config(folder)
-    alone = run(config, tmp_path / "one", Program(config, devices=jax.devices()[:4]), print)
+    alone = run(stream_config(folder), tmp_path / "one", cutmix_program, print)
     together = json.loads((tmp_path / "two" / "summary.json").read_text())
     assert together["hardware"]["processes"] == 2
     assert together["split_checksum"] == alone["split_checksum"]
@@ -118,12 +175,205 @@ def test_two_hosts_that_decode_their_own_rows_train_as_one_does(folder, tmp_path
         np.testing.assert_allclose(together[field], alone[field], atol=1e-3)
 
 
+def test_an_epoch_that_was_left_early_does_not_shift_the_next(cutmix_program):
+    feed = cutmix_program.feed
+    left = iter(feed.batches(state_at(0), 0, 0))
+    next(left)
+    ((after,), _) = feed.batches(state_at(0), 0, 1)
+    feed.close()
+    ((fresh,), _) = feed.batches(state_at(0), 0, 1)
+    feed.close()
+    np.testing.assert_array_equal(after.images, fresh.images)
+
+
+# What a stream brings
+
+
+@pytest.fixture(scope="module")
+def two_streams(folder):
+    """For each of four steps a batch of each draw."""
+    return arrived(glmc_config(folder))
+
+
+def test_every_image_of_a_stream_comes_in_two_views(two_streams):
+    assert len(two_streams) == 4
+    for draws in two_streams:
+        assert len(draws) == 2
+        for batch in draws:
+            assert batch.images.shape == batch.second_images.shape == (16, 12, 12, 3)
+            assert batch.images.dtype == np.uint8
+            views = {
+                view.tobytes() for images in (batch.images, batch.second_images) for view in images
+            }
+            assert len(views) == 32
+            assert batch.labels.shape == (16,)
+            assert batch.positions.tolist() == list(range(16))
+
+
+def test_the_views_and_draws_of_a_stream_reach_the_network(glmc_program, two_streams):
+    first, other = two_streams[0]
+    batches = batches_of(glmc_program.feed)
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batches)
+    for part, drawn, position in ((batch, first, 0), (batch.partner, other, 16)):
+        for name in ("images", "second_images", "labels"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(drawn, name))
+        np.testing.assert_array_equal(part.positions, position + drawn.positions)
+
+    def as_float(images):
+        return images.astype(jnp.float32)
+
+    views = prepare_run(glmc_program.config, glmc_program.data).options.views
+    seen = functools.partial(prepare, augment=AugmentOptions(), views=views, normalize=as_float)
+    inputs = jax.device_get(jax.jit(seen)(jax.random.key(0), jnp.int32(0), batch))
+    np.testing.assert_array_equal(inputs.clean_images, first.images.astype(np.float32))
+    own = (inputs.second_images == first.second_images).all(axis=(0, 3))
+    pasted = (inputs.second_images == other.second_images).all(axis=(0, 3))
+    assert (own | pasted).all()
+    assert own.any()
+    assert pasted.any()
+
+
+def test_two_workers_bring_what_none_does(two_streams, folder):
+    again = arrived(glmc_config(folder, loader__workers=2))
+    assert jax.tree.structure(two_streams) == jax.tree.structure(again)
+    jax.tree.map(
+        lambda one, other: np.testing.assert_array_equal(one, other, strict=True),
+        two_streams,
+        again,
+    )
+
+
+def test_every_view_belongs_to_the_seed_the_step_the_row_the_draw_and_the_view(two_streams, folder):
+    """The first of all is drawn as where there is one draw and one view."""
+    train = prepare_run(glmc_config(folder)).data.train
+    options = AugmentOptions(image_size=12, resize=14, color_jitter=0.2)
+    weights = 1.0 / np.array([20, 10, 7])[train.labels]
+    orders = (EpochOrder(0, 37, 16), EpochOrder(0, 37, 16, weights, stream=1))
+    letters = int.from_bytes(b"AUGM", "big")
+    for step, row in ((0, 0), (1, 9), (3, 15)):
+        for draw, view in itertools.product((0, 1), (0, 1)):
+            entropy = [0, letters, step, row] + ([draw, view] if draw or view else [])
+            generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+            data = train.images[int(orders[draw].batch(step)[row])]
+            expected = train_image(generator, data, "an image", options)
+            batch = two_streams[step][draw]
+            found = (batch.images, batch.second_images)[view][row]
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_the_first_view_of_the_first_draw_is_that_of_a_run_without_more(two_streams, folder):
+    for (first, _), (alone,) in zip(
+        two_streams, arrived(stream_config(folder, augment__mix="none")), strict=True
+    ):
+        assert alone.second_images is None
+        for name in ("images", "labels", "positions"):
+            np.testing.assert_array_equal(getattr(first, name), getattr(alone, name))
+
+
+def test_a_streams_samplers_draw_by_the_weights_of_their_classes(two_streams, folder):
+    config = stream_config(folder, data__sampler="class_aware", augment__mix="none")
+    labels = prepare_run(config).data.train.labels
+    by_class = draw_probabilities(labels, "class_aware")
+    for stream, steps in (
+        (0, [batch for (batch,) in arrived(config)]),
+        (1, [second for _, second in two_streams]),  # of power 1, which is the same
+    ):
+        order = EpochOrder(0, 37, 16, by_class, stream)
+        for step, batch in enumerate(steps):
+            np.testing.assert_array_equal(batch.labels, labels[order.batch(step)])
+
+
+def test_decoded_images_stream_at_their_own_size_and_in_two_views_where_colours_change():
+    """They are not cropped on the host; a second view of the same colours would be none."""
+    changes = {"data__feed": "stream", "loader__workers": 0, "method__name": "glmc"}
+    config = small_config(**changes)
+    program = Program(config, layout=one_device())
+    assert program.feed.image_shape == (8, 8, 3)
+    first, _ = arrived(config, [0])[0]
+    assert first.second_images is None
+    known = {image.tobytes(): label for image, label in pairs(program.data)}
+    grey = first.images[..., :1]
+    np.testing.assert_array_equal(first.images, np.broadcast_to(grey, first.images.shape))
+    assert [known[image.tobytes()] for image in grey] == first.labels.tolist()
+    coloured, _ = arrived(small_config(**changes, augment__color_jitter=0.5), [0])[0]
+    assert (coloured.images != coloured.second_images).any(axis=(1, 2, 3)).all()
+
+
+def pairs(data):
+    return zip(data.train.images, data.train.labels.tolist(), strict=True)
+
+
+# Orders
+
+
+def documented_order(seed, epoch, number, batch, stream=None):
+    """Philox of the seed, the letters ORDR and the epoch; and the stream, if there are several."""
+    letters = int.from_bytes(b"ORDR", "big")
+    entropy = [seed, letters, epoch] + ([] if stream is None else [stream])
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+    return generator.permutation(number)[: number // batch * batch].reshape(-1, batch)
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (2**31 - 1, 199)])
+def test_the_first_stream_of_orders_is_the_one_there_is_without_others(seed, epoch):
+    expected = documented_order(seed, epoch, 37, 8)
+    for order in (EpochOrder(seed, 37, 8), EpochOrder(seed, 37, 8, stream=0)):
+        np.testing.assert_array_equal(order.epoch(epoch), expected)
+    for stream in (1, 2):
+        found = EpochOrder(seed, 37, 8, stream=stream).epoch(epoch)
+        np.testing.assert_array_equal(found, documented_order(seed, epoch, 37, 8, stream))
+        assert np.mean(found == expected) < 0.3
+
+
+def test_streams_of_weighted_draws_differ_and_keep_their_weights():
+    weights = np.where(np.arange(40) < 10, 3.0, 1.0)
+    draws = []
+    for stream in range(3):
+        order = EpochOrder(0, 40, 8, weights, stream)
+        draws.append(np.stack([order.epoch(epoch) for epoch in range(60)]))
+        share = np.mean(draws[-1] < 10)
+        assert abs(share - 0.5) < 4.5 * np.sqrt(0.25 / draws[-1].size)
+    for one, other in itertools.combinations(draws, 2):
+        assert np.mean(one == other) < 0.1
+
+
+def test_a_negative_stream_is_refused():
+    assert "stream=-1" in refusal(EpochOrder, 0, 10, 5, stream=-1)
+
+
+# A part that is held out
+
+
+def test_a_held_out_part_is_evaluated_too_with_all_its_classes_alike(tmp_path):
+    config = small_config(data__validation=True, model__small__widths=(4,))
+    program = Program(config, layout=one_device())
+    summary = run(config, tmp_path, program, say=lambda line: None)
+    data = program.data
+    assert data.validation is not None
+    assert len(data.train) + len(data.validation) == 369
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    accuracies = [line["validation_accuracy"] for line in lines]
+    assert summary["validation_accuracy"]["last"] == accuracies[-1]
+    assert summary["validation_accuracy"]["best"] == max(accuracies)
+    held_out = Program(config, dataclasses.replace(data, test=data.validation), one_device())
+    report = jax.device_get(held_out.evaluate(held_out.init_state(config)))
+    np.testing.assert_array_equal(report["correct"], report["validation_correct"])
+    np.testing.assert_array_equal(
+        report["count"], np.bincount(data.validation.labels, minlength=10)
+    )
+
+
+# Refusals
+
+
 def test_a_broken_file_stops_the_run_with_its_name(folder, tmp_path):
-    config = stream_config(folder)
-    data = load_data(config)
-    victim = data.train.names[3]
+    program = Program(stream_config(folder), layout=one_device())
+    victim = program.data.train.names[EpochOrder(0, 37, 16).batch(0)[3]]
     copy_with_one_cut_file(folder, tmp_path / "copy", victim)
-    message = refusal(run, stream_config(tmp_path / "copy"), tmp_path / "run", say=print)
+    config = stream_config(tmp_path / "copy")
+    message = refusal(
+        run, config, tmp_path / "run", Program(config, layout=one_device()), say=print
+    )
     assert Path(victim).name in message
 
 
@@ -137,69 +387,8 @@ def copy_with_one_cut_file(folder, target, victim):
 
 
 def test_the_device_memory_is_refused_for_files(folder):
-    message = refusal(Program, stream_config(folder, data__feed="device"))
+    message = refusal(prepare_run, stream_config(folder, data__feed="device"))
     assert "config.data.feed=stream" in message
-
-
-def test_decoded_images_stream_at_their_own_size():
-    config = small_config(data__feed="stream", loader__workers=0, augment__crop_padding=0)
-    program = Program(config, devices=jax.devices()[:1])
-    assert program.feed.image_shape == (8, 8, 3)
-    state = program.init_state(config)
-    images, labels, positions = next(iter(program.batches(state, 0, 0)))
-    program.feed.close()
-    known = {image.tobytes(): label for image, label in pairs(program.data)}
-    grey = np.asarray(images)[..., :1]
-    np.testing.assert_array_equal(images, np.broadcast_to(grey, images.shape))
-    assert [known[image.tobytes()] for image in grey] == labels.tolist()
-    assert positions.tolist() == list(range(64))
-
-
-def pairs(data: LongTailedDataset):
-    return zip(data.train.images, data.train.labels.tolist(), strict=True)
-
-
-def test_a_held_out_part_is_evaluated_too_with_all_its_classes_alike(tmp_path):
-    config = small_config(data__validation=True)
-    summary = run(config, tmp_path, say=lambda line: None)
-    data = load_data(config)
-    assert data.validation is not None
-    assert len(data.train) + len(data.validation) == 369
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    accuracies = [line["validation_accuracy"] for line in lines]
-    assert summary["validation_accuracy"]["last"] == accuracies[-1]
-    assert summary["validation_accuracy"]["best"] == max(accuracies)
-    program = Program(config, dataclasses.replace(data, test=data.validation))
-    report = jax.device_get(program.evaluate(program.init_state(config)))
-    np.testing.assert_array_equal(report["correct"], report["validation_correct"])
-    np.testing.assert_array_equal(
-        report["count"], np.bincount(data.validation.labels, minlength=10)
-    )
-
-
-def test_a_streams_sampler_shows_rare_classes_as_often_as_it_says(folder):
-    config = stream_config(folder, data__sampler="class_aware", augment__mix="none", epochs=40)
-    program = Program(config, devices=jax.devices()[:1])
-    state = program.init_state(config)
-    labels = [
-        np.asarray(inputs[1]) for epoch in range(40) for inputs in program.batches(state, 0, epoch)
-    ]
-    program.feed.close()
-    share = np.bincount(np.concatenate(labels), minlength=3) / (40 * 2 * 16)
-    np.testing.assert_allclose(share, np.full(3, 1 / 3), atol=4.5 * np.sqrt(2 / 9 / 1280))
-
-
-def test_an_epoch_that_was_left_early_does_not_shift_the_next(folder):
-    config = stream_config(folder, augment__mix="none")
-    program = Program(config, devices=jax.devices()[:1])
-    state = program.init_state(config)
-    left = iter(program.batches(state, 0, 0))
-    next(left)
-    after, _ = program.batches(state, 0, 1)
-    program.feed.close()
-    fresh, _ = program.batches(state, 0, 1)
-    program.feed.close()
-    np.testing.assert_array_equal(after[0], fresh[0])
 
 
 @pytest.mark.parametrize(
@@ -213,13 +402,12 @@ def test_an_epoch_that_was_left_early_does_not_shift_the_next(folder):
     ],
 )
 def test_a_field_that_would_do_nothing_is_refused(changes, field):
-    message = refusal(Program, small_config(**changes), None, jax.devices()[:1])
-    assert field in message
+    assert field in refusal(prepare_run, small_config(**changes))
 
 
 def test_images_that_are_not_square_are_refused_by_a_stream():
     wide = LabelledImages(np.zeros((64, 8, 16, 3), np.uint8), np.arange(64, dtype=np.int32) % 2)
     data = LongTailedDataset("wide", wide, wide, ("a", "b"), {"checksum": "c"})
-    message = refusal(Program, small_config(data__feed="stream"), data, jax.devices()[:1])
+    message = refusal(prepare_run, small_config(data__feed="stream"), data)
     assert "8 by 16" in message
     assert "config.data.feed=device" in message
