@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
-from spa_jax.training.program import Program
+from spa_jax.data.sources.opening import load_data
+from spa_jax.training.config import resolve
+from spa_jax.training.devices import Layout
 from spa_jax.training.rundir.summary import make_summary
 from tests.training.small import small_config
 
@@ -18,20 +20,21 @@ LINES = [
 ]
 
 
+CONFIG = small_config(seed=7, spa__method="reg")
+
+
 @pytest.fixture(scope="module")
 def digits():
-    """The program of a small run, with nothing compiled yet."""
-    return Program(small_config(seed=7, spa__method="reg"), devices=jax.devices()[:1])
+    return load_data(resolve(CONFIG).data)
 
 
-def two_class_program(train_counts):
-    """A program on two classes of tiny images."""
+def two_classes(train_counts):
+    """Two classes of tiny images."""
     labels = np.repeat(np.arange(2, dtype=np.int32), train_counts)
     images = np.arange(len(labels) * 16, dtype=np.uint8).reshape(-1, 4, 4, 1)
     examples = LabelledImages(images, labels)
     split = {"checksum": "c", "class_counts": list(train_counts)}
-    data = LongTailedDataset("two", examples, examples, ("a", "b"), split)
-    return Program(small_config(batch_size=4), data, jax.devices()[:1])
+    return LongTailedDataset("two", examples, examples, ("a", "b"), split)
 
 
 def fake_report(num_classes=10, **changes):
@@ -50,10 +53,11 @@ def fake_report(num_classes=10, **changes):
     return report | changes
 
 
-def summary_of(program, report=None, params=PARAMS, lines=LINES):
+def summary_of(data, report=None, params=PARAMS, lines=LINES):
     """A summary that has been through JSON, which has no NaN."""
     report = fake_report() if report is None else report
-    summary = make_summary(program.config, program, report, params, lines)
+    layout = Layout("jit", jax.devices()[:1])
+    summary = make_summary(CONFIG, data, layout, report, params, lines)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     return summary
 
@@ -86,7 +90,7 @@ def test_shot_groups_weigh_test_images_alike(digits):
 
 @pytest.mark.parametrize("train_counts", [(6, 2), (2, 6), (4, 4)])
 def test_an_empty_shot_group_is_null(train_counts):
-    summary = summary_of(two_class_program(train_counts), fake_report(2))
+    summary = summary_of(two_classes(train_counts), fake_report(2))
     groups = summary["shot_groups"]
     assert groups["medium"] is None
     assert groups["classes"]["medium"] == []
@@ -143,8 +147,8 @@ def test_the_record_says_what_was_run(digits):
     assert summary["spa_method"] == "reg"
     assert (summary["epochs"], summary["steps"]) == (5, 25)
     assert summary["wall_time_seconds"] == pytest.approx(2.5)
-    assert summary["split"] == digits.data.split
-    assert summary["split_checksum"] == digits.data.split["checksum"]
+    assert summary["split"] == digits.split
+    assert summary["split_checksum"] == digits.split["checksum"]
     assert summary["class_counts"] == [110, 78, 56, 40, 29, 20, 14, 10, 7, 5]
     assert summary["class_names"] == list("0123456789")
     assert summary["versions"]["jax"] == jax.__version__
