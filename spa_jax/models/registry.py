@@ -75,10 +75,8 @@ def build_classifier(
       InputError: options that the network or the head refuses.
 
     Example:
-      >>> model = build_classifier("vit", VitOptions(width=8, heads=2), "linear", {}, 10)
-      >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)), train=False)
-      >>> variables["params"]["head"]["kernel"].shape
-      (8, 10)
+      >>> build_classifier("vit", VitOptions(width=8, heads=2), "linear", {}, 10).backbone.dim
+      8
     """
     backbone = NETWORKS[network].make(options, jnp.dtype(dtype), axis_name)
     return Classifier(backbone, HEADS[head](num_classes, axis_name, **head_options))

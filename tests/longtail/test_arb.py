@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from spa_jax.longtail import losses
+from spa_jax.longtail.arb import arb
+from spa_jax.longtail.losses import batch_counts
 from tests.longtail import reference
 
 kinds = pytest.mark.parametrize("kind", ["labels", "soft"])
@@ -15,7 +16,7 @@ kinds = pytest.mark.parametrize("kind", ["labels", "soft"])
 @jax.jit
 def value_and_gradient(logits, targets, counts, cotangent):
     """The losses, and the gradient in the logits of their sum with the cotangent."""
-    value, pull = jax.vjp(lambda z: losses.arb(z, targets, counts), logits)
+    value, pull = jax.vjp(lambda z: arb(z, targets, counts), logits)
     return value, *pull(cotangent)
 
 
@@ -36,7 +37,7 @@ def test_arb_leaves_classes_out_that_are_absent_from_the_batch(kind):
     logits, labels, _, _ = reference.problem(4)
     labels = labels % 3  # classes 3 and 4 are absent
     mixed = 0.3 * np.eye(5)[labels] + 0.7 * np.eye(5)[labels[::-1]]
-    counts = losses.batch_counts(labels, 5)
+    counts = batch_counts(labels, 5)
     targets = labels if kind == "labels" else mixed
     assert_value_and_gradient(logits, targets, counts)
     value, gradient = value_and_gradient(logits, targets, counts, np.ones(6, np.float32))
@@ -78,27 +79,23 @@ def test_the_arb_clamp_has_the_gradient_of_a_clamp_that_includes_its_limits():
 
 
 def test_batch_counts_count_every_class():
-    counts = losses.batch_counts(np.array([3, 0, 3, 3]), 5)
+    counts = batch_counts(np.array([3, 0, 3, 3]), 5)
     np.testing.assert_array_equal(counts, np.array([1, 0, 0, 3, 0], np.float32), strict=True)
 
 
-@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
-def test_batch_counts_and_arb_are_those_of_the_whole_batch_on_eight_devices(mode):
+def test_batch_counts_and_arb_are_those_of_the_whole_batch_on_eight_devices():
     logits, labels, _, _ = reference.problem(7, batch=16)
     labels = np.sort(labels)  # the devices hold different classes
 
     def part(z, y):
-        counts = losses.batch_counts(y, 5, axis_name="data")
-        return counts, losses.arb(z, y, counts)
+        counts = batch_counts(y, 5, axis_name="data")
+        return counts, arb(z, y, counts)
 
-    if mode == "pmap":
-        split = (logits.reshape(8, 2, 5), labels.reshape(8, 2))
-        counts, values = jax.pmap(part, axis_name="data", out_axes=(None, 0))(*split)
-    else:
-        mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-        counts, values = jax.shard_map(
-            part, mesh=mesh, in_specs=P("data"), out_specs=(P(), P("data")), check_vma=False
-        )(logits, labels)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    run = jax.shard_map(
+        part, mesh=mesh, in_specs=P("data"), out_specs=(P(), P("data")), check_vma=False
+    )
+    counts, values = jax.jit(run)(logits, labels)
     desired = np.bincount(labels, minlength=5)
     np.testing.assert_array_equal(counts, desired)
     whole = reference.arb(logits, labels, desired)

@@ -20,18 +20,23 @@ from tests.models.peer_weights import (
 
 def shapes_of(module, x):
     """Shapes of a module's variables and of its output, without computing anything."""
+    return _shapes_of(module, x.shape)
 
+
+@functools.cache
+def _shapes_of(module, shape):
     def run(x):
         return module.init_with_output(jax.random.key(0), x, train=False)
 
-    outputs, variables = jax.eval_shape(run, x)
+    outputs, variables = jax.eval_shape(run, jax.ShapeDtypeStruct(shape, np.float32))
     return variables, outputs
 
 
-def parameter_count(module):
-    """Parameters of a backbone for images of three channels."""
+def parameter_count(module, classes):
+    """Parameters of a backbone for images of three channels and of a linear classifier."""
     variables, _ = shapes_of(module, np.zeros((1, 32, 32, 3), np.float32))
-    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    backbone = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    return backbone + (module.dim + 1) * classes
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
@@ -101,24 +106,23 @@ def assert_bfloat16_is_close(module, half_module, x, tolerance):
     assert 1e-5 < error < tolerance
 
 
-def assert_gradients_are_finite(module, x):
+def assert_gradients_are_finite(module, *batches):
     """A loss of the features has a finite gradient by every parameter, and none is all zero."""
-    variables = peer_variables(shapes_of(module, x)[0])
-    x = jnp.asarray(x)
+    variables = peer_variables(shapes_of(module, batches[0])[0])
 
     @jax.jit
-    def gradient(params):
-        def loss(params):
-            features, _ = module.apply(
-                {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
-            )
-            return (features**2).mean()
+    @jax.grad
+    def gradient(params, x):
+        features, _ = module.apply(
+            {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+        )
+        return (features**2).mean()
 
-        return jax.grad(loss)(params)
-
-    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient(variables["params"])):
-        assert np.isfinite(leaf).all(), path
-        assert np.abs(leaf).max() > 0, path
+    for x in batches:
+        of_batch = gradient(variables["params"], jnp.asarray(x))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(of_batch):
+            assert np.isfinite(leaf).all(), path
+            assert np.abs(leaf).max() > 0, path
 
 
 def on_eight_devices(module, variables, x):

@@ -6,24 +6,19 @@ import pytest
 
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.heads import LinearHead
-from spa_jax.models.small_resnet import ResidualBlock, SmallResNet
+from spa_jax.models.small_resnet import SmallOptions, make_small_resnet
+from tests.models.backbone_checks import shapes_of
 
 C = 7
+
+
+def network(*options):
+    return make_small_resnet(SmallOptions(*options))
 
 
 def images(count=6, height=8, width=8, channels=1, seed=0):
     generator = np.random.default_rng(seed)
     return generator.normal(size=(count, height, width, channels)).astype(np.float32)
-
-
-def shapes_of(module, inputs):
-    """Variables and outputs as shapes, without computing anything."""
-
-    def run(inputs):
-        return module.init_with_output(jax.random.key(0), inputs, train=False)
-
-    outputs, variables = jax.eval_shape(run, inputs)
-    return variables, outputs
 
 
 def paths(tree):
@@ -35,7 +30,7 @@ def paths(tree):
 
 @pytest.fixture(scope="module")
 def model():
-    return Classifier(SmallResNet(widths=(4, 6), blocks=1), LinearHead(C))
+    return Classifier(network((4, 6)), LinearHead(C))
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +57,12 @@ def apply(model):
 
 @pytest.mark.parametrize(
     ("shape", "widths", "blocks", "stem_stride"),
-    [
-        ((8, 8, 1), (16, 32), 1, 1),
-        ((7, 5, 3), (8,), 2, 1),
-        ((28, 28, 1), (32, 64), 1, 4),
-        ((9, 9, 1), (4, 6, 9), 1, 2),
-    ],
+    [((7, 5, 3), (8,), 2, 1), ((28, 28, 1), (32, 64), 1, 4), ((9, 9, 1), (4, 6, 9), 1, 2)],
 )
 def test_features_have_the_last_width_and_logits_one_value_a_class(
     shape, widths, blocks, stem_stride
 ):
-    model = Classifier(SmallResNet(widths, blocks, stem_stride), LinearHead(C))
+    model = Classifier(network(widths, blocks, stem_stride), LinearHead(C))
     variables, (features, logits) = shapes_of(model, np.zeros((6, *shape), np.float32))
     assert features.shape == (6, widths[-1])
     assert logits.shape == (6, C)
@@ -80,22 +70,8 @@ def test_features_have_the_last_width_and_logits_one_value_a_class(
     assert variables["params"]["head"]["kernel"].shape == (widths[-1], C)
 
 
-@pytest.mark.parametrize(("stride", "expected"), [(1, (3, 8, 6, 5)), (2, (3, 4, 3, 5))])
-def test_a_block_has_its_channels_and_divides_the_resolution_by_its_stride(stride, expected):
-    _, output = shapes_of(ResidualBlock(5, stride), images(3, 8, 6, 4))
-    assert output.shape == expected
-
-
-def test_a_block_has_a_shortcut_convolution_only_where_the_shape_changes():
-    def convolutions(channels, stride):
-        variables, _ = shapes_of(ResidualBlock(channels, stride), images(channels=4))
-        return sum(leaf.ndim == 4 for leaf in jax.tree.leaves(variables["params"]))
-
-    assert (convolutions(4, 1), convolutions(4, 2), convolutions(5, 1)) == (2, 3, 3)
-
-
 def test_every_stage_has_its_blocks_and_its_width():
-    variables, _ = shapes_of(SmallResNet((4, 6, 9), blocks=2), images())
+    variables, _ = shapes_of(network((4, 6, 9), 2), images())
     kernels = [leaf for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim == 4]
     # A stem, two convolutions a block, and a shortcut where the width changes: twice.
     assert len(kernels) == 1 + 2 * 3 * 2 + 2
@@ -104,7 +80,7 @@ def test_every_stage_has_its_blocks_and_its_width():
 
 @pytest.mark.parametrize(("stem_stride", "window"), [(1, 3), (2, 3), (4, 5)])
 def test_the_stem_sees_every_pixel(stem_stride, window):
-    variables, _ = shapes_of(SmallResNet((4,), 1, stem_stride), images())
+    variables, _ = shapes_of(network((4,), 1, stem_stride), images())
     stem = variables["params"]["Conv_0"]["kernel"]
     assert stem.shape == (window, window, 1, 4)
 

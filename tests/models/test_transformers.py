@@ -5,17 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spa_jax.models.convnext import STAGES, ConvNeXt, Stages
-from spa_jax.models.vision_transformer import SIZES, Size, VisionTransformer
-from spa_jax.training.build import build_model
-from spa_jax.training.config import default_config
-from spa_jax.training.method import build_method
+from spa_jax.models.convnext import STAGES, ConvNeXt, ConvNeXtOptions, Stages, make_convnext
+from spa_jax.models.vision_transformer import SIZES, VisionTransformer, VitOptions
 from tests.models.backbone_checks import apply, on_eight_devices, shapes_of
 from tests.models.peer_weights import RECORDED, images
 from tests.models.transformer_peers import convnext_name, peer_params, vit_name
 from tests.refusals import refusal
 
-SMALL_VIT = Size(patch_size=8, width=32, layers=2, heads=4)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+SMALL_VIT = VitOptions(patch_size=8, width=32, layers=2, heads=4)
 SMALL_CONVNEXT = Stages(patch_size=2, widths=(16, 32), blocks=(1, 2))
 # Class, what tells the sizes apart, torchvision's names of the layers.
 VIT = (VisionTransformer, SMALL_VIT, vit_name)
@@ -67,9 +66,12 @@ def test_layers_compute_in_bfloat16_and_parameters_and_features_stay_float32(net
     x = jnp.asarray(images("half", 4, 32))
     half = network(size, dtype=jnp.bfloat16)
     variables = variables_of(half, x, names)
-    features, changed = half.apply(
-        variables, x, train=True, capture_intermediates=True, mutable=True
-    )
+
+    @jax.jit
+    def run(variables):
+        return half.apply(variables, x, train=True, capture_intermediates=True, mutable=True)
+
+    features, changed = run(variables)
     assert features.dtype == np.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(changed["params"])} == {np.dtype(np.float32)}
     layers = [leaf for leaf in jax.tree.leaves(changed["intermediates"]) if leaf.ndim > 2]
@@ -126,37 +128,27 @@ def test_the_order_of_patches_matters_to_a_transformer_through_its_positions():
     np.testing.assert_allclose(*without, rtol=1e-4, atol=1e-5)
 
 
-def fresh(module, x):
-    return module.init(jax.random.key(0), jnp.asarray(x), train=False)["params"]
-
-
-def test_fresh_convnext_blocks_of_scale_zero_are_their_input():
+def test_fresh_convnext_blocks_of_a_scale_near_zero_are_their_input():
     """So that the published start, near zero, is that of the stem and the reductions alone."""
-    x = images("start", 2, 32)
-    nothing = ConvNeXt(SMALL_CONVNEXT, scale_init=0.0)
+    x = jnp.asarray(images("start", 2, 32))
+    nothing = ConvNeXt(SMALL_CONVNEXT._replace(scale_init=1e-30))
     no_blocks = ConvNeXt(SMALL_CONVNEXT._replace(blocks=(0, 0)))
-    params = fresh(nothing, x)
+    params = jax.jit(lambda key: nothing.init(key, x, train=False))(jax.random.key(0))["params"]
     kept = {name: leaf for name, leaf in params.items() if "block" not in name}
-    assert len(kept) < len(params)
+    scales = [leaf["scale"] for name, leaf in params.items() if "block" in name]
+    assert [(np.asarray(scale) == np.float32(1e-30)).all() for scale in scales] == [True] * 3
     features, _ = apply(nothing, {"params": params}, x, False)
     expected, _ = apply(no_blocks, {"params": kept}, x, False)
     np.testing.assert_allclose(features, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_convnexts_scales_start_as_published_and_at_one_in_the_small_network():
-    config = default_config()
-    config.model.name, config.model.widths = "convnext", (16, 32)
-    small = build_model(config, build_method(config), 4, None).backbone
-    x = images("start", 1, 32)
-    for module, value in ((ConvNeXt(SMALL_CONVNEXT), 1e-6), (small, 1.0)):
-        scales = [leaf["scale"] for name, leaf in fresh(module, x).items() if "block" in name]
-        assert len(scales) >= 2
-        for scale in scales:
-            np.testing.assert_array_equal(scale, np.float32(value))
+def test_convnexts_scales_start_as_published_and_at_one_in_the_network_of_any_size():
+    assert {stages.scale_init for stages in STAGES.values()} == {1e-6}
+    assert make_convnext(ConvNeXtOptions()).stages.scale_init == 1.0
 
 
 def test_what_does_not_fit_is_refused_with_what_would():
-    message = refusal(VisionTransformer, Size(8, 32, 2, 5))
+    message = refusal(VisionTransformer, VitOptions(8, 32, 2, 5))
     assert "5 heads for a width of 32" in message
     message = refusal(shapes_of, VisionTransformer(SMALL_VIT), np.zeros((1, 28, 32, 3), np.float32))
     assert "8 x 8 pixels do not tile images of 28 x 32" in message

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spa_jax.longtail import consistency as glmc
-from spa_jax.longtail.losses import cross_entropy, mix_targets
+from spa_jax.longtail import glmc
+from spa_jax.longtail.losses import cross_entropy, mix_targets, weighted_targets
 from tests.longtail import reference
 from tests.refusals import refusal
 
@@ -39,11 +39,11 @@ def test_reweighted_labels_are_mixed_after_weighting_and_not_renormalised():
     _, labels, _, counts = reference.problem(0)
     _, partners, _, _ = reference.problem(1)
     weights = np.asarray(glmc.class_weights(counts, 1.2))
-    found = glmc.weighted_targets(mix_targets(labels, partners, 0.3, 5), weights)
+    found = weighted_targets(mix_targets(labels, partners, 0.3, 5), weights)
     desired = 0.3 * np.diag(weights)[labels] + 0.7 * np.diag(weights)[partners]
     np.testing.assert_allclose(found, desired, rtol=1e-5)
     assert np.abs(found.sum(axis=1) - 1).max() > 0.1
-    by_label = glmc.weighted_targets(labels, weights)
+    by_label = weighted_targets(labels, weights)
     np.testing.assert_array_equal(by_label, np.diag(weights)[labels])
     logits = draw_views(0)[0][0]
     desired = -np.sum(found * jax.nn.log_softmax(logits), axis=1)
@@ -139,11 +139,11 @@ REFUSED = {
     ),
     "no epoch": (lambda: glmc.cumulative_weight(0, 0), "epochs must be 1 or more, got 0"),
     "a label outside": (
-        lambda: glmc.weighted_targets(np.array([2, -1]), np.ones(3)),
+        lambda: weighted_targets(np.array([2, -1]), np.ones(3)),
         r"\[0, 3\).*\[-1\]",
     ),
     "weights of other classes": (
-        lambda: glmc.weighted_targets(np.ones((2, 4), np.float32), np.ones(3)),
+        lambda: weighted_targets(np.ones((2, 4), np.float32), np.ones(3)),
         r"\(2, 3\).*\(2, 4\)",
     ),
 }

@@ -3,12 +3,11 @@
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import spa_jax
-from spa_jax.longtail import dot_regression as dr
+from spa_jax.longtail.etf import dot_regression, rescaled_prototypes
 from spa_jax.longtail.losses import batch_counts
 from tests.longtail import reference
 from tests.refusals import refusal
@@ -28,7 +27,7 @@ def problem(seed, kind, rescaled=True):
 
 @jax.jit
 def loss_and_gradient(features, targets, prototypes, cotangent):
-    value, pull = jax.vjp(lambda h: dr.dot_regression(h, targets, prototypes), features)
+    value, pull = jax.vjp(lambda h: dot_regression(h, targets, prototypes), features)
     return value, *pull(cotangent)
 
 
@@ -89,7 +88,7 @@ def test_a_zero_feature_is_pulled_along_its_prototype():
 
 def test_no_gradient_flows_to_the_prototypes():
     features, labels, prototypes = problem(1, "labels")
-    total = jax.jit(lambda m: dr.dot_regression(features, labels, m).sum())
+    total = jax.jit(lambda m: dot_regression(features, labels, m).sum())
     gradient = jax.grad(total)(prototypes)
     assert not np.any(gradient)
 
@@ -99,7 +98,7 @@ def test_prototypes_are_rescaled_by_the_counts_of_the_batch(seed):
     _, labels, _, _ = reference.problem(seed)
     labels = labels % 4  # class 4 is absent
     etf = spa_jax.simplex_etf(5, 6)
-    found = dr.rescaled_prototypes(etf, batch_counts(labels, 5))
+    found = rescaled_prototypes(etf, batch_counts(labels, 5))
     np.testing.assert_allclose(found, reference.rescaled_prototypes(etf, labels), rtol=1e-5)
     np.testing.assert_array_equal(found[4], etf[4])
 
@@ -107,29 +106,21 @@ def test_prototypes_are_rescaled_by_the_counts_of_the_batch(seed):
 def test_a_balanced_batch_and_an_empty_one_leave_the_prototypes():
     etf = spa_jax.simplex_etf(3, 3)
     for counts in (np.array([4, 4, 4]), np.zeros(3), np.array([0, 7, 0])):
-        np.testing.assert_allclose(dr.rescaled_prototypes(etf, counts), etf, rtol=1e-6)
-
-
-def test_the_penalty_is_the_weighted_length_with_a_finite_gradient_at_zero():
-    features = np.array([[3.0, 4.0], [0.0, 0.0], [-6.0, 8.0]], np.float32)
-    np.testing.assert_allclose(dr.feature_norm_penalty(features), [0.05, 0.0, 0.1], rtol=1e-6)
-    total = jax.jit(lambda h: dr.feature_norm_penalty(h, 2.0).sum())
-    gradient = jax.grad(total)(jnp.asarray(features))
-    np.testing.assert_allclose(gradient, [[1.2, 1.6], [0.0, 0.0], [-1.2, 1.6]], rtol=1e-6)
+        np.testing.assert_allclose(rescaled_prototypes(etf, counts), etf, rtol=1e-6)
 
 
 FEATURES, ETF = np.ones((2, 3), np.float32), np.eye(4, 3, dtype=np.float32)
 REFUSED = {
     "a label outside": (
-        lambda: dr.dot_regression(FEATURES, np.array([0, 4]), ETF),
+        lambda: dot_regression(FEATURES, np.array([0, 4]), ETF),
         r"\[0, 4\).*\[4\]",
     ),
     "integer features": (
-        lambda: dr.dot_regression(FEATURES.astype(int), np.array([0, 1]), ETF),
+        lambda: dot_regression(FEATURES.astype(int), np.array([0, 1]), ETF),
         "features must be a floating matrix.*int64",
     ),
     "counts of other classes": (
-        lambda: dr.rescaled_prototypes(ETF, np.ones(3)),
+        lambda: rescaled_prototypes(ETF, np.ones(3)),
         r"counts must have shape \(4,\).*\(3,\)",
     ),
 }

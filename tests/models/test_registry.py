@@ -1,0 +1,109 @@
+"""Networks and heads by name: each is built, and what does not go together is refused."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spa_jax.models.classifier import Classifier
+from spa_jax.models.convnext import STAGES, ConvNeXt
+from spa_jax.models.imagenet_resnet import ARCHITECTURES, make_imagenet_resnet
+from spa_jax.models.registry import HEADS, NETWORKS, build_classifier
+from spa_jax.models.vision_transformer import SIZES, VisionTransformer
+from spa_jax.options import NoOptions
+from tests.models.backbone_checks import shapes_of
+from tests.refusals import refusal
+
+IMAGES = np.zeros((2, 32, 32, 3), np.float32)
+FIXED = {
+    **dict.fromkeys(ARCHITECTURES, (make_imagenet_resnet, ARCHITECTURES)),
+    **dict.fromkeys(SIZES, (VisionTransformer, SIZES)),
+    **dict.fromkeys(STAGES, (ConvNeXt, STAGES)),
+}
+
+
+def classifier(name, head="linear", dtype="float32", axis_name=None, **options):
+    entry = NETWORKS[name]
+    return build_classifier(name, entry.options(**options), head, {}, 5, dtype, axis_name)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in FIXED])
+def test_every_network_of_any_size_gives_float32_features_of_its_width_and_logits(name):
+    model = classifier(name)
+    variables, (features, logits) = shapes_of(model, IMAGES)
+    assert features.shape == (2, model.backbone.dim)
+    assert logits.shape == (2, 5)
+    assert features.dtype == logits.dtype == np.float32
+    assert variables["params"]["head"]["kernel"].shape == (model.backbone.dim, 5)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_a_network_of_fixed_size_has_no_options_and_takes_the_dtype(name):
+    make, sizes = FIXED[name]
+    assert NETWORKS[name].options is NoOptions
+    assert classifier(name, dtype="bfloat16").backbone == make(sizes[name], jnp.dtype("bfloat16"))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_takes_the_features_of_a_network(head):
+    _, (features, outputs) = shapes_of(classifier("small", head), IMAGES)
+    assert features.shape == (2, 32)
+    assert (2, 5) in [leaf.shape for leaf in jax.tree.leaves(outputs)]
+
+
+class Outputs(NamedTuple):
+    logits: object
+    features: object
+
+
+def test_features_are_the_backbones_or_those_that_the_head_gives():
+    images = jnp.asarray(np.random.default_rng(0).normal(size=IMAGES.shape), jnp.float32)
+    expected = images.mean(axis=(1, 2))
+    for head, factor in ((lambda f, _: f, 1), (lambda f, _: Outputs(f, 2 * f), 2)):
+        model = Classifier(lambda images, train: images.mean(axis=(1, 2)), head)
+        features, outputs = model.apply({}, images, False)
+        np.testing.assert_array_equal(features, factor * expected)
+        np.testing.assert_array_equal(getattr(outputs, "logits", outputs), expected)
+
+
+@pytest.mark.parametrize(("name", "head"), [("small", "etf"), ("cifar_resnet", "linear")])
+def test_the_axis_name_reaches_every_normalisation(name, head):
+    found = []
+
+    def note(call, args, kwargs, context):
+        if isinstance(context.module, nn.BatchNorm):
+            found.append(context.module.axis_name)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        variables, _ = shapes_of(classifier(name, head, axis_name="data"), IMAGES)
+    assert found == ["data"] * (len(jax.tree.leaves(variables["batch_stats"])) // 2)
+
+
+@pytest.mark.parametrize("name", ["vit", "convnext", "cifar_resnet"])
+def test_the_dtype_reaches_the_layers_and_features_stay_float32(name):
+    model = classifier(name, dtype="bfloat16")
+
+    def run(x):
+        variables = model.init(jax.random.key(0), x, train=False)
+        return model.apply(variables, x, train=False, capture_intermediates=True)
+
+    (features, _), changed = jax.eval_shape(run, IMAGES)
+    layers = [leaf for leaf in jax.tree.leaves(changed["intermediates"]) if leaf.ndim > 2]
+    assert len(layers) > 5
+    assert {str(leaf.dtype) for leaf in layers} == {"bfloat16"}
+    assert features.dtype == np.float32
+
+
+def test_the_small_network_computes_in_float32_only():
+    message = refusal(classifier, "small", dtype="bfloat16")
+    assert "config.model.name" in message
+    assert "config.model.dtype=bfloat16" in message
+
+
+@pytest.mark.parametrize("name", ["small", "convnext"])
+def test_a_network_without_stages_is_refused(name):
+    assert f"config.model.{name}.widths" in refusal(classifier, name, widths=())
