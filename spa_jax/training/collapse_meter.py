@@ -15,8 +15,8 @@ from spa_jax.errors import InputError
 from spa_jax.longtail.method import Method
 from spa_jax.models.classifier import Classifier
 from spa_jax.training.devices import OWN, SHARED, Layout
+from spa_jax.training.feeds import Feed
 from spa_jax.training.feeds.batch import Batch
-from spa_jax.training.feeds.feed import Feed
 from spa_jax.training.metrics import alignment_metrics, known_cosines
 from spa_jax.training.variants import Aligned
 

@@ -17,8 +17,8 @@ from spa_jax.training.collapse_meter import CollapseMeter
 from spa_jax.training.config import Config, flatten_config, resolve, traced_fields
 from spa_jax.training.devices import OWN, Layout
 from spa_jax.training.evaluation import SUMS_PLACES, EvaluationSums, make_eval_step, make_report
+from spa_jax.training.feeds import Feed
 from spa_jax.training.feeds.batch import prepare
-from spa_jax.training.feeds.feed import Feed
 from spa_jax.training.feeds.resident import ResidentFeed
 from spa_jax.training.feeds.streamed import StreamFeed
 from spa_jax.training.metrics import STEP_METRICS, Totals

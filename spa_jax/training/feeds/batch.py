@@ -5,6 +5,8 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from spa_jax.data.augment.augment_options import AugmentOptions
@@ -134,3 +136,32 @@ def _second(part: Batch) -> Any:
 
 def _paste(own: Array, other: Array, box: Box) -> Array:
     return jax.vmap(lambda image, partner: cutmix(image, partner, box))(own, other)
+
+
+def channel_statistics(images: UInt8[np.ndarray, "N H W K"]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each channel over all pixels, `(channels,)` float64, exactly."""
+    values = np.arange(256.0)
+    mean, deviation = [], []
+    for channel in range(images.shape[-1]):
+        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., 0].size
+        mean.append(share @ values)
+        deviation.append(np.sqrt(share @ (values - mean[-1]) ** 2))
+    return np.array(mean), np.array(deviation)
+
+
+def normalizer(mean: np.ndarray, deviation: np.ndarray) -> Normalize:
+    """Scales each channel to mean 0 and deviation 1; a constant channel is only shifted."""
+    mean = mean.astype(np.float32)[None, None, None]
+    deviation = deviation.astype(np.float32)[None, None, None]
+    deviation = np.where(deviation > 0, deviation, np.float32(1))
+
+    def normalize(images: UInt8[Array, "B H W K"]) -> Float[Array, "B H W K"]:
+        return (images.astype(jnp.float32) - mean) / deviation
+
+    return normalize
+
+
+def evaluation_batch_size(num_examples: int, batch_size: int, num_devices: int) -> int:
+    """No more than there are examples, rounded up to what the devices can share evenly."""
+    batch_size = min(batch_size, num_examples)
+    return batch_size + -batch_size % num_devices

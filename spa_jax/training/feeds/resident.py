@@ -13,11 +13,12 @@ from spa_jax.data.splits.samplers import class_probabilities
 from spa_jax.errors import InputError
 from spa_jax.longtail.method import Views
 from spa_jax.training.devices import OWN, SHARED, Layout
-from spa_jax.training.feeds.batch import Batch, partner_order
-from spa_jax.training.feeds.feed import (
+from spa_jax.training.feeds.batch import (
+    Batch,
     channel_statistics,
     evaluation_batch_size,
     normalizer,
+    partner_order,
 )
 from spa_jax.training.state import STATE_PLACES, TrainState
 
@@ -53,7 +54,7 @@ class EvaluationInputs(NamedTuple):
 
 
 class ResidentFeed:
-    """A :class:`spa_jax.training.feeds.feed.Feed` whose data stay on every device."""
+    """A feed whose data stay on every device."""
 
     places = TrainInputs(SHARED, SHARED, OWN)
     evaluation_places = SHARED

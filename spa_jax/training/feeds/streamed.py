@@ -18,11 +18,12 @@ from spa_jax.data.stream.batches import EpochOrder, HostBatch, test_stream, trai
 from spa_jax.errors import InputError
 from spa_jax.longtail.method import Views
 from spa_jax.training.devices import SPLIT, Layout
-from spa_jax.training.feeds.batch import Batch, partner_order
-from spa_jax.training.feeds.feed import (
+from spa_jax.training.feeds.batch import (
+    Batch,
     channel_statistics,
     evaluation_batch_size,
     normalizer,
+    partner_order,
 )
 from spa_jax.training.state import TrainState
 
@@ -35,7 +36,7 @@ _AHEAD = 2
 
 
 class StreamFeed:
-    """A :class:`spa_jax.training.feeds.feed.Feed` from grain; each process decodes its own rows.
+    """A feed from grain; each process decodes its own rows.
 
     The order and the augmentation are functions of (seed, epoch, step, position in the batch), so
     that neither workers nor devices nor processes change them, and a step says where to go on.

@@ -18,10 +18,9 @@ from spa_jax.training.collapse_meter import collapse_geometry
 from spa_jax.training.config import Config
 from spa_jax.training.metrics import Totals, number
 from spa_jax.training.program import Program
-from spa_jax.training.rundir.epoch_line import epoch_line
 from spa_jax.training.rundir.events import EventWriter
 from spa_jax.training.rundir.json_lines import JsonLines
-from spa_jax.training.rundir.summary import make_summary
+from spa_jax.training.rundir.summary import epoch_line, make_summary
 from spa_jax.training.rundir.workdir import write_config
 from spa_jax.training.state import TrainState
 

@@ -8,7 +8,7 @@ from spa_jax.data.splits.samplers import class_probabilities
 from spa_jax.training import checking
 from spa_jax.training.checking import prepare_run
 from spa_jax.training.devices import PARALLEL_MODES, Layout
-from spa_jax.training.feeds.feed import channel_statistics
+from spa_jax.training.feeds.batch import channel_statistics
 from spa_jax.training.feeds.resident import evaluation_order
 from spa_jax.training.program import Program
 from spa_jax.training.state import STATE_PLACES
