@@ -38,7 +38,7 @@ class SplitOptions:
     protocol: str = option("ldam", "which images of a class are taken", choices=tuple(PROTOCOLS))
     n_max: int = option(0, "training images of the largest class; 0: as many as there are", low=0)
     imbalance_factor: float = option(20.0, "largest class over smallest", low=1)
-    class_order: str = option("label", "which classes are large", choices=CLASS_ORDERS)
+    class_order: str = option("label", "which classes are large", choices=tuple(CLASS_ORDERS))
     class_order_seed: int = option(0, "of the permuted order", low=0)
     split_seed: int = option(
         -1,

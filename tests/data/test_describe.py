@@ -1,8 +1,7 @@
 """What `python -m spa_jax.data.describe` prints, with and without the data."""
 
-import os
 import re
-import subprocess
+import runpy
 import sys
 
 import numpy as np
@@ -328,29 +327,16 @@ def test_the_text_is_that_of_the_function(capsys, npz_folder):
     assert printed == describe(options) + "\n"
 
 
-def run(home, *arguments):
-    """The module as a command of its own, in a home without data."""
-    kept = {key: value for key, value in os.environ.items() if key != "TFDS_DATA_DIR"}
-    return subprocess.run(
-        [sys.executable, "-m", "spa_jax.data.describe", *arguments],
-        env=kept | {"HOME": str(home), "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-        check=False,
-    )
-
-
-def test_as_a_command_it_shows_a_split(tmp_path):
-    result = run(tmp_path, "cifar100", "--imbalance-factor", "100")
-    assert result.returncode == 0, result.stderr
-    assert parsed(result.stdout)["counts"] == list(exponential_profile(500, 100, 100))
-
-
-def test_as_a_command_it_names_an_unknown_data_set_and_ends_with_status_2(tmp_path):
-    result = run(tmp_path, "nosuchdataset")
-    assert result.returncode == 2, result.stderr
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    assert "error: " in result.stderr
-    assert "nosuchdataset" in result.stderr
+def test_as_a_command_it_names_an_unknown_data_set_and_ends_with_status_2(
+    capsys, no_data, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", ["describe", "nosuchdataset"])
+    monkeypatch.delitem(sys.modules, "spa_jax.data.describe")
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("spa_jax.data.describe", run_name="__main__")
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert "nosuchdataset" in captured.err

@@ -60,35 +60,28 @@ AUTOAUGMENT_CIFAR = (
 _MAX_POLICY_MAGNITUDE = 9
 
 _MAX_SHIFT = 150 / 331  # of the side: 150 pixels of the 331 that the policies were found on
-# From the share of the largest magnitude, which is signed where an operation goes either way.
-_AMOUNTS: dict[str, Callable[[float], float]] = {
-    "posterize": lambda share: 8 - round(4 * share),
-    "solarize": lambda share: 255 * (1 - share),
-    "color": lambda share: 1 + 0.9 * share,
-    "contrast": lambda share: 1 + 0.9 * share,
-    "brightness": lambda share: 1 + 0.9 * share,
-    "sharpness": lambda share: 1 + 0.9 * share,
-}
-_MATRICES: dict[str, Callable[[float, int, int], Array | np.ndarray]] = {
-    "shear_x": lambda share, height, width: affine.shear_x_matrix(0.3 * share),
-    "shear_y": lambda share, height, width: affine.shear_y_matrix(0.3 * share),
-    "translate_x": lambda share, height, width: affine.translate_matrix(
-        int(_MAX_SHIFT * width * share), 0
-    ),
-    "translate_y": lambda share, height, width: affine.translate_matrix(
-        0, int(_MAX_SHIFT * height * share)
-    ),
-    "rotate": lambda share, height, width: affine.rotate_matrix(30.0 * share, height, width),
-}
-# Operations of one branch differ in numbers alone: a batch under vmap pays for each branch once.
-_PLAIN = ("identity", "autocontrast", "equalize", "invert", "posterize", "solarize")
-_IDENTITY = _PLAIN.index("identity")
 _DEGENERATES = {
     "color": photometric.color_degenerate,
     "contrast": photometric.contrast_degenerate,
     "brightness": photometric.brightness_degenerate,
     "sharpness": photometric.sharpness_degenerate,
 }
+# From the share of the largest magnitude, which is signed where an operation goes either way.
+_AMOUNTS: dict[str, Callable[[float], float]] = {
+    "posterize": lambda share: 8 - round(4 * share),
+    "solarize": lambda share: 255 * (1 - share),
+    **dict.fromkeys(_DEGENERATES, lambda share: 1 + 0.9 * share),
+}
+_MATRICES: dict[str, Callable[[float, int, int], Array | np.ndarray]] = {
+    "shear_x": lambda share, height, width: affine.shear_x_matrix(0.3 * share),
+    "shear_y": lambda share, height, width: affine.shear_y_matrix(0.3 * share),
+    "translate_x": lambda share, height, width: affine.translate_matrix(_shift(share, width), 0),
+    "translate_y": lambda share, height, width: affine.translate_matrix(0, _shift(share, height)),
+    "rotate": lambda share, height, width: affine.rotate_matrix(30.0 * share, height, width),
+}
+# Operations of one branch differ in numbers alone: a batch under vmap pays for each branch once.
+_PLAIN = ("identity", "autocontrast", "equalize", "invert", "posterize", "solarize")
+_IDENTITY = _PLAIN.index("identity")
 
 
 class Operation(NamedTuple):
@@ -228,11 +221,9 @@ def make_operation(name: str, strength: float, way: int, height: int, width: int
     branch = _PLAIN.index(name) if name in _PLAIN else len(_PLAIN) + (name in _MATRICES)
     degenerate = list(_DEGENERATES).index(name) if name in _DEGENERATES else 0
     amount = _AMOUNTS[name](share) if name in _AMOUNTS else 0.0
-    matrix = (
-        _MATRICES[name](share, height, width)
-        if name in _MATRICES
-        else affine.fixed_point(1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-    )
+    matrix = affine.fixed_point(1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    if name in _MATRICES:
+        matrix = _MATRICES[name](share, height, width)
     return Operation(
         np.int32(branch), np.int32(degenerate), np.float32(amount), np.asarray(matrix, np.int32)
     )
@@ -285,6 +276,10 @@ def check_randaugment(num_layers: int, magnitude: int) -> None:
             f"config.augment.randaugment_magnitude must be from 0 to {MAX_MAGNITUDE}, got "
             f"{magnitude}: it is three times the paper's, which goes from 0 to 10."
         )
+
+
+def _shift(share: float, side: int) -> int:
+    return int(_MAX_SHIFT * side * share)
 
 
 def _both_ways(name: str, strength: float, height: int, width: int) -> Operation:

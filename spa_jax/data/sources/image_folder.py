@@ -107,19 +107,14 @@ def read_listed_files(folder: Path, names: np.ndarray) -> ImageFiles:
 
     Args:
       folder: what the names are relative to.
-      names: `(N,)` strings, paths with "/" between their parts.
+      names: `(N,)` strings, paths with "/" between their parts, as a list has them.
 
     Returns:
       N encoded images.
 
     Raises:
-      InputError: names that are not relative paths, or files that are not there.
+      InputError: files that are not there, or not below the folder.
     """
-    if names.dtype.kind != "U" or names.ndim != 1 or not len(names):
-        raise InputError(
-            f"The names of listed images are {names.dtype} of shape {names.shape}, expected one "
-            "string for each of one image or more: check the split list."
-        )
     # One listing a directory: asking for each of 100,000 files is slow on network disks.
     listings: dict[str, set[str]] = {}
     missing = []

@@ -1,5 +1,6 @@
 """Published split lists, such as `ImageNet_LT_train.txt`: one `path label` a line."""
 
+import collections
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +26,16 @@ def read_split_list(path: Path) -> tuple[np.ndarray, np.ndarray]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The split list {path} cannot be read ({error}).") from error
-    rows = [
-        (number, line.rsplit(maxsplit=1)) for number, line in enumerate(lines, 1) if line.strip()
-    ]
-    broken = [number for number, row in rows if len(row) != 2 or not _is_label(row[1])]
+    rows = {number: line.rsplit(maxsplit=1) for number, line in enumerate(lines, 1) if line.strip()}
+    broken = [number for number, row in rows.items() if len(row) != 2 or not _is_label(row[1])]
     if broken or not rows:
-        first = ", ".join(str(number) for number in broken[:3])
+        first = ", ".join(map(str, broken[:3]))
         where = f"{len(broken)} are not, the first at line {first}" if broken else "it is empty"
         raise InputError(
             f"{path} is not a split list of lines `path label`, label a whole number: {where}."
         )
-    names = np.array([row[0] for _, row in rows])
-    return names, np.array([int(row[1]) for _, row in rows], np.int32)
+    names, labels = zip(*rows.values(), strict=True)
+    return np.array(names), np.array([int(label) for label in labels], np.int32)
 
 
 def _is_label(text: str) -> bool:
@@ -84,24 +83,18 @@ def positions_of(path: Path, examples: LabelledImages, what: str) -> np.ndarray:
             f"the first: {', '.join(missing[:3])}. Complete the data, or check that the list "
             "belongs to it."
         )
-    if len(set(listed)) < len(listed):
-        seen: set[str] = set()
-        twice = [name for name in listed if name in seen or seen.add(name)]
+    twice = [name for name, number in collections.Counter(listed).items() if number > 1]
+    if twice:
         raise InputError(f"{path} lists images more than once; the first: {', '.join(twice[:3])}.")
     positions = np.array([place[name] for name in listed])
-    _check_labels(path, listed, labels, examples.labels[positions], what)
-    return positions
-
-
-def _check_labels(
-    path: Path, names: list[str], listed: np.ndarray, known: np.ndarray, what: str
-) -> None:
-    wrong = np.where(listed != known)[0]
+    there = examples.labels[positions]
+    wrong = np.where(labels != there)[0]
     if len(wrong):
-        examples = "; ".join(
-            f"{names[i]} has {listed[i]} in the list, {known[i]} there" for i in wrong[:3]
+        said = "; ".join(
+            f"{listed[i]} has {labels[i]} in the list, {there[i]} there" for i in wrong[:3]
         )
         raise InputError(
-            f"{len(wrong)} labels in {path} are not those of the {what}: {examples}. Check that "
-            "the list was made for the same order of classes."
+            f"{len(wrong)} labels in {path} are not those of the {what}: {said}. Check that the "
+            "list was made for the same order of classes."
         )
+    return positions

@@ -2,8 +2,6 @@
 
 import contextlib
 import io
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -13,18 +11,6 @@ from PIL import Image
 from spa_jax.errors import InputError
 
 _FORMATS = ("JPEG", "PNG")
-# What Pillow is known to raise on broken files; a refusal to read a huge one included.
-_PILLOW_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 # Non-JPEG images are averaged by whole factors first, so far that bilinear resizing by at least
 # this factor remains.
 _REDUCING_GAP = 3.0
@@ -144,7 +130,7 @@ def _broken_image(name: str) -> Iterator[None]:
             f"{name} is not a JPEG or PNG file, or its header is broken: fetch it again, convert "
             "it, or take it out of the data set."
         ) from error
-    except _PILLOW_ERRORS as error:
+    except Exception as error:  # a broken file can make Pillow raise nearly anything
         raise InputError(
             f"{name} cannot be decoded ({' '.join(str(error).split())}): fetch it again, or take "
             "it out of the data set."

@@ -78,7 +78,7 @@ def matrix_of(name, amount, size):
     }[name]()
 
 
-@pytest.mark.parametrize("size", [(32, 32), (28, 28), (5, 4), (12, 31), (1, 1)])
+@pytest.mark.parametrize("size", [(32, 32), (12, 31), (1, 1)])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_known_amount_gives_pils_pixels(name, size):
     image, amounts = numbered_image(*size), [float(amount) for amount in AMOUNTS[name]]
@@ -88,17 +88,16 @@ def test_a_known_amount_gives_pils_pixels(name, size):
     np.testing.assert_array_equal(found, expected, strict=True)
 
 
-@pytest.mark.parametrize(("name", "amount"), [("shear_x", 0.3), ("shear_y", -0.2), ("rotate", 21)])
-def test_a_known_amount_may_be_given_to_the_operation(name, amount):
+def test_a_known_amount_may_be_given_to_the_operation():
     image = numbered_image(12, 31)
-    found = FUNCTIONS[name](jnp.asarray(image), amount, FILL)
-    np.testing.assert_array_equal(np.asarray(found), by_pil(name, image, amount), strict=True)
+    for name, amount in (("shear_x", 0.3), ("shear_y", -0.2), ("rotate", 21)):
+        found = FUNCTIONS[name](jnp.asarray(image), amount, FILL)
+        np.testing.assert_array_equal(np.asarray(found), by_pil(name, image, amount), strict=True)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (20, 31)])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_traced_amount_gives_pils_pixels_but_for_one_in_ten_thousand(name, size):
-    image = numbered_image(*size)
+def test_a_traced_amount_gives_pils_pixels_but_for_one_in_ten_thousand(name):
+    image = numbered_image(20, 31)
     amounts = np.array(AMOUNTS[name], np.float32)
     found = jax.vmap(traced(name), in_axes=(None, 0))(jnp.asarray(image), jnp.asarray(amounts))
     expected = np.stack([by_pil(name, image, float(amount)) for amount in amounts])

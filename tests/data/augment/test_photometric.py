@@ -70,12 +70,8 @@ def awkward_images(height, width, channels):
 
 IMAGES = {
     "photographs": real_images(),
-    "grey photographs": np.stack([image.mean(2, keepdims=True) for image in real_images()]).astype(
-        np.uint8
-    ),
     "awkward": awkward_images(32, 32, 3),
-    "awkward grey": awkward_images(32, 32, 1),
-    "not square": awkward_images(5, 4, 3),
+    "grey and not square": awkward_images(20, 31, 1),
 }
 
 
@@ -176,12 +172,12 @@ def test_a_python_factor_is_a_traced_factor():
     ],
     ids=["float", "two channels", "four channels", "flat", "batch"],
 )
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_other_images_are_refused_with_what_to_do(untyped, name, image, said):
-    message = refusal(FUNCTIONS[name], jnp.asarray(image), jnp.float32(1))
-    assert said in message
-    assert "uint8" in message
-    assert "jax.vmap" in message
+def test_other_images_are_refused_with_what_to_do(untyped, image, said):
+    for operation in FUNCTIONS.values():
+        message = refusal(operation, jnp.asarray(image), jnp.float32(1))
+        assert said in message
+        assert "uint8" in message
+        assert "jax.vmap" in message
 
 
 @pytest.mark.parametrize("bits", [0, 9, -1])

@@ -307,13 +307,6 @@ def test_a_folder_or_a_broken_link_is_no_file(folder, listed):
     assert "1 of the 1 images" in refusal(read_listed_files, folder, np.array([listed]))
 
 
-@pytest.mark.parametrize(
-    "names", [np.array([], str), np.array([1, 2]), np.array([["a", "b"]]), np.array([b"a"])]
-)
-def test_names_that_are_no_list_of_strings_are_refused(folder, names):
-    assert str(names.dtype) in refusal(read_listed_files, folder, names)
-
-
 def test_each_directory_is_listed_once(folder, monkeypatch):
     listings = []
     scandir = os.scandir

@@ -240,12 +240,6 @@ def test_the_permutation_of_a_seed_never_changes():
     assert ranked_classes(10, "permuted", 1).tolist() == [8, 4, 7, 0, 1, 2, 5, 9, 6, 3]
 
 
-def test_an_unknown_order_is_refused_with_the_known_ones():
-    message = refusal(ranked_classes, 10, "random")
-    assert "label, reversed, permuted" in message
-    assert "'random'" in message
-
-
 def test_counts_by_label_give_each_class_the_size_of_its_rank():
     assert class_counts_of((9, 5, 2), np.array([1, 2, 0])) == (2, 9, 5)
 
