@@ -1,19 +1,18 @@
 """How fast photographs are decoded, cropped and augmented: images for each second of a core.
 
-python benchmarks/input_rate.py [--images=256] [--rounds=5] [--record=FILE]
+python -m benchmarks.input_rate [--images=256] [--rounds=5] [--record=FILE]
 
 Prints a table for photographs of ImageNet's typical size (500x375) and of iNaturalist's (800x600),
 which are cut out of scikit-learn's two sample photos and written to a temporary folder. The rates
 are images a second of processor time, of this process and its workers together, because a shared
-machine's clock tells little; the clock's rates are printed beside them. Every row is measured once
-a round, and its median taken. Linux only.
+machine's clock tells little; the clock's rates are in the record. Every row is measured once a
+round, and its median taken. Linux only.
 """
 
 import contextlib
 import functools
 import importlib.metadata
 import io
-import json
 import multiprocessing
 import os
 import platform
@@ -21,32 +20,31 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Generator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import app, flags
 from PIL import Image, features
-from rich.console import Console
-from rich.table import Table
 from sklearn.datasets import load_sample_images
 
-from spa_jax.data.augment.on_host import StreamOptions, random_resized_crop_box
+from benchmarks.timing import publish
+from spa_jax.data.augment.augment_options import AugmentOptions
+from spa_jax.data.augment.on_host import random_resized_crop_box
 from spa_jax.data.dataset import LabelledImages
 from spa_jax.data.sources.image_folder import ImageFiles
-from spa_jax.data.stream.batches import EpochOrder, HostBatch, train_stream
+from spa_jax.data.stream.batches import HostBatch, train_stream
 from spa_jax.data.stream.decode import decode_rgb
+from spa_jax.data.stream.epoch_order import EpochOrder
 
 _IMAGES = flags.DEFINE_integer("images", 256, "Photographs of each size; two batches or more.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times that everything is measured.")
-_RECORD = flags.DEFINE_string("record", None, "A file for the numbers.")
 
 _SIZES = {"500x375": (375, 500), "800x600": (600, 800)}
 _QUALITY = 95
 _BATCH = 64
-_CROP_AND_FLIP = StreamOptions()
-_ALL = StreamOptions(color_jitter=0.4, grey=0.2, blur=0.5)
+_CROP_AND_FLIP = AugmentOptions(flip=True)
+_ALL = AugmentOptions(flip=True, color_jitter=0.4, grey=0.2, blur=0.5)
 _STREAMS = {
     "stream, 0 workers": (_CROP_AND_FLIP, 0),
     "stream, 1 worker": (_CROP_AND_FLIP, 1),
@@ -100,6 +98,7 @@ def wait_until_idle() -> None:
 
 def time_calls(function: Callable[[bytes], Any], files: list[bytes]) -> Rate:
     """Calls a function on every file in this thread."""
+    wait_until_idle()
     began, processor = time.perf_counter(), time.process_time()
     for content in files:
         function(content)
@@ -132,11 +131,6 @@ def pillow(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content)).convert("RGB")
 
 
-def pillow_to_array(content: bytes) -> np.ndarray:
-    """Decodes to RGB at full size, into NumPy's memory."""
-    return np.asarray(pillow(content))
-
-
 def crop_and_resize(generator: np.random.Generator, content: bytes) -> np.ndarray:
     """Decodes, crops at random and resizes to 224 pixels."""
     choose_box = functools.partial(random_resized_crop_box, generator)
@@ -146,45 +140,36 @@ def crop_and_resize(generator: np.random.Generator, content: bytes) -> np.ndarra
 def measure(examples: LabelledImages) -> dict[str, list[Rate]]:
     """The rates of all rows in all rounds."""
     files = [examples.images[i] for i in range(len(examples))]
-    generator = np.random.default_rng(0)
     calls: dict[str, Callable[[bytes], Any]] = {
         "bare decode": pillow,
-        "bare decode to an array": pillow_to_array,
-        "bare decode, crop, resize": functools.partial(crop_and_resize, generator),
+        "bare decode to an array": lambda content: np.asarray(pillow(content)),
+        "bare decode, crop, resize": functools.partial(crop_and_resize, np.random.default_rng(0)),
     }
     order = EpochOrder(0, len(examples), _BATCH)
-    rates: dict[str, list[Rate]] = {name: [] for name in [*calls, *_STREAMS]}
     with contextlib.ExitStack() as stack:
-        streams = {}
+        timers = {name: functools.partial(time_calls, call, files) for name, call in calls.items()}
         for name, (options, workers) in _STREAMS.items():
             stream = train_stream(examples, order, np.arange(_BATCH), options, 0, 0, 10**9, workers)
-            streams[name] = stack.enter_context(contextlib.closing(stream))
+            stack.enter_context(contextlib.closing(stream))
             next(stream)  # starts the workers
-        for _ in range(_ROUNDS.value):
-            for name, function in calls.items():
-                wait_until_idle()
-                rates[name].append(time_calls(function, files))
-            for name, (_, workers) in _STREAMS.items():
-                batches = len(files) // _BATCH
-                rates[name].append(time_stream(streams[name], workers, batches))
-    return rates
+            timers[name] = functools.partial(time_stream, stream, workers, len(files) // _BATCH)
+        rounds = [{name: timer() for name, timer in timers.items()} for _ in range(_ROUNDS.value)]
+    return {name: [rates[name] for rates in rounds] for name in timers}
 
 
 def summarize(rates: dict[str, list[Rate]]) -> dict[str, dict[str, float]]:
     """Medians, and the share of the bare decode's rate in the same round."""
-    bare = [rate.processor for rate in rates["bare decode"]]
-    work = [rate.processor for rate in rates["bare decode, crop, resize"]]
 
-    def share(name: str, of: list[float]) -> float:
-        pairs = zip(rates[name], of, strict=True)
-        return statistics.median(rate.processor / other for rate, other in pairs)
+    def share(found: list[Rate], of: str) -> float:
+        pairs = zip(found, rates[of], strict=True)
+        return statistics.median(rate.processor / other.processor for rate, other in pairs)
 
     return {
         name: {
             "images_per_processor_second": statistics.median(rate.processor for rate in found),
             "images_per_second": statistics.median(rate.clock for rate in found),
-            "share_of_bare_decode": share(name, bare),
-            "share_of_decode_crop_resize": share(name, work),
+            "share_of_bare_decode": share(found, "bare decode"),
+            "share_of_decode_crop_resize": share(found, "bare decode, crop, resize"),
         }
         for name, found in rates.items()
     }
@@ -206,39 +191,16 @@ def machine() -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> None:
-    """Prints a table for each size."""
+    """Prints the table, and writes the record where the flag says."""
     del argv
-    console = Console(width=100)
-    record: dict[str, Any] = {
-        "benchmark": "input_rate",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
-        "quality": _QUALITY,
-        "sizes": {},
-    }
-    console.print(f"{record['machine']['cpu']}, {record['machine']['cpu_count']} cores")
+    numbers: dict[str, Any] = {"machine": machine(), "quality": _QUALITY, "sizes": {}}
     for size, (height, width) in _SIZES.items():
         with tempfile.TemporaryDirectory() as folder:
             examples = write_photos(Path(folder), height, width, _IMAGES.value)
-            kilobytes = sum(map(len, (examples.images[i] for i in range(len(examples))))) / 1000
-            kilobytes /= len(examples)
+            bytes_of_all = sum(file.stat().st_size for file in Path(folder).iterdir())
             rows = summarize(measure(examples))
-        table = Table(
-            "", "images / CPU s", "of bare", "of decode, crop", "images / s",
-            title=f"{size}, {kilobytes:.0f} kB on average",
-        )  # fmt: skip
-        for name, row in rows.items():
-            table.add_row(
-                name,
-                f"{row['images_per_processor_second']:,.0f}",
-                f"{row['share_of_bare_decode']:.0%}",
-                f"{row['share_of_decode_crop_resize']:.0%}",
-                f"{row['images_per_second']:,.0f}",
-            )
-        console.print(table)
-        record["sizes"][size] = {"kilobytes": kilobytes, "rows": rows}
-    if _RECORD.value:
-        Path(_RECORD.value).write_text(json.dumps(record, indent=1) + "\n")
+        numbers["sizes"][size] = {"kilobytes": bytes_of_all / 1000 / len(examples), "rows": rows}
+    publish("input_rate", numbers)
 
 
 if __name__ == "__main__":

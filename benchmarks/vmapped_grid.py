@@ -9,11 +9,10 @@ after a few steps in float32, and after many in float64. Times include compilati
 finished runs in it is refused, since they would not be timed.
 """
 
-import json
+import itertools
 import os
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,19 @@ from absl import app, flags
 from ml_collections import config_flags
 from rich.console import Console
 
+from benchmarks.timing import publish
 from spa_jax.command_line import parse_flags, stop
 from spa_jax.reporting.statistics import paired_differences
 from spa_jax.sweep import sweep
-from spa_jax.sweeps.grid import Axes, make_grid, parse_axes, parse_seeds, untraced_fields
-from spa_jax.sweeps.members import MembersProgram
+from spa_jax.sweeps.chunks import program_of_members
+from spa_jax.sweeps.grid import Axes, make_grid, parse_axes, parse_seeds
 from spa_jax.training.config import Config
-from spa_jax.training.program import Program
-from studies.tables import sweep_table
+from spa_jax.training.program import Program, compiled_differences
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/digits_lt.py", "What to train.")
-_AXES = flags.DEFINE_multi_string("axis", ["spa.gamma=0.1,0.3,0.5,0.7,0.9"], "As for a sweep.")
+_AXES = flags.DEFINE_multi_string("axis", ["spa.proj.gamma=0.1,0.3,0.5,0.7,0.9"], "As for a sweep.")
 _SEEDS = flags.DEFINE_string("seeds", "5", "As for a sweep.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the runs.", required=True)
-_RECORD = flags.DEFINE_string("record", None, "A JSON file for the numbers.")
 
 _WAYS = {"one after another": False, "together": True}
 _COLUMNS = {"test accuracy": ("test_accuracy", "last"), "held-out cosine": ("test_mean_cosine",)}
@@ -54,34 +52,30 @@ def plain(config: Config) -> Config:
 
 def largest_difference(members: Sequence[Config], steps: int, wide: bool) -> float:
     """Of a parameter between the two ways after some steps, in float64 if `wide`."""
-    program = MembersProgram(members[0], len(members))
+    program, _ = program_of_members(members[0], len(members))
     single = Program(members[0], program.data)
-    together = params_after(program, program.init_states(members), 0, steps, wide)
+    together = params_after(program, members, steps, wide)
     differences = []
-    for i, member in enumerate(members):
-        alone = params_after(single, single.init_state(member), member.seed, steps, wide)
-        for one, other in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
-            differences.append(np.abs(one[i] - other).max())
+    for one, member in zip(together, members, strict=False):
+        (alone,) = params_after(single, [member], steps, wide)
+        apart = jax.tree.map(lambda a, b: np.abs(a - b).max(), one, alone)
+        differences += jax.tree.leaves(apart)
     return float(max(differences))
 
 
-def params_after(program: Program, state: Any, seed: int, steps: int, wide: bool) -> Any:
-    """The parameters on the host after some steps."""
+def params_after(program: Program, runs: Sequence[Config], steps: int, wide: bool) -> list[Any]:
+    """The parameters of each run on the host after some steps."""
 
     def widen(leaf: Any) -> Any:
         return leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf
 
     # Everything that a step reads in float64 makes all that it computes float64.
-    state, totals = jax.tree.map(widen, state) if wide else state, program.zero_totals
-    epoch, done = 0, 0
-    while done < steps:
-        for inputs in program.batches(state, seed, epoch):
-            state, totals = program.train_step(state, totals, inputs)
-            done += 1
-            if done == steps:
-                break
-        epoch += 1
-    return jax.device_get(state.params)
+    state, totals = program.init_state(*runs), program.zero_totals
+    state = jax.tree.map(widen, state) if wide else state
+    epochs = (program.batches(state, runs[0].seed, epoch) for epoch in itertools.count())
+    for inputs in itertools.islice(itertools.chain.from_iterable(epochs), steps):
+        state, totals = program.train_step(state, totals, inputs)
+    return program.layout.unstack(jax.device_get(state.params))
 
 
 def agreement(config: Config, axes: Axes, out: Path) -> list[dict[str, Any]]:
@@ -98,35 +92,29 @@ def main(argv: Sequence[str]) -> None:
     del argv
     config, out = plain(_CONFIG.value), Path(_OUT.value)
     axes, seeds = parse_axes(_AXES.value), parse_seeds(_SEEDS.value)
-    if untraced_fields(axes) or any(out.glob("*/*/summary.json")):
+    first, *others = [member.config for member in make_grid(config, axes, seeds, out)]
+    apart = any(compiled_differences(first, other) for other in others)
+    if apart or any(out.glob("*/*/summary.json")):
         stop("The axes must be ones that --together takes, and --out without runs.")
-    console, ways, swept = Console(width=100), {}, {}
+    ways, swept = {}, {}
     for name, together in _WAYS.items():
         folder = out / name.replace(" ", "_")
         began, began_working = time.perf_counter(), time.process_time()
-        swept[name] = sweep(config, axes, seeds, folder, console, together)
+        swept[name] = sweep(config, axes, seeds, folder, Console(width=100), together)
         ways[name] = {
             "seconds": time.perf_counter() - began,
             "processor_seconds": time.process_time() - began_working,
             "accuracies": [run["test_accuracy"]["last"] for run in swept[name]["runs"]],
         }
     in_turn, at_once = (swept[name] for name in _WAYS)
-    record = {
-        "benchmark": "sweep",
-        "date": datetime.now(UTC).date().isoformat(),
+    numbers = {
         "hardware": in_turn["hardware"] | {"load": os.getloadavg()[1]},
-        "jax": jax.__version__,
-        "config": config.to_dict(),
-        "axes": {field: list(values) for field, values in axes.items()},
-        "seeds": list(seeds),
-        "split": in_turn["split"],
+        **{key: in_turn[key] for key in ("config", "axes", "seeds", "split")},
         "ways": ways,
         "differences": paired_differences(at_once["runs"], in_turn["runs"], _COLUMNS),
         "agreement": agreement(config, axes, out / "agreement"),
     }
-    console.print(sweep_table(record), markup=False)
-    if _RECORD.value:
-        Path(_RECORD.value).write_text(json.dumps(record, indent=1) + "\n")
+    publish("sweep", numbers)
 
 
 if __name__ == "__main__":

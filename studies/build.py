@@ -14,7 +14,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
@@ -28,24 +27,20 @@ from studies.theory.figures import save_theory_figures
 
 REPOSITORY = Path(__file__).parents[1]
 
-PAGES: Mapping[str, str] = MappingProxyType(
-    {
-        "readme": "README.md",
-        "reproduction": "docs/reproduction.md",
-        "theory": "docs/theory.md",
-        "augmentation": "docs/augmentation.md",
-        **{name: f"docs/studies/{name}.md" for name in STUDIES},
-    }
-)
+PAGES: Mapping[str, str] = {
+    "readme": "README.md",
+    "reproduction": "docs/reproduction.md",
+    "theory": "docs/theory.md",
+    "augmentation": "docs/augmentation.md",
+    **{name: f"docs/studies/{name}.md" for name in STUDIES},
+}
 """Where each page is."""
 
-_FIGURES: Mapping[str, Callable[[Path], None]] = MappingProxyType(
-    {
-        "reproduction": lambda root: save_figures(root / "results", root / "docs/reproduction"),
-        "theory": lambda root: save_theory_figures(root / "docs/theory"),
-        "augmentation": lambda root: save_sheets(root / "docs/augmentation"),
-    }
-)
+_FIGURES: Mapping[str, Callable[[Path], None]] = {
+    "reproduction": lambda root: save_figures(root / "results", root / "docs/reproduction"),
+    "theory": lambda root: save_theory_figures(root / "docs/theory"),
+    "augmentation": lambda root: save_sheets(root / "docs/augmentation"),
+}
 _TABLE = re.compile(r"(<!-- (table|reproduction): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -9,7 +9,7 @@ import functools
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from spa_jax.data.augment import affine, photometric
+from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.augment.mixing import box_share, cutmix, cutmix_box, mixup
-from spa_jax.data.augment.on_host import StreamOptions, test_image, train_image
+from spa_jax.data.augment.on_host import test_image, train_image
 from spa_jax.data.augment.policies import autoaugment_cifar, randaugment
 from spa_jax.data.augment.spatial import cutout, random_crop, random_flip
 
@@ -103,9 +104,9 @@ def of_amounts(functions: Mapping[str, Callable], amounts: Sequence[float]) -> S
     return Sheet(results, [f"{value:g}" for value in amounts], list(functions))
 
 
-def of_streams(data: Iterable[bytes | np.ndarray], **strength: float) -> Sheet:
+def of_streams(data: Iterable[bytes | np.ndarray], **strength: Any) -> Sheet:
     """Each row: a picture for testing, and what a stream with one augmentation makes of it."""
-    options = StreamOptions(_SIDE, _SIDE, flip=False, **strength)
+    options = AugmentOptions(image_size=_SIDE, resize=_SIDE, **strength)
     results = []
     for row, image in enumerate(data):
         name = f"row {row}"
@@ -188,24 +189,22 @@ def randaugments() -> Sheet:
     return Sheet(results, rows=list(augments))
 
 
-SHEETS: Mapping[str, Callable[[], Sheet]] = MappingProxyType(
-    {
-        "crop": lambda: of_draws(lambda key, image: random_crop(key, image, 5)),
-        "flip": flips,
-        "cutout": lambda: of_draws(lambda key, image: cutout(key, image, _SIDE // 2)),
-        "mixup": mixups,
-        "cutmix": cutmixes,
-        "colour_operations": colour_operations,
-        "enhancements": enhancements,
-        "affine": affines,
-        "randaugment": randaugments,
-        "autoaugment": lambda: of_draws(autoaugment_cifar, range(len(_CROPS))),
-        "random_resized_crop": lambda: of_streams(map(encoded, photographs())),
-        "colour_jitter": lambda: of_streams(pictures()[[0, 1, 3]], color_jitter=0.4),
-        "random_grey": lambda: of_streams(pictures()[[0, 1, 3]], grey=0.2),
-        "gaussian_blur": lambda: of_streams(pictures()[[0, 1, 3]], blur=0.5),
-    }
-)
+SHEETS: Mapping[str, Callable[[], Sheet]] = {
+    "crop": lambda: of_draws(lambda key, image: random_crop(key, image, 5)),
+    "flip": flips,
+    "cutout": lambda: of_draws(lambda key, image: cutout(key, image, _SIDE // 2)),
+    "mixup": mixups,
+    "cutmix": cutmixes,
+    "colour_operations": colour_operations,
+    "enhancements": enhancements,
+    "affine": affines,
+    "randaugment": randaugments,
+    "autoaugment": lambda: of_draws(autoaugment_cifar, range(len(_CROPS))),
+    "random_resized_crop": lambda: of_streams(map(encoded, photographs())),
+    "colour_jitter": lambda: of_streams(pictures()[[0, 1, 3]], color_jitter=0.4),
+    "random_grey": lambda: of_streams(pictures()[[0, 1, 3]], grey=0.2),
+    "gaussian_blur": lambda: of_streams(pictures()[[0, 1, 3]], blur=0.5),
+}
 """By the name of the file."""
 
 

@@ -1,30 +1,27 @@
 """What configurations call a thing, and what the pages and figures call it."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
-NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        "cross_entropy": "cross-entropy",
-        "glmc": "GLMC",
-        "arb": "ARB",
-        "ldam_drw": "LDAM-DRW",
-        "balanced_softmax": "balanced softmax",
-        "post_hoc_logit_adjustment": "post-hoc logit adjustment",
-        "etf": "fixed ETF",
-        "reg": "Reg",
-        "slerp": "SLERP",
-        "proj": "Proj",
-        "digits": "Digits",
-        "fashion_mnist": "Fashion-MNIST",
-        "cifar10": "CIFAR-10",
-        "cifar100": "CIFAR-100",
-        "small": "convolutional network",
-        "vit": "vision transformer",
-        "convnext": "ConvNeXt",
-        "resnet50": "ResNet-50",
-    }
-)
+NAMES: Mapping[str, str] = {
+    "cross_entropy": "cross-entropy",
+    "glmc": "GLMC",
+    "arb": "ARB",
+    "ldam_drw": "LDAM-DRW",
+    "balanced_softmax": "balanced softmax",
+    "post_hoc_logit_adjustment": "post-hoc logit adjustment",
+    "etf": "fixed ETF",
+    "reg": "Reg",
+    "slerp": "SLERP",
+    "proj": "Proj",
+    "digits": "Digits",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "small": "convolutional network",
+    "vit": "vision transformer",
+    "convnext": "ConvNeXt",
+    "resnet50": "ResNet-50",
+}
 """By the name of a method, a variant of SpA, a data set or a network."""
 
 

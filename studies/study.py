@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import matplotlib
@@ -31,42 +30,23 @@ class Study:
     measure: Callable[[Experiment], dict[str, Any]]
     draw: Callable[[Sequence[Experiment], Sequence[Mapping[str, Any]]], Figure]
     tables: Callable[[Mapping[str, Any]], list[str]]
-    needed: tuple[str, ...] = (BASELINE,)
+    needed: tuple[str, ...]
 
 
-STUDIES: Mapping[str, Study] = MappingProxyType(
-    {
-        "alignment_and_accuracy": Study(
-            study_numbers.alignment_and_accuracy,
-            study_figures.draw_alignment_and_accuracy,
-            study_pages.alignment_and_accuracy,
-            (BASELINE, "reg"),
-        ),
-        "nc2_convergence": Study(
-            study_numbers.nc2_convergence,
-            study_figures.draw_nc2_convergence,
-            study_pages.nc2_convergence,
-            (BASELINE, "reg"),
-        ),
-        "train_and_held_out": Study(
-            study_numbers.train_and_held_out,
-            study_figures.draw_train_and_held_out,
-            study_pages.train_and_held_out,
-        ),
-        "neural_collapse": Study(
-            study_numbers.neural_collapse,
-            study_figures.draw_neural_collapse,
-            study_pages.neural_collapse,
-        ),
-        "architectures": Study(
-            study_numbers.architectures,
-            study_figures.draw_architectures,
-            study_pages.architectures,
-            (BASELINE, "reg"),
-        ),
-    }
-)
-"""By the name of the page, and of the record `results/studies_NAME.json`."""
+_NEEDED = {
+    "alignment_and_accuracy": (BASELINE, "reg"),
+    "nc2_convergence": (BASELINE, "reg"),
+    "train_and_held_out": (BASELINE,),
+    "neural_collapse": (BASELINE,),
+    "architectures": (BASELINE, "reg"),
+}
+_PARTS = (study_numbers, study_figures, study_pages)
+
+STUDIES: Mapping[str, Study] = {
+    name: Study(*(getattr(part, name) for part in _PARTS), needed=needed)
+    for name, needed in _NEEDED.items()
+}
+"""By the name of the page, of the record `results/studies_NAME.json` and of its functions."""
 
 
 def make_study(name: str, folders: Sequence[Path], record: Path, figure: Path) -> None:

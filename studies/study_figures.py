@@ -55,9 +55,7 @@ _SIDES = (
 _GREY: Any = {"color": "#888888", "zorder": 0}
 
 
-def draw_alignment_and_accuracy(
-    experiments: Sequence[Experiment], found: Sequence[Numbers]
-) -> Figure:
+def alignment_and_accuracy(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
     """Cosine and accuracy over epochs with and without Reg, and paired changes of all methods."""
     figure, axes = panels(len(experiments), 3, 2.1)
     for row, experiment, numbers in zip(axes, experiments, found, strict=True):
@@ -75,7 +73,7 @@ def draw_alignment_and_accuracy(
     return figure
 
 
-def draw_nc2_convergence(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
+def nc2_convergence(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
     """NC2 of class means and of weights over epochs, by method."""
     del found
     figure, axes = _draw_measures(experiments, _NC2)
@@ -84,7 +82,7 @@ def draw_nc2_convergence(experiments: Sequence[Experiment], found: Sequence[Numb
     return figure
 
 
-def draw_architectures(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
+def architectures(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
     """Accuracy, held-out cosine, NC1 and NC2 over epochs by method; a row for each network."""
     del found
     figure, axes = _draw_measures(experiments, _ARCHITECTURES)
@@ -94,7 +92,7 @@ def draw_architectures(experiments: Sequence[Experiment], found: Sequence[Number
     return figure
 
 
-def draw_train_and_held_out(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
+def train_and_held_out(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
     """For each class, how much larger its cosine is on the training side, against its size."""
     columns = max(len(experiment.groups) for experiment in experiments)
     figure, axes = panels(len(experiments), columns, 2.0, sharex="row", sharey="row")
@@ -117,7 +115,7 @@ def draw_train_and_held_out(experiments: Sequence[Experiment], found: Sequence[N
     return figure
 
 
-def draw_neural_collapse(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
+def neural_collapse(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
     """Errors and NC1 to NC4 over epochs without SpA; a line where training error first is zero."""
     figure, axes = panels(2 * len(experiments), 3, 1.9, sharex=True)
     flat = list(axes.flat)

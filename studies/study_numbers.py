@@ -18,24 +18,30 @@ from studies.study_runs import BASELINE, Experiment, clean_training_cosines, cur
 Values = Mapping[str, float | None]
 Found = TypeVar("Found")
 
-MEASURES = (
-    "nc2_etf_means",
-    "nc2_equiangular_means",
-    "nc2_etf_weights",
-    "nc2_equiangular_weights",
-)
-"""The measures of study `nc2_convergence`, the primary one first."""
+MEASURES = {
+    "nc2_etf_means": "class means, to ETF",
+    "nc2_equiangular_means": "class means, angles",
+    "nc2_etf_weights": "weights, to ETF",
+    "nc2_equiangular_weights": "weights, angles",
+}
+"""The measures of study `nc2_convergence` and what tables call them, the primary one first."""
 
 # Weights start nearly orthogonal, with angles nearer to those of an ETF than they end with, so that
 # the first epoch at which they are as near says nothing.
-REACHED = MEASURES[:2]
+REACHED = ("nc2_etf_means", "nc2_equiangular_means")
 """Those of them that start high, for which the first epoch below a value says something."""
 
-COLLAPSE = ("nc1_over_c", "nc2_etf_means", "nc2_equiangular_means", "nc3", "not_nc4")
-"""The measures of study `neural_collapse`; `not_nc4` is the share without agreement, 1 - NC4."""
+COLLAPSE = {
+    "nc1_over_c": "NC1, tr(Σ_W Σ_B⁺)/C",
+    "nc2_etf_means": "NC2, class means to ETF",
+    "nc2_equiangular_means": "NC2, angles of class means",
+    "nc3": "NC3, weights to class means",
+    "not_nc4": "NC4, share of disagreement",
+}
+"""Those of `neural_collapse`; `not_nc4` is the share without agreement, 1 - NC4."""
 
 GEOMETRY = ("nc1_over_c", "nc2_etf_means", "nc3")
-"""The measures of study `architectures`, next to accuracy and the held-out cosine."""
+"""Those of `architectures`, next to accuracy and the held-out cosine."""
 
 
 def alignment_and_accuracy(experiment: Experiment) -> dict[str, Any]:

@@ -10,19 +10,6 @@ from studies.study_runs import BASELINE
 
 Numbers = Mapping[str, Any]
 
-_MEASURE_NAMES = {
-    "nc2_etf_means": "class means, to ETF",
-    "nc2_equiangular_means": "class means, angles",
-    "nc2_etf_weights": "weights, to ETF",
-    "nc2_equiangular_weights": "weights, angles",
-}
-_COLLAPSE_NAMES = {
-    "nc1_over_c": "NC1, tr(Σ_W Σ_B⁺)/C",
-    "nc2_etf_means": "NC2, class means to ETF",
-    "nc2_equiangular_means": "NC2, angles of class means",
-    "nc3": "NC3, weights to class means",
-    "not_nc4": "NC4, share of disagreement",
-}
 _ACCURACIES = {"test accuracy": "accuracy", "few-shot": "few_shot_accuracy"}
 _FINAL = _ACCURACIES | {"EMA cosine": "ema_cosine", "held-out cosine": "held_out_cosine"}
 _CORRELATIONS = {"r, levels": "r_epochs", "r, changes": "r_changes"}
@@ -56,12 +43,12 @@ def nc2_convergence(numbers: Numbers) -> list[str]:
     rows = [["measure", "SpA", "none, last", "last, minus none", "mean over epochs, minus none"]]
     rows[0] += ["epochs to none's last", "at the end alignment"]
     baseline = numbers["statistics"][BASELINE]
-    for measure in MEASURES:
+    for measure, name in MEASURES.items():
         last, mean = f"{measure}_last", f"{measure}_mean"
         for method, columns in numbers["differences"].items():
             row = [_cell(baseline, last), _cell(columns, last), _cell(columns, mean)]
             row += [_reached(numbers, method, measure), numbers["verdicts"][method][last]]
-            rows.append([_MEASURE_NAMES[measure], name_of(method), *row])
+            rows.append([name, name_of(method), *row])
     return [markdown_rows(rows, text=(0, 1, 6))]
 
 
@@ -92,11 +79,11 @@ def neural_collapse(numbers: Numbers) -> list[str]:
     rows = [["measure", "features", "first epoch", "zero training error", "last epoch"]]
     rows[0] += ["last minus zero error"]
     for part, features in (("train", "training"), ("test", "held-out")):
-        for name in COLLAPSE:
+        for measure, name in COLLAPSE.items():
             moments = ("first", "zero", "last")
-            cells = [_cell(columns, f"{moment}_{part}_{name}") for moment in moments]
-            cells += [_cell(numbers["differences"], f"{part}_{name}")]
-            rows.append([_COLLAPSE_NAMES[name], features, *cells])
+            cells = [_cell(columns, f"{moment}_{part}_{measure}") for moment in moments]
+            cells += [_cell(numbers["differences"], f"{part}_{measure}")]
+            rows.append([name, features, *cells])
     epochs = [run["zero_epoch"] for run in numbers["runs"][BASELINE]]
     zero = ", ".join(f"{epoch:.0f}" for epoch in epochs if epoch is not None)
     error = mean_text(columns["last_training_error"], True)

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -129,14 +128,12 @@ def _origin(record: Record) -> str:
     )
 
 
-TABLES: Mapping[str | None, Callable[[Record], str]] = MappingProxyType(
-    {
-        "input_share": input_share_table,
-        "input_rate": input_rate_table,
-        "sweep": sweep_table,
-        "step_time": step_time_table,
-        "error_exponents": error_exponents_table,
-        **dict.fromkeys(STUDIES, study_tables),
-    }
-)
+TABLES: Mapping[str | None, Callable[[Record], str]] = {
+    "input_share": input_share_table,
+    "input_rate": input_rate_table,
+    "sweep": sweep_table,
+    "step_time": step_time_table,
+    "error_exponents": error_exponents_table,
+    **dict.fromkeys(STUDIES, study_tables),
+}
 """By the name of a benchmark or a study."""

@@ -1,13 +1,13 @@
 """Writes CIFAR-10 as TFDS prepares it, from arrays that are already here.
 
-python benchmarks/peers/write_tfds_cifar.py --npz=FOLDER --data_dir=FOLDER
+python -m benchmarks.peers.write_tfds_cifar --npz=FOLDER --data_dir=FOLDER
 
 Needs `pip install 'spa_jax[prepare]'`. FOLDER of `--npz` holds `train.npz` and `test.npz`, with
 `image` uint8 (N, 32, 32, 3) and `label`, in the official order. TFDS itself encodes, shuffles and
 shards them, so that reading can be tried and timed on a machine that cannot download the archive.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,34 +33,27 @@ _CLASSES = (
 )
 
 
-class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """The features, version and keys of TFDS's own builder, with other input."""
-
-    VERSION = tfds.core.Version(str(tfds.builder_cls("cifar10").VERSION))
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": tfds.features.Text(),
-                    "image": tfds.features.Image(shape=(32, 32, 3)),
-                    "label": tfds.features.ClassLabel(names=_CLASSES),
-                }
-            ),
-            supervised_keys=("image", "label"),
-        )
+class Cifar10(tfds.builder_cls("cifar10"), skip_registration=True):
+    """TFDS's own builder, with its features, version and keys, and other input."""
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
-        return {split: self._generate_examples(split) for split in ("train", "test")}
+        self.info.features["label"].names = list(_CLASSES)
+        return {
+            split: self._generate_examples(f"{split}_", [Path(_NPZ.value) / f"{split}.npz"])
+            for split in ("train", "test")
+        }
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        with np.load(Path(_NPZ.value) / f"{split}.npz") as arrays:
+    def _generate_examples(
+        self, split_prefix: str, filepaths: Iterable[Path]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        (path,) = filepaths
+        with np.load(path) as arrays:
             images, labels = arrays["image"], arrays["label"]
         for place, (image, label) in enumerate(zip(images, labels, strict=True)):
             # TFDS shuffles by a hash of the key, which is the place in the official order.
-            yield place, {"id": f"{split}_{place:05d}", "image": image, "label": int(label)}
+            name = f"{split_prefix}{place:05d}"
+            yield place, {"id": name, "image": image, "label": int(label)}
 
 
 def main(argv: list[str]) -> None:

@@ -1,8 +1,6 @@
 """What the records say about the paper's claim, and about rows beside it, made from them."""
 
-from collections.abc import Callable, Iterable, Mapping
-
-import numpy as np
+from collections.abc import Callable, Mapping
 
 from spa_jax.reporting.table_text import difference_text
 from spa_jax.reproduction.cells import TABLE_METHODS, Cell
@@ -14,6 +12,7 @@ from studies.reproduction.pairing import (
     Difference,
     Wanted,
     groups_of,
+    intervals,
     minus_none,
     minus_tuned,
 )
@@ -72,7 +71,7 @@ def ablation_sentences(table: str, wanted: Wanted, name: Name, records: Records)
     found, rows = _found(table, records, wanted, minus_tuned)
     if not found or len(found) < rows:
         return _open(len(found), rows)
-    mean, half = _intervals(found.values(), "last")
+    mean, half = intervals(found.values(), "last")
     apart = [group for group, far in zip(found, abs(mean) > half, strict=True) if far]
     each = ", ".join(f"{name(group)} by {_last(found[group])}" for group in apart)
     return (
@@ -95,13 +94,6 @@ def _found(
     return {cell: d for cell, d in compared.items() if d and d.pairs >= _PAIRS}, len(whole)
 
 
-def _intervals(differences: Iterable[Difference], column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Middles and half widths of the 95% intervals of those that have the column."""
-    values = [d.columns[column] for d in differences if column in d.columns]
-    mean, half = np.array([(value["mean"], value["half_width"]) for value in values]).T
-    return mean, half
-
-
 def _open(found: int, rows: int) -> str:
     return f"Open: {found} of {rows} rows have three pairs of seeds."
 
@@ -120,7 +112,7 @@ def _own_pair(found: Found) -> str:
 
 
 def _all_pairs(tuned: Found) -> str:
-    mean, half = _intervals(tuned.values(), "last")
+    mean, half = intervals(tuned.values(), "last")
     return (
         f"Over the {len(tuned)} pairs of a method with a tuned variant {_spread(tuned, pair_name)};"
         f" {(mean + half < _LOW).sum()} lie wholly below the claimed +0.5 points and "
@@ -131,7 +123,7 @@ def _all_pairs(tuned: Found) -> str:
 def _spread(found: Found, name: Name) -> str:
     """From which change to which, and where the intervals lie."""
     order = sorted(found, key=lambda group: found[group].columns["last"]["mean"])
-    mean, half = _intervals(found.values(), "last")
+    mean, half = intervals(found.values(), "last")
     above, below = (mean > half).sum(), (mean < -half).sum()
     ends = [f"{_last(found[group])} ({name(group)})" for group in (order[0], order[-1])]
     return (
@@ -142,7 +134,7 @@ def _spread(found: Found, name: Name) -> str:
 
 def _alignment(found: Found) -> str:
     """Of the rows that act on the classifier whose cosine the baseline has."""
-    mean, half = _intervals(found.values(), COSINE)
+    mean, half = intervals(found.values(), COSINE)
     rows = "the same rows"
     if len(mean) < len(found):
         rows = f"the {len(mean)} rows that act on the baseline's classifier"

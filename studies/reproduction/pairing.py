@@ -1,7 +1,9 @@
 """Which records are averaged, and which are compared with which: differences paired by seed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from spa_jax.reporting.grouping import group_by, paired
 from spa_jax.reporting.statistics import paired_differences
@@ -102,6 +104,12 @@ def difference_of(runs: Sequence[Record], others: Sequence[Record]) -> Differenc
     columns = COLUMNS if same_weights else ACCURACIES
     summaries, baseline = ([pair[i]["summary"] for pair in pairs] for i in (0, 1))
     return Difference(paired_differences(summaries, baseline, columns), len(pairs))
+
+
+def intervals(differences: Iterable[Difference], column: str) -> np.ndarray:
+    """Middles and half widths `(2, N)` of the 95% intervals of those that have the column."""
+    values = [d.columns[column] for d in differences if column in d.columns]
+    return np.array([(value["mean"], value["half_width"]) for value in values]).T
 
 
 def _place(record: Record) -> tuple[Any, ...]:

@@ -4,7 +4,6 @@ import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import matplotlib
@@ -25,7 +24,15 @@ from spa_jax.reproduction.cells import GAMMAS, TABLE_METHODS, Cell
 from spa_jax.reproduction.plan import Records
 from spa_jax.reproduction.records import read_records
 from studies.names import name_of
-from studies.reproduction.pairing import COSINE, Difference, Record, Wanted, groups_of, minus_none
+from studies.reproduction.pairing import (
+    COSINE,
+    Difference,
+    Record,
+    Wanted,
+    groups_of,
+    intervals,
+    minus_none,
+)
 
 _CLAIM = (0.5, 2.6)
 _CURVES = (("test_accuracy", "test accuracy, %", 100), ("test_mean_cosine", "held-out cosine", 1))
@@ -33,20 +40,16 @@ _CHANGES = (("last", 100, "accuracy minus none, points"), (COSINE, 1, "held-out 
 
 Draw = Callable[[Records], Figure | None]
 
-PROJ: Mapping[str, str] = MappingProxyType(
-    {
-        "final-glmc-none-if100-reversed": "GLMC",
-        "final-glmc-proj-tuned-if100-reversed": "GLMC with Proj",
-    }
-)
+PROJ: Mapping[str, str] = {
+    "final-glmc-none-if100-reversed": "GLMC",
+    "final-glmc-proj-tuned-if100-reversed": "GLMC with Proj",
+}
 """The runs of the figure over epochs and what they are called."""
 
-FIGURE_4: Mapping[str, str] = MappingProxyType(
-    {
-        "final-cross_entropy-none-if200-label": "cross-entropy",
-        "final-cross_entropy-reg-default-if200-label": "cross-entropy with Reg",
-    }
-)
+FIGURE_4: Mapping[str, str] = {
+    "final-cross_entropy-none-if200-label": "cross-entropy",
+    "final-cross_entropy-reg-default-if200-label": "cross-entropy with Reg",
+}
 """The runs of the paper's Figure 4 and what they are called."""
 
 
@@ -136,7 +139,7 @@ def _draw_methods(axes: Axes, found: Mapping[Cell, Difference], column: str, sca
     for i, variant in enumerate(variants):
         cells = [cell for cell in found if cell.spa_method == variant]
         places = [TABLE_METHODS.index(cell.method) + 0.22 * (i - 1) for cell in cells]
-        means, halves = _intervals([found[cell] for cell in cells], column, scale)
+        means, halves = scale * intervals([found[cell] for cell in cells], column)
         look = {"color": line_style(i)["color"], "marker": marker_of(i), "linestyle": "none"}
         _error_bars(axes, means, places, xerr=halves, label=name_of(variant), **look)
 
@@ -148,7 +151,7 @@ def _strength_figure(found: Mapping[float, Difference], label: str, log: bool) -
     figure, axes = panels(1, 2, 2.4)
     x = sorted(found)
     for panel, (column, scale, title) in zip(axes[0], _CHANGES, strict=True):
-        means, halves = _intervals([found[at] for at in x], column, scale)
+        means, halves = scale * intervals([found[at] for at in x], column)
         panel.axhline(0, color="0.4", linewidth=0.8)
         _error_bars(panel, x, means, yerr=halves, color="black", marker="o", linewidth=0.9)
         panel.set_xlabel(label)
@@ -160,28 +163,17 @@ def _strength_figure(found: Mapping[float, Difference], label: str, log: bool) -
     return figure
 
 
-def _intervals(
-    differences: Sequence[Difference], column: str, scale: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Means of a column and halves of their intervals."""
-    values = [difference.columns[column] for difference in differences]
-    means, halves = scale * np.array([(v["mean"], v["half_width"]) for v in values]).T
-    return means, halves
-
-
 def _error_bars(axes: Axes, x: Any, y: Any, **look: Any) -> None:
     axes.errorbar(x, y, markersize=4, elinewidth=0.9, capsize=2, **look)
 
 
-FIGURES: Mapping[str, tuple[str, Draw]] = MappingProxyType(
-    {
-        "differences": ("fashion_mnist", differences_figure),
-        "gamma": ("fashion_mnist", gamma_figure),
-        "imbalance": ("fashion_mnist", imbalance_figure),
-        "epochs": ("fashion_mnist", functools.partial(epochs_figure, "fashion_mnist", PROJ)),
-        "figure_4": ("cifar100", functools.partial(epochs_figure, "cifar100", FIGURE_4)),
-    }
-)
+FIGURES: Mapping[str, tuple[str, Draw]] = {
+    "differences": ("fashion_mnist", differences_figure),
+    "gamma": ("fashion_mnist", gamma_figure),
+    "imbalance": ("fashion_mnist", imbalance_figure),
+    "epochs": ("fashion_mnist", functools.partial(epochs_figure, "fashion_mnist", PROJ)),
+    "figure_4": ("cifar100", functools.partial(epochs_figure, "cifar100", FIGURE_4)),
+}
 """By name: the table whose records a figure is drawn from, and how."""
 
 

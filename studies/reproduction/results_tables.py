@@ -1,7 +1,6 @@
 """Tables of runs as Markdown; what was not run says so, with the command that would run it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 
 from spa_jax.reporting.statistics import statistics
 from spa_jax.reporting.table_text import difference_text, markdown_rows, mean_text, number_text
@@ -24,7 +23,7 @@ from studies.reproduction.pairing import (
     minus_none,
 )
 
-MINUS_NONE: Mapping[str, Compare] = MappingProxyType({"last, minus none": minus_none})
+MINUS_NONE: Mapping[str, Compare] = {"last, minus none": minus_none}
 """The column that every table of results has: the change of the last accuracy by SpA."""
 
 

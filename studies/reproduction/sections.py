@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import MappingProxyType
 
 from spa_jax.reproduction.cells import Cell
 from spa_jax.reproduction.plan import Records
@@ -84,28 +83,26 @@ def _of_imbalance(cell: Cell) -> bool:
     return own and (cell.spa_method, cell.variant) in (("none", ""), ("proj", "tuned"))
 
 
-SECTIONS: Mapping[str, Section] = MappingProxyType(
-    {
-        f"{_FASHION}/origin": origin,
-        f"{_FASHION}/methods": methods_table,
-        f"{_FASHION}/claim": partial(claim_sentences, _FASHION, "reversed", 100.0),
-        f"{_FASHION}/tuning": partial(tuning_table, _FASHION, "reversed", 100.0),
-        f"{_FASHION}/if100": partial(results_table, _FASHION, _final("reversed", 100.0)),
-        **_fashion("if200", _final("reversed", 200.0), pair_name),
-        **_fashion("imbalance", _of_imbalance, _factor_name),
-        f"{_FASHION}/ablation": _ablation,
-        f"{_FASHION}/ablation_changes": partial(
-            ablation_sentences, _FASHION, _of_ablation, variant_name
-        ),
-        **_fashion("gamma", _of_gamma, variant_name),
-        **_fashion("label", _final("label", 100.0), pair_name),
-        **_cifar("cifar10"),
-        **_cifar("cifar100"),
-        "cifar100/figure_4": _figure_4,
-        "imagenet/origin": origin,
-        "imagenet/published": partial(published_table, "imagenet"),
-        "imagenet/results": partial(results_table, "imagenet", _final("label", 256.0)),
-        "imagenet_dry_run/cells": dry_run_table,
-    }
-)
+SECTIONS: Mapping[str, Section] = {
+    f"{_FASHION}/origin": origin,
+    f"{_FASHION}/methods": methods_table,
+    f"{_FASHION}/claim": partial(claim_sentences, _FASHION, "reversed", 100.0),
+    f"{_FASHION}/tuning": partial(tuning_table, _FASHION, "reversed", 100.0),
+    f"{_FASHION}/if100": partial(results_table, _FASHION, _final("reversed", 100.0)),
+    **_fashion("if200", _final("reversed", 200.0), pair_name),
+    **_fashion("imbalance", _of_imbalance, _factor_name),
+    f"{_FASHION}/ablation": _ablation,
+    f"{_FASHION}/ablation_changes": partial(
+        ablation_sentences, _FASHION, _of_ablation, variant_name
+    ),
+    **_fashion("gamma", _of_gamma, variant_name),
+    **_fashion("label", _final("label", 100.0), pair_name),
+    **_cifar("cifar10"),
+    **_cifar("cifar100"),
+    "cifar100/figure_4": _figure_4,
+    "imagenet/origin": origin,
+    "imagenet/published": partial(published_table, "imagenet"),
+    "imagenet/results": partial(results_table, "imagenet", _final("label", 256.0)),
+    "imagenet_dry_run/cells": dry_run_table,
+}
 """By the file of records in `results/` and the section's name."""

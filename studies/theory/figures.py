@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -141,9 +140,7 @@ def _draw_priors(axes: Axes) -> None:
     axes.set_title("parts by class, imbalance factor 100", loc="left", fontsize=9)
 
 
-FIGURES: Mapping[str, Callable[[], Figure]] = MappingProxyType(
-    {"exponents": draw_exponents, "decay": draw_decay}
-)
+FIGURES: Mapping[str, Callable[[], Figure]] = {"exponents": draw_exponents, "decay": draw_decay}
 """By the name of the file."""
 
 

@@ -1,0 +1,46 @@
+"""What the benchmarks share: medians of repeated calls, the time of a step, and their records."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from absl import flags
+
+from spa_jax.training.program import Program
+from studies.tables import publish as publish_record
+
+REPETITIONS = 5
+
+_RECORD = flags.DEFINE_string("record", None, "A JSON file for the numbers.")
+
+
+def median_seconds(function: Callable[..., Any], *args: Any, calls: int = 20) -> float:
+    """Of one call: the median of five repetitions of some calls, after as many for a warm-up."""
+    seconds, result = [], None
+    for _ in range(1 + REPETITIONS):
+        began = time.perf_counter()
+        for _ in range(calls):
+            result = function(*args)
+        jax.block_until_ready(result)
+        seconds.append((time.perf_counter() - began) / calls)
+    return statistics.median(seconds[1:])
+
+
+def step_seconds(program: Program, steps: int) -> float:
+    """Of a whole training step: the median of five repetitions of some steps."""
+    state, totals = program.init_state(program.config), program.zero_totals
+    inputs = next(iter(program.batches(state, program.config.seed, 0)))
+
+    def step() -> Any:
+        nonlocal state, totals
+        state, totals = program.train_step(state, totals, inputs)
+        return totals
+
+    return median_seconds(step, calls=steps)
+
+
+def publish(benchmark: str, numbers: Mapping[str, Any]) -> None:
+    """Prints a benchmark's tables, and writes its record where `--record` says."""
+    publish_record(benchmark, numbers, _RECORD.value)
