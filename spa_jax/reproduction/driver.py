@@ -15,7 +15,6 @@ from spa_jax.errors import InputError
 from spa_jax.reproduction.cells import Cell
 from spa_jax.reproduction.plan import TablePlan, tuned_as
 from spa_jax.reproduction.records import append_record, check_records, make_record, read_records
-from spa_jax.sweeps.chunks import open_chunks
 from spa_jax.sweeps.grid import Member
 from spa_jax.sweeps.runner import Runner
 from spa_jax.training.checking import check_runs
@@ -114,11 +113,12 @@ class _Driver:
 
     def check(self) -> None:
         """Refuses what would be refused on the way, before anything is trained."""
-        members = {cell: self._member(cell) for cell in self.open_cells()}
-        check_runs(member.config for member in members.values() if not member.is_done)
-        for cell, member in members.items():
-            if cell.settings is not None:
-                check_workdir(member.folder, member.config)
+        ready, waiting = [], []
+        for cell in self.open_cells():
+            (waiting if cell.settings is None else ready).append(self._member(cell))
+        self._runner.check(ready)
+        # Of what they will be set to nothing is known yet.
+        check_runs(member.config for member in waiting)
 
     def open_cells(self) -> list[Cell]:
         """The runs without a record that were asked for, and the tuning that those wait for."""
@@ -163,12 +163,10 @@ class _Driver:
 
     def _next_group(self, ready: Sequence[Member], room: float) -> list[Member]:
         """The runs of a program that was begun and holds one of these, or the first's."""
-        records = read_records(self._options.records)
-        known = [cell for cell in self._plan.cells(records) if cell.settings is not None]
-        wanted = {member.name for member in ready}
-        for chunk in open_chunks([self._member(cell) for cell in known], self._options.folder):
-            if any(member.name in wanted for member in chunk.members):
-                return chunk.members
+        if (self._options.folder / "together").exists():
+            cells = self._plan.cells(read_records(self._options.records))
+            known = [self._member(cell) for cell in cells if cell.settings is not None]
+            return self._runner.next_group(ready, known)
         group = self._runner.next_group(ready)
         return group[: int(min(room, len(group)))]
 

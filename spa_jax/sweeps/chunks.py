@@ -13,12 +13,10 @@ from pathlib import Path
 
 import jax
 
-from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.files import write_text_whole
 from spa_jax.sweeps.device_memory import members_that_fit, memory_limit
 from spa_jax.sweeps.grid import Member
-from spa_jax.training.config import Config
-from spa_jax.training.devices import CannotTrainTogether, Layout
+from spa_jax.training.devices import Layout
 from spa_jax.training.program import Program
 
 _RECORD = "members.json"
@@ -67,38 +65,33 @@ def open_chunks(members: Sequence[Member], out: Path) -> list[Chunk]:
     return chunks
 
 
-def program_of_members(
-    config: Config, number: int, data: LongTailedDataset | None = None
-) -> tuple[Program, int]:
-    """A program for members of a configuration, and how many of them it has room for.
-
-    Raises:
-      InputError: a wrong configuration.
-      CannotTrainTogether: one that streams its images, or computes statistics per device.
-    """
-    if config.model.batch_norm == "per_device":
-        raise CannotTrainTogether(
-            "Runs trained together hold their whole batch on one device each, which leaves "
-            "config.model.batch_norm=per_device without a meaning: set it to global, or train "
-            "one after another."
-        )
-    layout = Layout("vmap", members=number)
-    return Program(config, data, layout), layout.size
+def program_of_chunk(chunk: Chunk) -> Program:
+    """The program that a chunk goes on with, of the size that it began with."""
+    devices = jax.devices()
+    # A number of devices that leaves its size as it is, wherever it began.
+    shared_by = max(n for n in range(1, len(devices) + 1) if chunk.size % n == 0)
+    layout = Layout("vmap", devices[:shared_by], chunk.size)
+    return Program(chunk.members[0].config, layout=layout)
 
 
 def program_that_fits(
     members: Sequence[Member], at_once: int | None, say: Callable[[str], None]
-) -> tuple[Program, int]:
-    """A program for as many of the members as was asked for, or as there is memory for."""
+) -> Program:
+    """A program for as many of the members as was asked for, or as there is memory for.
+
+    Raises:
+      CannotTrainTogether: as :func:`spa_jax.training.checking.prepare_run`.
+    """
     config, devices = members[0].config, jax.devices()
     wanted = min(at_once or len(members), len(members))
     num_devices, limit = min(len(devices), wanted), memory_limit(devices[0])
-    program, size = program_of_members(config, wanted)
+    program = Program(config, layout=Layout("vmap", members=wanted))
     while at_once is None:
-        needed = program.device_bytes()
+        size, needed = program.layout.size, program.device_bytes()
         fitting = members_that_fit(size, len(members), num_devices, needed, limit)
         if fitting == size:
             break
-        program, size = program_of_members(config, fitting, program.data)
+        program = Program(config, program.data, Layout("vmap", members=fitting))
+    size = program.layout.size
     say(f"{len(members)} runs together, in {-(-len(members) // size)} chunk(s) of up to {size}.")
-    return program, size
+    return program

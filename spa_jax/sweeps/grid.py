@@ -83,7 +83,7 @@ def parse_axis(text: str, flag: str = "--axis") -> tuple[str, tuple[Any, ...]]:
     """Reads `FIELD=VALUE,VALUE`; a field that takes several numbers has `;` between its values.
 
     Args:
-      text: such as "spa.gamma=0.1,0.5", "spa.center=true,false" or "model.widths=8,16;16,32".
+      text: such as "spa.proj.gamma=0.1,0.5" or "model.small.widths=8,16;16,32".
       flag: what messages call it.
 
     Returns:
@@ -93,10 +93,10 @@ def parse_axis(text: str, flag: str = "--axis") -> tuple[str, tuple[Any, ...]]:
       InputError: an unknown field, a value of another type, a value twice, or no value.
 
     Example:
-      >>> parse_axis("spa.gamma=0.1,1")
-      ('spa.gamma', (0.1, 1.0))
-      >>> parse_axis("model.widths=8,16;16,32")
-      ('model.widths', ((8, 16), (16, 32)))
+      >>> parse_axis("spa.proj.gamma=0.1,1")
+      ('spa.proj.gamma', (0.1, 1.0))
+      >>> parse_axis("model.small.widths=8,16;16,32")
+      ('model.small.widths', ((8, 16), (16, 32)))
     """
     field, _, values = text.partition("=")
     field = field.strip().removeprefix("config.")

@@ -7,12 +7,7 @@ from pathlib import Path
 
 import jax
 
-from spa_jax.sweeps.chunks import (
-    Chunk,
-    open_chunks,
-    program_of_members,
-    program_that_fits,
-)
+from spa_jax.sweeps.chunks import Chunk, open_chunks, program_of_chunk, program_that_fits
 from spa_jax.sweeps.grid import Member
 from spa_jax.training.checking import check_runs
 from spa_jax.training.devices import CannotTrainTogether
@@ -56,60 +51,71 @@ class Runner:
 
     def check(self, members: Sequence[Member]) -> None:
         """Raises InputError for whatever a member would be refused for, before any is trained."""
-        check_runs(member.config for member in members if not member.is_done)
+        together = True if self.together else (None if self._as_one else False)
+        check_runs((member.config for member in members if not member.is_done), together)
         for member in members:
             check_workdir(member.folder, member.config)
 
     def train(self, members: Sequence[Member]) -> None:
-        """Trains the members that are not done.
+        """Trains the members that are not done, those of one program after one another.
 
         Raises:
           InputError: a wrong configuration, data or folder; nothing has been trained.
           RunStopped: `keep_going` said so.
         """
         self.check(members)
-        ordered = [member for group in by_program(members) for member in group]
+        first_of: list[Member] = []
+        for member in members:
+            if not any(_fits(member, first) for first in first_of):
+                first_of.append(member)
+        ordered = [member for first in first_of for member in members if _fits(member, first)]
         while group := self.next_group(ordered):
             self.train_group(group)
 
-    def next_group(self, members: Sequence[Member]) -> list[Member]:
+    def next_group(
+        self, members: Sequence[Member], known: Sequence[Member] | None = None
+    ) -> list[Member]:
         """What is trained next: an open chunk, or the first that is not done and what goes with it.
 
         Args:
           members: all that may be trained, the first first.
+          known: all that an open chunk may hold; None: `members`.
         """
         left = [member for member in members if not member.is_done]
-        if not left:
-            return []
-        for chunk in open_chunks(members, self.out):
-            if any(not member.is_done for member in chunk.members):
+        names = {member.name for member in left}
+        for chunk in open_chunks(members if known is None else known, self.out):
+            if all(member.is_done for member in chunk.members):
+                chunk.close()  # which a crash at its end had left
+            elif any(member.name in names for member in chunk.members):
                 return chunk.members
-        first, *others = left
-        if not self._as_one or first.was_begun:
-            return [first]
-        return [first, *(other for other in others if _fits(other, first) and not other.was_begun)]
+        if not left or not self._as_one or left[0].was_begun:
+            return left[:1]
+        return [left[0], *(m for m in left[1:] if _fits(m, left[0]) and not m.was_begun)]
 
     def train_group(self, group: Sequence[Member]) -> None:
         """Trains what :meth:`next_group` gave, to the end."""
         chunks = open_chunks(group, self.out)
-        if not chunks and len(group) == 1 and not self.together:
+        if chunks:
+            self._program = None  # frees its data before those of the chunk are loaded
+            self._train_chunk(chunks[0], program_of_chunk(chunks[0]))
+        elif group[0].was_begun or not self._as_one or (len(group) == 1 and not self.together):
             self._train_alone(group[0])
-            return
-        self._program = None  # frees its data before those of the group are loaded
+        else:
+            self._train_together(group)
+
+    def _train_together(self, group: Sequence[Member]) -> None:
+        """As one program in chunks; the first alone where they cannot be one."""
+        self._program = None
         try:
-            if chunks:
-                for chunk in chunks:
-                    program, _ = program_of_members(chunk.members[0].config, chunk.size)
-                    self.say(f"Continuing the {len(chunk.members)} runs of {chunk.folder}.")
-                    self._train_chunk(chunk, program)
-                return
-            program, size = program_that_fits(group, self.at_once, self.say)
+            program = program_that_fits(group, self.at_once, self.say)
         except CannotTrainTogether as error:
             if self.together:
                 raise
             self.say(str(error))
             self._as_one = False
+            self._train_alone(group[0])
             return
+        size = program.layout.size
         for start in range(0, len(group), size):
             chunk = Chunk.create(self.out, group[start : start + size], size)
             self._train_chunk(chunk, program)
@@ -156,18 +162,6 @@ class Runner:
             records[i].finish(program, trained, self.command)
             self.say(_outcome(members[i]))
         chunk.close()
-
-
-def by_program(members: Sequence[Member]) -> list[list[Member]]:
-    """Members that one program can train, together; in the order of the first of each."""
-    groups: list[list[Member]] = []
-    for member in members:
-        fitting = [group for group in groups if _fits(member, group[0])]
-        if fitting:
-            fitting[0].append(member)
-        else:
-            groups.append([member])
-    return groups
 
 
 def _fits(member: Member, other: Member) -> bool:

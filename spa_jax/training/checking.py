@@ -1,6 +1,7 @@
 """What a run needs before it starts: everything that can be refused is refused here."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +12,6 @@ from jaxtyping import Key, PyTree
 
 from spa_jax.alignment.kernels import find_kernels
 from spa_jax.data.augment.augment_options import ENCODED_FIELDS, STREAM_FIELDS
-from spa_jax.data.data_options import DataOptions
 from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.data.sources.opening import load_data
 from spa_jax.errors import InputError
@@ -19,7 +19,7 @@ from spa_jax.models.classifier import Classifier
 from spa_jax.models.registry import build_classifier
 from spa_jax.options import defaults_of
 from spa_jax.training.config import Config, RunOptions, resolve
-from spa_jax.training.devices import Layout
+from spa_jax.training.devices import CannotTrainTogether, Layout
 from spa_jax.training.feeds.resident import resident_images
 from spa_jax.training.feeds.streamed import stream_options
 
@@ -67,7 +67,7 @@ class PreparedRun:
         if not {*named} <= {*find_kernels(tree, method.kernels)}:
             raise InputError(
                 f"config.spa.classifier={classifier!r} names a matrix that holds no class weights; "
-                f"those of this method are {', '.join(method.kernels)}."
+                f"those of {self.options.method_name} are {', '.join(method.kernels)}."
             )
 
 
@@ -76,34 +76,47 @@ def check_run(config: Config) -> None:
     check_runs([config])
 
 
-def check_runs(configs: Iterable[Config]) -> None:
-    """:func:`check_run` for several runs; what neighbours share is loaded and looked at once."""
-    loaded: dict[DataOptions, LongTailedDataset] = {}
+def check_runs(configs: Iterable[Config], together: bool | None = False) -> None:
+    """:func:`check_run` for several runs; what they share is loaded and looked at once.
+
+    Args:
+      configs: of the runs.
+      together: whether they train as members of programs; None: where they can.
+    """
+    # One data set at a time: all together might not fit into memory.
+    by_data = sorted(map(resolve, configs), key=lambda options: repr(options.data))
     networks = set()
-    for config in configs:
-        options = resolve(config)
-        run = prepare_run(config, loaded.get(options.data))
-        loaded = {options.data: run.data}  # of all runs it might not fit into memory
-        network = (run.model, run.image_shape, run.options.aligned["classifier"])
-        if network not in networks:
-            run.check_classifier()
-        networks.add(network)
+    for _, group in itertools.groupby(by_data, key=lambda options: options.data):
+        data = None
+        for options in group:
+            try:
+                layout = None if together is False else Layout("vmap")
+                run = prepare_run(options, data, layout)
+            except CannotTrainTogether:
+                if together:
+                    raise
+                run = prepare_run(options, data)
+            data = run.data
+            network = (run.model, run.image_shape, options.aligned["classifier"])
+            if network not in networks:
+                run.check_classifier()
+            networks.add(network)
 
 
 def prepare_run(
-    config: Config, data: LongTailedDataset | None = None, layout: Layout | None = None
+    options: RunOptions, data: LongTailedDataset | None = None, layout: Layout | None = None
 ) -> PreparedRun:
-    """Decides a configuration, loads its data and plans its network.
+    """Loads a run's data and plans its network.
 
     Args:
-      config: of the run.
+      options: the configuration, decided.
       data: its data set, where that is loaded already.
       layout: of the devices; None: as the configuration says.
 
     Raises:
-      InputError: a field that is wrong in itself or does not fit data, devices or network.
+      InputError: a field that does not fit data, devices or network.
+      CannotTrainTogether: a run that cannot be one of a program's members.
     """
-    options = resolve(config)
     layout = Layout(options.parallel) if layout is None else layout
     if options.batch_size % layout.num_devices:
         raise InputError(
@@ -118,9 +131,20 @@ def prepare_run(
         )
     feed = options.data.feed
     streamed = feed == "stream" or (feed == "auto" and not _fits_on_device(data))
+    if layout.mode == "vmap" and streamed:
+        raise CannotTrainTogether(
+            "Runs are trained together on images that live on the devices, and these are "
+            "streamed: train one after another, or set config.data.feed=device."
+        )
+    if layout.mode == "vmap" and options.model.batch_norm == "per_device":
+        raise CannotTrainTogether(
+            "Runs trained together hold their whole batch on one device each, which leaves "
+            "config.model.batch_norm=per_device without a meaning: set it to global, or train "
+            "one after another."
+        )
     if streamed:
         size = stream_options(options.augment, data.train).image_size
-        image_shape: tuple[int, ...] = (size, size, 3)
+        image_shape: tuple[int, ...] = (size, size, 3)  # a stream makes grey images RGB
     else:
         image_shape = resident_images(data.train).shape[1:]
     _check_augmentation(options, data, streamed)

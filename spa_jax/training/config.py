@@ -165,6 +165,7 @@ class RunOptions(RunLength):
       data, augment, model, optimizer, spa, loader, checkpoint, logging: the fields of the groups.
       network: the options of the network.
       method: the long-tailed method.
+      method_name: in the registry.
       views: what the network is shown of a batch.
       variant: of SpA.
       aligned: the keyword arguments that all of SpA's functions share: which kernels, centred?
@@ -176,6 +177,7 @@ class RunOptions(RunLength):
     model: ModelOptions
     network: Any
     method: Method
+    method_name: str
     views: Views
     optimizer: OptimizerOptions
     spa: SpaOptions
@@ -219,6 +221,7 @@ def resolve(config: Config) -> RunOptions:
         **vars(length),
         **groups | {"method": made["method"]},
         network=_chosen_options("model", given["model"]),
+        method_name=given["method"]["name"],
         views=views,
         variant=made["spa"],
         aligned={
@@ -300,7 +303,7 @@ def _classifier(asked: Any, of_method: str) -> Any:
 
 def _check_unused(options: RunOptions, method_fields: Mapping[str, Any]) -> None:
     """Raises InputError for what was set and would do nothing, or nothing that it says."""
-    method, augment, spa, name = options.method, options.augment, options.spa, method_fields["name"]
+    method, augment, spa, name = options.method, options.augment, options.spa, options.method_name
     for other, entry in METHODS.items():
         for key, default in defaults_of(entry.options).items():
             if other != name and method_fields[other][key] != default:

@@ -112,9 +112,6 @@ class Layout:
           places: for each argument `SHARED`, `OWN` or `SPLIT`, or a prefix tree of them.
           results: the same for what it returns, without `SPLIT`.
           donate: positions of the arguments whose buffers may be reused for results.
-
-        Raises:
-          CannotTrainTogether: the batch of members would be split over devices.
         """
         if self.mode == "jit":
             return self.make(function, donate=donate)
@@ -129,11 +126,6 @@ class Layout:
             )
             return lambda *args: mapped(self._device_numbers, *args)
         if self.mode == "vmap":
-            if SPLIT in jax.tree.leaves(places):
-                raise CannotTrainTogether(
-                    "Runs are trained together on images that live on the devices, and these are "
-                    "streamed: train one after another, or set config.data.feed=device."
-                )
             axes = {OWN: 0, SHARED: None}
             function = jax.vmap(
                 function, _where(places, axes), _where(results, axes), axis_size=self._on_each

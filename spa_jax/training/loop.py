@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from spa_jax.training.config import Config
+from spa_jax.training.config import Config, resolve
 from spa_jax.training.metrics import Totals, check_finite, fetch
 from spa_jax.training.program import Program
 from spa_jax.training.progress import ProgressBar
@@ -57,6 +57,7 @@ def run(
       FloatingPointError: the loss or its gradient became infinite or NaN; the message says when.
       RunStopped: `keep_going` said so.
     """
+    resolve(config)
     check_workdir(workdir, config)
     summary = read_summary(workdir)
     if summary is not None:
@@ -118,13 +119,13 @@ class EpochLoop:
           InputError, FloatingPointError, RunStopped: as :func:`run`.
         """
         program, config, spe = self.program, self._config, self.program.steps_per_epoch
+        fresh = program.init_state(*(record.config for record in self.records))
         for record in self._open.values():
-            record.claim()
+            record.write_config()
         with contextlib.ExitStack() as stack:
             checkpoints = Checkpoints(self.folder, config.checkpoint.keep, self.say)
             stack.enter_context(checkpoints)
             stack.callback(program.feed.close)
-            fresh = program.init_state(*(record.config for record in self.records))
             state, start = checkpoints.restore_newest(fresh)
             if start:
                 self.say(f"Resuming {self.folder.parent} after epoch {start // spe}.")
@@ -135,7 +136,7 @@ class EpochLoop:
             stack.enter_context(bar)
             stack.enter_context(jax.transfer_guard("disallow"))
             report = None
-            for epoch in range(start // spe, config.epochs if self._open else 0):
+            for epoch in range(start // spe, config.epochs):
                 state, report = self._train_epoch(state, epoch, bar)
                 done = epoch + 1
                 stops = done < config.epochs and not self.keep_going()

@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree, UInt32
 from spa_jax.alignment import ClassMeans
 from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.errors import InputError
+from spa_jax.options import is_read
 from spa_jax.training.checking import PreparedRun, prepare_run
 from spa_jax.training.collapse_meter import CollapseMeter
 from spa_jax.training.config import Config, flatten_config, resolve, traced_fields
@@ -33,7 +34,14 @@ def compiled_differences(one: Config, other: Config) -> list[str]:
     free = tuple(group for group in FREE_ON_RESUME if group != "parallel")
     traced = {"seed", *traced_fields(one).values()}
     flat_one, flat_other = flatten_config(one.to_dict()), flatten_config(other.to_dict())
-    return [field for field in differing_fields(flat_one, flat_other, free) if field not in traced]
+    differing = differing_fields(flat_one, flat_other, free)
+    if flat_one["logging.collapse"] != flat_other["logging.collapse"]:
+        differing.append("logging.collapse")  # which a program measures or not
+    return [
+        field
+        for field in differing
+        if field not in traced and (is_read(field, flat_one) or is_read(field, flat_other))
+    ]
 
 
 class Program:
@@ -64,7 +72,7 @@ class Program:
         Raises:
           InputError: as :func:`spa_jax.training.checking.prepare_run`.
         """
-        run = prepare_run(config, data, layout)
+        run = prepare_run(resolve(config), data, layout)
         run.check_classifier()
         self.config, self.data, self.layout = config, run.data, run.layout
         self.method = run.options.method

@@ -55,7 +55,7 @@ class RunRecord:
         self._steps = JsonLines(workdir / "steps.jsonl", writes=self._primary)
         self._events: EventWriter | None = None
 
-    def claim(self) -> None:
+    def write_config(self) -> None:
         """Makes the folder this run's."""
         if self._primary:
             write_config(self.workdir, self.config)
@@ -129,7 +129,7 @@ class RunRecord:
                 data.class_names,
                 self.workdir / "cosine_by_class_size.png",
             )
-        if config.logging.collapse:
+        if "collapse" in report:
             geometry: dict[str, Any] = collapse_geometry(report["collapse"])
             np.savez(
                 self.workdir / "geometry.npz", heads=np.array(program.method.kernels), **geometry
