@@ -8,43 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from spa_jax.longtail.method import LossContext
 from spa_jax.longtail.registry import METHODS
 from spa_jax.models.registry import NETWORKS
 from spa_jax.training.program import Program
 from spa_jax.training.variants import VARIANTS
-from studies.reproduction.reproduction_figures import FIGURES as DRAWINGS
-from studies.reproduction.reproduction_figures import records_checksum
-from studies.reproduction.sections import SECTIONS
-from studies.update_readme import FIGURES, PAGES, REPOSITORY, with_tables
+from studies.build import REPOSITORY
 from tests.training.small import small_config
 
 README = (REPOSITORY / "README.md").read_text()
 RECORDS = re.findall(r"<!-- table: (\S+) -->", README)
-
-
-def test_every_table_is_the_one_of_its_record():
-    assert len(RECORDS) == 6
-    sections = []
-    for page in PAGES:
-        text = (REPOSITORY / page).read_text()
-        sections += re.findall(r"<!-- reproduction: (\S+) -->", text)
-        assert with_tables(text) == text
-    assert {*sections} == {*SECTIONS}
-
-
-def test_every_figure_is_drawn_from_the_records_that_there_are():
-    text = "".join((REPOSITORY / page).read_text() for page in PAGES)
-    drawn = sorted(FIGURES.glob("*.png"))
-    assert {path.stem for path in drawn} >= {"differences", "epochs"}
-    for path in drawn:
-        table, _ = DRAWINGS[path.stem]
-        with Image.open(path) as picture:
-            checksum = picture.info["Description"]
-        assert checksum == records_checksum(REPOSITORY / "results" / f"{table}.jsonl"), path
-        assert f"reproduction/{path.name})" in text
 
 
 @pytest.mark.parametrize("record", [name for name in RECORDS if name.endswith("_lt.json")])
