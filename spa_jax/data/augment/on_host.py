@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
@@ -12,11 +11,6 @@ from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.stream.decode import Box, decode_crop
 
 _CROP_ATTEMPTS = 10
-
-
-def StreamOptions(image_size: int = 224, resize: int = 256, flip: bool = True, **others: Any):
-    """The old name, until nothing uses it."""
-    return AugmentOptions(image_size=image_size, resize=resize, flip=flip, **others)
 
 
 def train_image(

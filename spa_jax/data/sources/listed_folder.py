@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from spa_jax.data.dataset import LabelledImages, Source
 from spa_jax.data.sources.image_folder import read_listed_files
 from spa_jax.data.splits.lists import read_split_list
@@ -27,21 +29,21 @@ def read_listed_folder(name: str, folder: Path, train_list: Path, test_list: Pat
       InputError: a broken list, files that are not there, a label of the test list that the
         training list does not have, or another one than its images' folder has in training.
     """
-    parts = []
-    for path in (train_list, test_list):
-        names, labels = read_split_list(path)
-        parts.append(LabelledImages(read_listed_files(folder, names), labels, names))
-    train, test = parts
+    lists = [read_split_list(path) for path in (train_list, test_list)]
+    train, test = [
+        LabelledImages(read_listed_files(folder, names), labels, names) for names, labels in lists
+    ]
     if train.labels.max() >= len(train):
         raise InputError(
             f"{train_list} has the label {train.labels.max()} and {len(train)} images, so that "
             "classes are without one: labels count up from 0."
         )
-    class_names = _class_names(train)
+    (names, labels), (test_names, test_labels) = lists
+    class_names = _class_names(names, labels)
     label_of = {class_name: label for label, class_name in enumerate(class_names)}
     wrong = [
         listed
-        for listed, label in zip(_names(test), test.labels.tolist(), strict=True)
+        for listed, label in zip(test_names.tolist(), test_labels.tolist(), strict=True)
         if label_of.get(_parent(listed), label) != label
     ]
     if wrong:
@@ -52,20 +54,15 @@ def read_listed_folder(name: str, folder: Path, train_list: Path, test_list: Pat
     return Source(name, train, test, class_names, "official")
 
 
-def _class_names(train: LabelledImages) -> tuple[str, ...]:
+def _class_names(names: np.ndarray, labels: np.ndarray) -> tuple[str, ...]:
     """The one folder of each class, if each has one of its own; numbers otherwise."""
-    parents: dict[int, set[str]] = {}
-    for path, label in zip(_names(train), train.labels.tolist(), strict=True):
-        parents.setdefault(label, set()).add(_parent(path))
-    found = [parents.get(label, set()) for label in range(max(parents) + 1)]
-    alone = [next(iter(names)) if len(names) == 1 else "" for names in found]
+    parents: list[set[str]] = [set() for _ in range(labels.max() + 1)]
+    for path, label in zip(names.tolist(), labels.tolist(), strict=True):
+        parents[label].add(_parent(path))
+    alone = ["".join(found) if len(found) == 1 else "" for found in parents]
     if "" in alone or len(set(alone)) < len(alone):
-        return tuple(str(label) for label in range(len(found)))
+        return tuple(map(str, range(len(alone))))
     return tuple(alone)
-
-
-def _names(examples: LabelledImages) -> list[str]:
-    return [] if examples.names is None else examples.names.tolist()
 
 
 def _parent(path: str) -> str:

@@ -38,35 +38,31 @@ def shot_groups(counts: Sequence[int], rule: str = "auto") -> dict[str, list[int
       {'many': [0], 'medium': [1, 2], 'few': [3]}
     """
     sizes = np.asarray(counts)
-    num_classes = len(sizes)
-    check_shot_group_rule(rule, num_classes)
-    rule = _resolve(rule, num_classes)
-    if rule in ("thirds", "mislas"):
-        order = np.argsort(-sizes, kind="stable")
-        many_to, few_from = _ranks(rule, num_classes)
-        groups = (order[:many_to], order[many_to:few_from], order[few_from:])
-    else:
+    check_shot_group_rule(rule, len(sizes))
+    rule = _resolve(rule, len(sizes))
+    if rule in _THRESHOLDS:
         many, few = _THRESHOLDS[rule]
         is_many, is_few = many(sizes), few(sizes)
-        groups = (np.where(part)[0] for part in (is_many, ~is_many & ~is_few, is_few))
-    return {
-        name: sorted(labels.tolist())
-        for name, labels in zip(("many", "medium", "few"), groups, strict=True)
-    }
+        groups = [np.where(part)[0] for part in (is_many, ~is_many & ~is_few, is_few)]
+    else:
+        groups = np.split(np.argsort(-sizes, kind="stable"), _ranks(rule, len(sizes)))
+    names = ("many", "medium", "few")
+    return {name: sorted(part.tolist()) for name, part in zip(names, groups, strict=True)}
 
 
 def shot_group_rule(num_classes: int, rule: str = "auto") -> str:
     """The rule of :func:`shot_groups` in words, for the run's record."""
     check_shot_group_rule(rule, num_classes)
     rule = _resolve(rule, num_classes)
+    if rule in _THRESHOLDS:
+        return SHOT_GROUP_RULES[rule]
+    many_to, few_from = _ranks(rule, num_classes)
     if rule == "thirds":
-        k = _ranks(rule, num_classes)[0]
-        return f"the {k} largest classes / the rest / the {k} smallest, by training images"
-    if rule == "mislas":
-        many_to, few_from = _ranks(rule, num_classes)
-        bounds = f"0-{many_to} / {many_to}-{few_from} / {few_from}-{num_classes}"
-        return f"by training images, ranks {bounds}"
-    return SHOT_GROUP_RULES[rule]
+        return (
+            f"the {many_to} largest classes / the rest / the {many_to} smallest, by training images"
+        )
+    bounds = f"0-{many_to} / {many_to}-{few_from} / {few_from}-{num_classes}"
+    return f"by training images, ranks {bounds}"
 
 
 def check_shot_group_rule(rule: str, num_classes: int) -> None:
