@@ -2,18 +2,28 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.training.config import Config, default_config
+from spa_jax.training.devices import Layout
+from spa_jax.training.metrics import fetch
+from spa_jax.training.program import Program
+from spa_jax.training.rundir.checkpoints import serializable
+from spa_jax.training.state import TrainState
 
 
 def small_config(**changes: Any) -> Config:
-    """Two epochs of five steps; `changes` has dotted fields, with `__` for the dot."""
+    """Two epochs of five steps; `changes` has dotted fields, with `__` for each dot."""
     config = default_config()
     config.epochs = 2
     config.batch_size = 64
     config.eval_batch_size = 256
     config.augment.crop_padding = 1
     config.augment.flip = True
-    config.model.widths = (8,)
+    config.model.small.widths = (8,)
     config.logging.every_steps = 0
     config.logging.tensorboard = False
     config.logging.plots = False
@@ -24,3 +34,36 @@ def small_config(**changes: Any) -> Config:
             target = target[group]
         target[key] = value
     return config
+
+
+def small_program(
+    config: Config, num_devices: int = 1, data: LongTailedDataset | None = None
+) -> Program:
+    """A program on the first so many devices, which share a batch as the configuration says."""
+    return Program(config, data, Layout(config.parallel, jax.devices()[:num_devices]))
+
+
+def take_steps(
+    program: Program, state: TrainState, steps: int, at: int | None = None
+) -> tuple[list[TrainState], list[dict[str, Any]]]:
+    """Copies of the state before, between and after steps, and what each step measured.
+
+    Args:
+      program: of one run.
+      state: before them; its buffers are given up.
+      steps: how many.
+      at: the number of every one of them, so that all have one batch; None: they count on.
+    """
+    inputs = next(program.batches(state, seed=0, epoch=0))
+    states, metrics = [_copy(state)], []
+    for _ in range(steps):
+        if at is not None:
+            state = state.replace(step=program.layout.replicate(np.int32(at)))
+        state, totals = program.train_step(state, program.zero_totals, inputs)
+        states.append(_copy(state))
+        metrics.append(fetch(totals).last)
+    return states, metrics
+
+
+def _copy(state: TrainState) -> TrainState:
+    return jax.tree.map(jnp.asarray, fetch(serializable(state)))
