@@ -27,9 +27,9 @@ from benchmarks.timing import publish
 from spa_jax.command_line import parse_flags, stop
 from spa_jax.reporting.statistics import paired_differences
 from spa_jax.sweep import sweep
-from spa_jax.sweeps.chunks import program_of_members
 from spa_jax.sweeps.grid import Axes, make_grid, parse_axes, parse_seeds
 from spa_jax.training.config import Config
+from spa_jax.training.devices import Layout
 from spa_jax.training.program import Program, compiled_differences
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/digits_lt.py", "What to train.")
@@ -52,7 +52,7 @@ def plain(config: Config) -> Config:
 
 def largest_difference(members: Sequence[Config], steps: int, wide: bool) -> float:
     """Of a parameter between the two ways after some steps, in float64 if `wide`."""
-    program, _ = program_of_members(members[0], len(members))
+    program = Program(members[0], layout=Layout("vmap", members=len(members)))
     single = Program(members[0], program.data)
     together = params_after(program, members, steps, wide)
     differences = []

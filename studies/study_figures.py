@@ -48,9 +48,9 @@ _COLLAPSE = {
     "collapse.{part}.not_nc4": "NC4: share of disagreement",
 }
 _PARTS = (("train", "training features", 0), ("test", "held-out features", 2))
-_SIDES = (
-    ("training", "o", "#000000", "clean training means", 0.94),
-    ("ema", "x", "#D55E00", "EMA means", 1.06),
+_SIDES: Any = (
+    ("training", 0.94, {"marker": "o", "color": "#000000", "label": "clean training means"}),
+    ("ema", 1.06, {"marker": "x", "color": "#D55E00", "label": "EMA means"}),
 )
 _GREY: Any = {"color": "#888888", "zorder": 0}
 
@@ -166,16 +166,15 @@ def _draw_curve(
 def _draw_changes(axes: Axes, runs: Mapping[str, Sequence[Numbers]]) -> None:
     """A point a seed: change of final accuracy against change of final held-out cosine."""
     for method in [method for method in runs if method != BASELINE]:
-        both = list(zip(runs[method], runs[BASELINE], strict=True))
-        axes.plot(
-            [run["held_out_cosine"] - base["held_out_cosine"] for run, base in both],
-            [100 * (run["accuracy"] - base["accuracy"]) for run, base in both],
-            marker_of(place_of(method)),
-            color=line_style(place_of(method))["color"],
-            fillstyle="none",
-            markersize=4,
-            label=f"{name_of(method)} \u2212 none",
+        sides = (runs[method], runs[BASELINE])
+        cosines, accuracies = (
+            np.array([run[name] - base[name] for run, base in zip(*sides, strict=True)])
+            for name in ("held_out_cosine", "accuracy")
         )
+        colour, marker = line_style(place_of(method))["color"], marker_of(place_of(method))
+        look: Any = {"fillstyle": "none", "markersize": 4, "color": colour}
+        label = f"{name_of(method)} \u2212 none"
+        axes.plot(cosines, 100 * accuracies, marker, label=label, **look)
     axes.axhline(0, linewidth=0.8, **_GREY)
     axes.axvline(0, linewidth=0.8, **_GREY)
     axes.set_title("Change by seed", loc="left")
@@ -186,20 +185,11 @@ def _draw_changes(axes: Axes, runs: Mapping[str, Sequence[Numbers]]) -> None:
 
 def _draw_gaps(axes: Axes, counts: np.ndarray, classes: Sequence[Numbers]) -> None:
     """Means over seeds, with bars of one standard deviation; a little apart, not to overlap."""
-    for side, marker, colour, label, shift in _SIDES:
+    points: Any = {"linestyle": "none", "markersize": 3.5, "fillstyle": "none", "elinewidth": 0.7}
+    for side, shift, look in _SIDES:
         gaps = np.array([np.subtract(run[side], run["held_out"], dtype=float) for run in classes])
-        axes.errorbar(
-            shift * counts,
-            gaps.mean(axis=0),
-            yerr=gaps.std(axis=0, ddof=1) if len(gaps) > 1 else None,
-            linestyle="none",
-            marker=marker,
-            markersize=3.5,
-            fillstyle="none",
-            elinewidth=0.7,
-            color=colour,
-            label=label,
-        )
+        bars = gaps.std(axis=0, ddof=1) if len(gaps) > 1 else None
+        axes.errorbar(shift * counts, gaps.mean(axis=0), yerr=bars, **points, **look)
     axes.axhline(0, linewidth=0.8, **_GREY)
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.peers.record_backbones import CifarResNet
+from benchmarks.peers.record_backbones import CifarResNet, fill
 from tests.models.peer_weights import images, peer_tensor, uniform
 
 RECORD = Path("tests/training/recorded/glmc_step.npz")
@@ -103,14 +103,13 @@ def draw_start() -> dict[str, np.ndarray]:
 
 def build_network(start: Mapping[str, np.ndarray]) -> GlmcNetwork:
     """The network in training mode and float64, filled with what is recorded or named."""
+
+    def tensor(key: str, shape: tuple[int, ...]) -> np.ndarray:
+        return start[key] if key in start else peer_tensor(key.removeprefix("backbone."), shape)
+
     network = GlmcNetwork()
-    for key, value in network.state_dict().items():
-        name = key.removeprefix("backbone.")
-        if key in start:
-            value.copy_(torch.from_numpy(start[key]))
-        elif not name.endswith("num_batches_tracked"):
-            value.copy_(torch.from_numpy(peer_tensor(name, tuple(value.shape))))
-    return network.double().train()
+    fill(network, tensor)
+    return network.train()
 
 
 def updated_means(means: torch.Tensor, features: torch.Tensor) -> torch.Tensor:

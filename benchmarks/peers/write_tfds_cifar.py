@@ -33,7 +33,10 @@ _CLASSES = (
 )
 
 
-class Cifar10(tfds.builder_cls("cifar10"), skip_registration=True):
+_OfTfds: Any = tfds.builder_cls("cifar10")
+
+
+class Cifar10(_OfTfds, skip_registration=True):  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
     """TFDS's own builder, with its features, version and keys, and other input."""
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
