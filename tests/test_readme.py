@@ -11,7 +11,7 @@ import pytest
 
 from spa_jax.longtail.method import LossContext
 from spa_jax.longtail.registry import METHODS
-from spa_jax.models.registry import NETWORKS
+from spa_jax.models.networks import NETWORKS
 from spa_jax.training.program import Program
 from spa_jax.training.variants import VARIANTS
 from studies.build import REPOSITORY

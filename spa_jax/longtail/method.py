@@ -49,7 +49,7 @@ class Method:
     """A long-tailed method.
 
     Attributes:
-      head: a name in `spa_jax.models.registry.HEADS`, such as "linear".
+      head: a name in `spa_jax.models.networks.HEADS`, such as "linear".
       loss: `(outputs, targets, context)` -> scalar. The outputs are what the head gives: logits,
         or a tuple that holds them; a pair of that if `views.mix` is "glmc". Targets are labels
         `(B,)`, or shares `(B, C)` where images are mixed. In the per-device view the loss is this

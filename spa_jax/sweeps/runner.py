@@ -64,11 +64,7 @@ class Runner:
           RunStopped: `keep_going` said so.
         """
         self.check(members)
-        first_of: list[Member] = []
-        for member in members:
-            if not any(_fits(member, first) for first in first_of):
-                first_of.append(member)
-        ordered = [member for first in first_of for member in members if _fits(member, first)]
+        ordered = [member for group in by_program(members) for member in group]
         while group := self.next_group(ordered):
             self.train_group(group)
 
@@ -162,6 +158,17 @@ class Runner:
             records[i].finish(program, trained, self.command)
             self.say(_outcome(members[i]))
         chunk.close()
+
+
+def by_program(members: Sequence[Member]) -> list[list[Member]]:
+    """Members that one program can train, together; in the order of the first of each."""
+    groups: list[list[Member]] = []
+    for member in members:
+        found = next((group for group in groups if _fits(member, group[0])), None)
+        if found is None:
+            groups.append(found := [])
+        found.append(member)
+    return groups
 
 
 def _fits(member: Member, other: Member) -> bool:

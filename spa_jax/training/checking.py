@@ -16,7 +16,7 @@ from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.data.sources.opening import load_data
 from spa_jax.errors import InputError
 from spa_jax.models.classifier import Classifier
-from spa_jax.models.registry import build_classifier
+from spa_jax.models.networks import build_classifier
 from spa_jax.options import defaults_of
 from spa_jax.training.config import Config, RunOptions, resolve
 from spa_jax.training.devices import CannotTrainTogether, Layout

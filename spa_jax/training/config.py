@@ -14,7 +14,7 @@ from spa_jax.data.data_options import DataOptions
 from spa_jax.errors import InputError
 from spa_jax.longtail.method import Method, Views
 from spa_jax.longtail.registry import METHODS
-from spa_jax.models.registry import NETWORKS
+from spa_jax.models.networks import NETWORKS
 from spa_jax.options import CHOSEN_BY, Entry, defaults_of, option, read_options
 from spa_jax.training.devices import PARALLEL_MODES
 from spa_jax.training.optimizer import OptimizerOptions

@@ -6,7 +6,7 @@ import pytest
 
 from spa_jax.longtail.method import LossContext, Method
 from spa_jax.longtail.registry import METHODS
-from spa_jax.models.registry import HEADS
+from spa_jax.models.networks import HEADS
 from tests.longtail import reference
 from tests.refusals import refusal
 
