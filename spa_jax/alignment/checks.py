@@ -29,7 +29,7 @@ def check_range(name: str, value: Any, low: float, high: float, meaning: str) ->
         raise TypeError(
             f"{name} must be a number, an array or a schedule, got {value!r}: {meaning}."
         )
-    if not low <= value <= high:  # NaN is not either
+    if not low <= value <= high:  # true of NaN too, which compares as False
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value!r}: {meaning}.")
 
 

@@ -46,7 +46,7 @@ def row_norms(rows: Rows) -> Float[Array, " C"]:
     # The norm does not depend on the scale, so the scale needs no gradient.
     scale = jnp.where(largest >= jnp.finfo(rows.dtype).tiny, largest, 1.0).astype(rows.dtype)
     squared = jnp.sum(jnp.square(rows / scale[:, None]), axis=1)
-    nonzero = squared != 0  # NaN is not zero either, and stays NaN
+    nonzero = squared != 0  # true of NaN, which so stays NaN
     return jnp.where(nonzero, jnp.sqrt(jnp.where(nonzero, squared, 1.0)), 0.0) * scale
 
 

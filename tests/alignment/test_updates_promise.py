@@ -76,8 +76,10 @@ def directional_derivatives(tx):
     return np.asarray(slopes)
 
 
-@pytest.mark.parametrize("radial", ["keep", "scale"])
-@pytest.mark.parametrize("optimiser", list(OPTIMISERS))
+@pytest.mark.parametrize(
+    ("optimiser", "radial"),
+    [("sgd", "keep"), ("sgd", "scale"), ("adamw", "scale"), ("muon", "keep")],
+)
 def test_no_step_turns_a_class_away_from_its_mean_to_first_order(optimiser, radial):
     last = spa_jax.spa_proj(0.0, acts_on="updates", radial=radial)
     slopes = directional_derivatives(optax.chain(OPTIMISERS[optimiser](), last))
@@ -91,9 +93,8 @@ def test_without_the_last_link_some_step_does(optimiser):
     assert directional_derivatives(tx).min() < -1e-3
 
 
-@pytest.mark.parametrize("optimiser", list(OPTIMISERS))
-def test_a_first_link_does_not_make_the_promise(optimiser):
-    tx = optax.chain(spa_jax.spa_proj(0.0), OPTIMISERS[optimiser]())
+def test_a_first_link_does_not_make_the_promise():
+    tx = optax.chain(spa_jax.spa_proj(0.0), OPTIMISERS["adamw"]())
     assert directional_derivatives(tx).min() < FLOOR
 
 
@@ -113,8 +114,10 @@ def as_f64(x):
     return np.asarray(x, np.float64)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
-@pytest.mark.parametrize("optimiser", list(OPTIMISERS))
+@pytest.mark.parametrize(
+    ("optimiser", "dtype"),
+    [("sgd", jnp.float32), ("sgd", jnp.bfloat16), ("adamw", jnp.bfloat16), ("muon", jnp.float32)],
+)
 def test_the_slerp_link_equals_the_function_after_apply_updates(optimiser, dtype):
     alpha, threshold = 0.1, 0.95
     base = optax.with_extra_args_support(OPTIMISERS[optimiser]())
