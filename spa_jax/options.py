@@ -75,7 +75,7 @@ def option(
 
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
-    """Of what has nothing to be set."""
+    """The options of what has none."""
 
 
 class Entry(NamedTuple):
