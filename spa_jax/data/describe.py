@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spa_jax.data.data_options import DataOptions
+from spa_jax.data.data_options import DataOptions, SplitOptions
 from spa_jax.data.sources.opening import load_data
 from spa_jax.data.sources.tfds_source import prepare_command, prepared_folder
 from spa_jax.data.splits.shot_groups import shot_group_rule, shot_groups
@@ -23,18 +23,8 @@ PUBLISHED_CLASS_SIZES = {
 }
 """Training images of each class as the data sets' papers state them."""
 
-_FLAGS = (
-    "imbalance_factor",
-    "profile",
-    "protocol",
-    "n_max",
-    "class_order",
-    "class_order_seed",
-    "split_seed",
-    "train_list",
-    "test_list",
-    "shot_groups",
-)
+_FLAGS = [field.name for field in dataclasses.fields(SplitOptions) if field.name != "validation"]
+_FLAGS.append("shot_groups")
 _BAR_WIDTH = 40
 _MOST_BARS = 20
 
