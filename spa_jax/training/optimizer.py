@@ -50,16 +50,16 @@ class OptimizerOptions:
                 f"config.optimizer.warmup_epochs={self.warmup_epochs} must be whole where the rate "
                 "changes between epochs only (config.optimizer.per_epoch=True)."
             )
+        if not self.step_epochs or sorted({*self.step_epochs}) != [*self.step_epochs]:
+            raise InputError(
+                "config.optimizer.step_epochs must be positive integers that ascend, got "
+                f"{self.step_epochs}."
+            )
         if self.schedule == "steps" and min(self.step_epochs) < self.warmup_epochs:
             raise InputError(
                 f"config.optimizer.step_epochs={self.step_epochs} has the rate fall before "
                 f"config.optimizer.warmup_epochs={self.warmup_epochs} have raised it: let it fall "
                 "later, or shorten the warm-up."
-            )
-        if not self.step_epochs or sorted({*self.step_epochs}) != [*self.step_epochs]:
-            raise InputError(
-                "config.optimizer.step_epochs must be positive integers that ascend, got "
-                f"{self.step_epochs}."
             )
 
 
