@@ -14,6 +14,7 @@ from spa_jax.alignment.kernels import find_kernels
 from spa_jax.data.augment.augment_options import ENCODED_FIELDS, STREAM_FIELDS
 from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.data.sources.opening import load_data
+from spa_jax.data.stream.batches import stream_side
 from spa_jax.errors import InputError
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.networks import build_classifier
@@ -21,7 +22,6 @@ from spa_jax.options import defaults_of
 from spa_jax.training.config import Config, RunOptions, resolve
 from spa_jax.training.devices import CannotTrainTogether, Layout
 from spa_jax.training.feeds.resident import resident_images
-from spa_jax.training.feeds.streamed import stream_options
 
 DEVICE_BYTES = 2 * 2**30
 """What the images may take up to live on the devices."""
@@ -143,7 +143,7 @@ def prepare_run(
             "one after another."
         )
     if streamed:
-        size = stream_options(options.augment, data.train).image_size
+        size = stream_side(data.train, options.augment)
         image_shape: tuple[int, ...] = (size, size, 3)  # a stream makes grey images RGB
     else:
         image_shape = resident_images(data.train).shape[1:]

@@ -12,10 +12,15 @@ import numpy as np
 from jaxtyping import Array
 
 from spa_jax.data.augment.augment_options import AugmentOptions
-from spa_jax.data.dataset import LabelledImages, LongTailedDataset
+from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.data.splits.samplers import draw_probabilities
-from spa_jax.data.stream.batches import EpochOrder, HostBatch, test_stream, train_stream
-from spa_jax.errors import InputError
+from spa_jax.data.stream.batches import (
+    EpochOrder,
+    HostBatch,
+    stream_side,
+    test_stream,
+    train_stream,
+)
 from spa_jax.longtail.method import Views
 from spa_jax.training.devices import SPLIT, Layout
 from spa_jax.training.feeds.batch import (
@@ -67,7 +72,8 @@ class StreamFeed:
         self._layout, self._data, self._views = layout, data, views
         self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._workers, self._epochs = workers, epochs
-        self._options = stream_options(augment, data.train)
+        # Flip, policy, cutout and mixing are the device's.
+        self._options = dataclasses.replace(augment, flip=False)
         samplers = [sampler]
         if views.sampler_power is not None:
             samplers.append(("power", views.sampler_power))
@@ -76,7 +82,7 @@ class StreamFeed:
         self._stream: Generator[tuple[HostBatch, ...], None, None] | None = None
         self._next: tuple[int, int] | None = None  # the seed and the epoch that the stream is at
         self.steps_per_epoch = len(data.train) // batch_size
-        size = self._options.image_size
+        size = stream_side(data.train, augment)
         self.image_shape: tuple[int, int, int] = (size, size, 3)  # a stream makes grey images RGB
         images, statistics = data.train.images, (IMAGENET_MEAN, IMAGENET_DEVIATION)
         encoded = not isinstance(images, np.ndarray)
@@ -171,20 +177,6 @@ class StreamFeed:
             workers=self._workers and max(1, self._workers // len(self._weights)),
             views=self._host_views,
         )
-
-
-def stream_options(augment: AugmentOptions, examples: LabelledImages) -> AugmentOptions:
-    """What happens to an image on the host; flip, policy, cutout and mixing are the device's."""
-    images = examples.images
-    if not isinstance(images, np.ndarray):
-        return dataclasses.replace(augment, flip=False)
-    side = images.shape[1]
-    if side != images.shape[2]:
-        raise InputError(
-            f"A stream makes square images, and these are {side} by {images.shape[2]} "
-            "pixels: make them square, or keep them on the device with config.data.feed=device."
-        )
-    return dataclasses.replace(augment, flip=False, image_size=side, resize=side)
 
 
 def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
