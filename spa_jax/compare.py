@@ -7,12 +7,10 @@ over epochs by variant, and writes `comparison.json`. A run that is finished in 
 read, not run again; one that was cut off is continued. --seeds=3 stands for the seeds 0 to 2.
 """
 
-import json
 import shutil
 import sys
-import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +23,10 @@ from spa_jax.command_line import own_command, parse_flags, read_config, stop
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.reporting.figures.run_plots import plot_alignment_over_epochs
-from spa_jax.reporting.grouping import group_by, paired
-from spa_jax.reporting.statistics import COLUMNS, IN_PERCENT, paired_differences, statistics
-from spa_jax.reporting.table_text import difference_text, markdown_rows, mean_text
-from spa_jax.sweep import origin_of, statistics_table, train_grid
+from spa_jax.reporting.grouping import differences_by_seed
+from spa_jax.reporting.statistics import COLUMNS, statistics
+from spa_jax.reporting.table_text import cells_of, difference_text, markdown_rows, mean_text
+from spa_jax.sweep import Point, points_table, train_and_record
 from spa_jax.sweeps.grid import parse_axis, parse_seeds
 from spa_jax.training.config import Config
 from spa_jax.training.rundir.json_lines import JsonLines
@@ -61,61 +59,42 @@ def compare(
       InputError: a wrong configuration or a workdir of another one, before anything is trained; or
         a variant of which every run failed.
     """
-    began = time.perf_counter()
-    axes = {"spa.method": tuple(methods)}
-    members = train_grid(config, axes, seeds, out, console, together=False, command=command)
-    by_method = group_by(members, lambda member: member.config.spa.method)
-    finished = {
-        method: [member for member in found if member.summary() is not None]
-        for method, found in by_method.items()
-    }
-    for method, found in finished.items():
-        if not found:
-            failed = by_method[method][0]
-            raise InputError(f"No run of {method} came to its end: {failed.failure()}")
-    summaries = {
-        method: [member.summary() or {} for member in found] for method, found in finished.items()
-    }
-    curves = {
-        method: [JsonLines(member.folder / "metrics.jsonl").read() for member in found]
-        for method, found in finished.items()
-    }
-    plot_alignment_over_epochs(curves, out / "alignment.png")
-    runs = [summary for found in summaries.values() for summary in found]
-    comparison = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "config": members[0].config.to_dict(),
-        "seeds": list(seeds),
-        **origin_of(runs),
-        "statistics": {method: statistics(found) for method, found in summaries.items()},
-        "differences": {
-            method: paired_differences(*_pairs(found, summaries[methods[0]]))
-            for method, found in summaries.items()
-            if method != methods[0]
-        },
-        "runs": runs,
-    }
-    write_text_whole(out / "comparison.json", json.dumps(comparison, indent=1) + "\n")
-    console.print(f"{time.perf_counter() - began:.0f} s for this comparison", style="dim")
-    return comparison
 
+    def content(points: Sequence[Point]) -> dict[str, Any]:
+        finished: dict[str, list[dict[str, Any]]] = {}
+        curves: dict[str, list[list[dict[str, Any]]]] = {}
+        for method, point in zip(methods, points, strict=True):
+            finished[method] = [summary for _, summary in point if summary]
+            if not finished[method]:
+                failed, _ = point[0]
+                raise InputError(f"No run of {method} came to its end: {failed.failure()}")
+            folders = [member.folder for member, summary in point if summary]
+            curves[method] = [JsonLines(folder / "metrics.jsonl").read() for folder in folders]
+        plot_alignment_over_epochs(curves, out / "alignment.png")
+        first, _ = points[0][0]
+        baseline, *others = methods
+        return {
+            "config": first.config.to_dict(),
+            "statistics": {method: statistics(found) for method, found in finished.items()},
+            "differences": {
+                method: differences_by_seed(finished[method], finished[baseline])
+                for method in others
+            },
+            "runs": [summary for found in finished.values() for summary in found],
+        }
 
-def _pairs(
-    runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]
-) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """The runs that have a partner of the same seed and split, and these."""
-    pairs = paired(runs, baseline)
-    return [run for run, _ in pairs], [other for _, other in pairs]
+    axes, options = {"spa.method": tuple(methods)}, {"together": False, "command": command}
+    return train_and_record("comparison", config, axes, seeds, out, console, content, **options)
 
 
 def format_table(comparison: Mapping[str, Any]) -> Table:
     """The comparison as a table: mean ± sample standard deviation over seeds, accuracy in %."""
-    finished = group_by(comparison["runs"], lambda run: run["spa_method"])
-    rows = [
-        ([method], found, len(comparison["seeds"]) - len(finished[method]))
+    finished = Counter(run["spa_method"] for run in comparison["runs"])
+    points = [
+        {"settings": {"method": method}, "statistics": found, "finished": finished[method]}
         for method, found in comparison["statistics"].items()
     ]
-    return statistics_table(_title(comparison), ["method"], rows)
+    return points_table(_title(comparison), points, len(comparison["seeds"]))
 
 
 def format_differences(comparison: Mapping[str, Any]) -> str:
@@ -133,9 +112,8 @@ def format_differences(comparison: Mapping[str, Any]) -> str:
 def markdown_table(comparison: Mapping[str, Any]) -> str:
     """The comparison as a Markdown table, with what is needed to tell where it comes from."""
     means = [["method", *COLUMNS]]
-    for method, columns in comparison["statistics"].items():
-        cells = (mean_text(value, column in IN_PERCENT) for column, value in columns.items())
-        means.append([method, *cells])
+    for method, found in comparison["statistics"].items():
+        means.append([method, *cells_of(found, mean_text).values()])
     tables = [markdown_rows(rows) for rows in (means, _difference_rows(comparison))]
     seeds = ", ".join(str(seed) for seed in comparison["seeds"])
     hardware = comparison["hardware"]
@@ -149,11 +127,9 @@ def markdown_table(comparison: Mapping[str, Any]) -> str:
 
 
 def _difference_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
-    baseline = next(iter(comparison["statistics"]))
-    rows = [[f"minus {baseline}", *COLUMNS]]
-    for method, columns in comparison["differences"].items():
-        cells = (difference_text(value, column in IN_PERCENT) for column, value in columns.items())
-        rows.append([method, *cells])
+    rows = [[f"minus {next(iter(comparison['statistics']))}", *COLUMNS]]
+    for method, found in comparison["differences"].items():
+        rows.append([method, *cells_of(found, difference_text).values()])
     return rows
 
 

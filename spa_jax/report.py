@@ -17,35 +17,33 @@ import matplotlib
 
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
-from spa_jax.reporting.figures.classes import (
-    draw_angle_by_class_size,
-    draw_train_against_held_out,
-)
-from spa_jax.reporting.figures.epochs import (
-    draw_alignment,
-    draw_collapse,
-    draw_equinorm_equiangular,
-)
+from spa_jax.reporting import report_tables
+from spa_jax.reporting.figures import classes, epochs
 from spa_jax.reporting.figures.gram_matrices import draw_gram_matrices
 from spa_jax.reporting.figures.strengths import draw_sweeps
-from spa_jax.reporting.figures.style import RC, Absent, Drawing, save
+from spa_jax.reporting.figures.style import RC, Drawing, save
 from spa_jax.reporting.finished_runs import find_run_folders, read_runs
 from spa_jax.reporting.grouping import group_runs
-from spa_jax.reporting.page import Figure, report_page
-from spa_jax.reporting.report_tables import TABLES
+from spa_jax.reporting.page import report_page, what_is_missing
 
 PAGE = "index.html"
 
-FIGURES = (
-    draw_alignment,
-    draw_angle_by_class_size,
-    draw_train_against_held_out,
-    draw_gram_matrices,
-    draw_collapse,
-    draw_equinorm_equiangular,
-    draw_sweeps,
-)
-"""In their order on the page; each takes all groups and yields drawings, or why there is none."""
+PARTS = {
+    "accuracy": report_tables.accuracy_table,
+    "cosines": report_tables.cosines_table,
+    "differences": report_tables.differences_table,
+    "alignment": epochs.draw_alignment,
+    "angle_by_class_size": classes.draw_angle_by_class_size,
+    "train_against_held_out": classes.draw_train_against_held_out,
+    "gram": draw_gram_matrices,
+    "collapse": epochs.draw_collapse,
+    "nc2": epochs.draw_equinorm_equiangular,
+    "sweep": draw_sweeps,
+    "classes": report_tables.classes_table,
+    "runs": report_tables.runs_table,
+}
+"""The parts of a report in their order on the page. Each makes tables or figures of all groups, or
+none; its words are in `words.html.j2` by its name."""
 
 
 def write_report(paths: Sequence[Path], out: Path, command: str = "") -> list[str]:
@@ -67,20 +65,13 @@ def write_report(paths: Sequence[Path], out: Path, command: str = "") -> list[st
     runs, left_out = read_runs(find_run_folders(paths))
     groups = group_runs(runs)
     with matplotlib.rc_context(RC):
-        drawn = [item for draw in FIGURES for item in draw(groups)]
+        contents = {part: list(make(groups)) for part, make in PARTS.items()}
     out.mkdir(parents=True, exist_ok=True)
-    figures = []
-    for drawing in drawn:
-        if isinstance(drawing, Drawing):
-            png, svg = save(drawing, out)
-            figures.append(Figure(drawing, svg.read_bytes(), (png.name, svg.name)))
-    absent = [item for item in drawn if isinstance(item, Absent)]
-    notes = [
-        *(f"Left out: {run.folder}: {run.reason}." for run in left_out),
-        *(f"Not drawn: {figure.title}: {figure.reason}" for figure in absent),
-    ]
-    tables = [table for make in TABLES if (table := make(groups)) is not None]
-    write_text_whole(out / PAGE, report_page(groups, tables, figures, notes, command))
+    for item in (item for items in contents.values() for item in items):
+        if isinstance(item, Drawing):
+            save(item, out)
+    notes = what_is_missing(contents, left_out)
+    write_text_whole(out / PAGE, report_page(groups, contents, notes, command, out))
     return notes
 
 

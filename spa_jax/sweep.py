@@ -16,7 +16,7 @@ that file is removed.
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,14 @@ from rich.table import Table
 from spa_jax.command_line import parse_flags, read_config, stop
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
-from spa_jax.reporting.statistics import COLUMNS, IN_PERCENT, statistics
-from spa_jax.reporting.table_text import mean_text
+from spa_jax.reporting.statistics import COLUMNS, statistics
+from spa_jax.reporting.table_text import cells_of, mean_text
 from spa_jax.sweeps.grid import Axes, Member, make_grid, parse_axes, parse_seeds
 from spa_jax.sweeps.runner import Runner
 from spa_jax.training.config import Config
+
+Point = Sequence[tuple[Member, dict[str, Any]]]
+"""Runs that differ in the seed alone, and their summaries; {} for one that failed."""
 
 _OF_A_RUN = (
     "test_accuracy",
@@ -73,54 +76,58 @@ def sweep(
     Raises:
       InputError: a wrong configuration or a folder of another run; before anything is trained.
     """
-    began = time.perf_counter()
-    members = train_grid(config, axes, seeds, out, console, together, at_once)
-    summaries = [member.summary() for member in members]
-    runs = [
-        {
-            "folder": member.name,
-            "settings": member.settings,
-            "seed": member.seed,
-            "failed": member.failure(),
-            **{field: (summary or {}).get(field) for field in _OF_A_RUN},
-        }
-        for member, summary in zip(members, summaries, strict=True)
-    ]
-    points = []
-    for start in range(0, len(members), len(seeds)):
-        finished = [found for found in summaries[start : start + len(seeds)] if found is not None]
-        points.append(
-            {
-                "settings": members[start].settings,
-                "finished": len(finished),
-                "statistics": statistics(finished) if finished else None,
-            }
-        )
-    record = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "config": config.to_dict(),
-        "axes": {field: list(values) for field, values in axes.items()},
-        "seeds": list(seeds),
-        **origin_of(summaries),
-        "points": points,
-        "runs": runs,
-    }
-    write_text_whole(out / "sweep.json", json.dumps(record, indent=1) + "\n")
-    console.print(f"{time.perf_counter() - began:.0f} s for this sweep", style="dim")
-    return record
+
+    def content(points: Sequence[Point]) -> dict[str, Any]:
+        of_points, of_runs = [], []
+        for point in points:
+            finished = [summary for _, summary in point if summary]
+            of_points.append(
+                {
+                    "settings": point[0][0].settings,
+                    "finished": len(finished),
+                    "statistics": statistics(finished) if finished else None,
+                }
+            )
+            for member, summary in point:
+                run = {"folder": member.name, "settings": member.settings, "seed": member.seed}
+                came_to = {field: summary.get(field) for field in _OF_A_RUN}
+                of_runs.append({**run, "failed": member.failure(), **came_to})
+        values = {field: list(values) for field, values in axes.items()}
+        return {"axes": values, "points": of_points, "runs": of_runs}
+
+    options = {"together": together, "at_once": at_once}
+    return train_and_record("sweep", config, axes, seeds, out, console, content, **options)
 
 
-def train_grid(
+def train_and_record(
+    name: str,
     config: Config,
     axes: Axes,
     seeds: Sequence[int],
     out: Path,
     console: Console,
-    together: bool | None,
-    at_once: int | None = None,
-    command: str | None = None,
-) -> list[Member]:
-    """Trains the runs of a grid that are not done; returns all of them. As :func:`sweep`."""
+    content: Callable[[Sequence[Point]], dict[str, Any]],
+    **options: Any,
+) -> dict[str, Any]:
+    """Trains the runs of a grid that are not done, and writes what they came to.
+
+    Args:
+      name: what the record is called; its file is `<name>.json`.
+      config: the configuration that the runs share.
+      axes: fields and their values.
+      seeds: values for `config.seed`.
+      out: gets a folder for each run, and the record.
+      console: where progress is shown.
+      content: makes the fields that only this record has of the grid points.
+      options: of :class:`spa_jax.sweeps.runner.Runner`.
+
+    Returns:
+      The record.
+
+    Raises:
+      InputError: a wrong configuration or a folder of another run; before anything is trained.
+    """
+    began = time.perf_counter()
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, and many runs need a folder: choose another --out.")
     members = make_grid(config, axes, seeds, out)
@@ -128,54 +135,49 @@ def train_grid(
     def say(line: str) -> None:
         console.print(line, style="dim", markup=False, highlight=False)
 
-    Runner(out, together, at_once, say, sys.stderr.isatty(), command=command).train(members)
-    return members
+    Runner(out, say=say, show_progress=sys.stderr.isatty(), **options).train(members)
+    runs = [(member, member.summary() or {}) for member in members]
+    first = next((summary for _, summary in runs if summary), {})
+    record = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "config": config.to_dict(),
+        "seeds": list(seeds),
+        **{field: first.get(field) for field in ("split", "hardware", "versions")},
+        **content([runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]),
+    }
+    write_text_whole(out / f"{name}.json", json.dumps(record, indent=1) + "\n")
+    console.print(f"{time.perf_counter() - began:.0f} s for this {name}", style="dim")
+    return record
 
 
-def origin_of(summaries: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
-    """Split, hardware and versions of the first finished run."""
-    first = next((summary for summary in summaries if summary is not None), {})
-    return {field: first.get(field) for field in ("split", "hardware", "versions")}
-
-
-def statistics_table(
-    title: str, header: Sequence[str], rows: Sequence[tuple[Sequence[str], Any, int]]
-) -> Table:
+def points_table(title: str, points: Sequence[Mapping[str, Any]], seeds: int) -> Table:
     """Mean ± sample standard deviation over seeds, accuracy in %.
 
     Args:
       title: of the table.
-      header: of the columns that name a row.
-      rows: what names it, its statistics (None if no run of it is finished), and how many failed.
+      points: `settings`, which name a row, `statistics`, None if no run is finished, and how many
+        are `finished`.
+      seeds: runs of a point.
     """
     table = Table(title=f"{title}: mean ± std", title_justify="left")
-    for field in header:
+    for field in points[0]["settings"]:
         table.add_column(field, no_wrap=True)
     for column in COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
-    for names, found, failed in rows:
-        cells = ["-"] * len(COLUMNS)
-        if found is not None:
-            cells = [mean_text(found[name], name in IN_PERCENT) for name in COLUMNS]
+    for point in points:
+        found, failed = point["statistics"], seeds - point["finished"]
+        cells = ["-"] * len(COLUMNS) if found is None else [*cells_of(found, mean_text).values()]
         if failed:
             cells[0] += f" ({failed} failed)"
-        table.add_row(*names, *cells)
+        table.add_row(*map(str, point["settings"].values()), *cells)
     return table
 
 
 def format_table(record: Mapping[str, Any]) -> Table:
     """A row for each grid point of a record."""
     seeds = len(record["seeds"])
-    rows = [
-        (
-            [str(value) for value in point["settings"].values()],
-            point["statistics"],
-            seeds - point["finished"],
-        )
-        for point in record["points"]
-    ]
     title = f"{record['config']['data']['name']}, {seeds} seed(s), last epoch"
-    return statistics_table(title, list(record["axes"]), rows)
+    return points_table(title, record["points"], seeds)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -2,11 +2,11 @@
 
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -14,6 +14,8 @@ from jaxtyping import Float
 
 from spa_jax.alignment.class_means import directions_of
 from spa_jax.errors import InputError
+
+Content = TypeVar("Content")
 
 # What the page cannot do without; everything else in `summary.json` may be missing.
 _NEEDED = ("test_accuracy", "class_counts", "class_names", "split_checksum", "seed")
@@ -149,16 +151,18 @@ def read_run(folder: Path) -> Run:
     Raises:
       InputError: a file that is missing, damaged or of another shape; the message names it.
     """
-    summary = _read_object(folder / "summary.json")
+    summary = _read(folder / "summary.json", _object)
     missing = [key for key in _NEEDED if key not in summary]
     if missing:
         raise InputError(
             f"{folder / 'summary.json'} lacks {', '.join(missing)}: it was not written by this "
             "library, or by an older version of it; run the experiment again."
         )
-    config = flatten_dict(_read_object(folder / "config.json"), sep=".")
-    lines = _read_lines(folder / "metrics.jsonl")
-    geometry = _read_geometry(folder / "geometry.npz", len(summary["class_counts"]))
+    config = flatten_dict(_read(folder / "config.json", _object), sep=".")
+    lines = _read(folder / "metrics.jsonl", _lines)
+    path, geometry = folder / "geometry.npz", None
+    if path.exists():
+        geometry = _read(path, partial(_geometry, num_classes=len(summary["class_counts"])))
     return Run(folder, config, lines, summary, geometry)
 
 
@@ -173,66 +177,56 @@ def _is_run(path: Path) -> bool:
 
 
 def _how_far(folder: Path) -> str:
-    epochs = _read_object(folder / "config.json").get("epochs", "an unknown number")
+    epochs = _read(folder / "config.json", _object).get("epochs", "an unknown number")
     path = folder / "metrics.jsonl"
     # Whole lines only: the last one may be half-written at this moment.
     done = path.read_text().count("\n") if path.exists() else 0
     return f"still being written, or cut off: epoch {done} of {epochs}, no summary.json yet"
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turns whatever a damaged file raises into an InputError that names it."""
+def _read(path: Path, parse: Callable[[Path], Content]) -> Content:
+    """The content of a file; an InputError that names it for whatever a damaged one raises."""
     try:
-        yield
+        return parse(path)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read ({error}): {_RESTORE}.") from error
+        raise InputError(
+            f"{path} cannot be read ({error}): restore the file, or delete the folder and run the "
+            "experiment again."
+        ) from error
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    with _reading(path):
-        content = json.loads(path.read_text())
+def _object(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text())
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no JSON object: {_RESTORE}.")
+        raise ValueError("it holds no JSON object")
     return content
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    with _reading(path):
-        texts = path.read_text().splitlines()
+def _lines(path: Path) -> list[dict[str, Any]]:
     lines = []
-    for number, text in enumerate(texts, start=1):
+    for number, text in enumerate(path.read_text().splitlines(), start=1):
         try:
             lines.append(json.loads(text))
         except ValueError as error:
-            raise InputError(f"{path}, line {number}, is no JSON ({error}): {_RESTORE}.") from error
-    if not all(isinstance(line, dict) and "epoch" in line for line in lines) or not lines:
-        raise InputError(f"{path} does not hold one JSON object an epoch: {_RESTORE}.")
+            raise ValueError(f"line {number} is no JSON: {error}") from error
+    if not lines or not all(isinstance(line, dict) and "epoch" in line for line in lines):
+        raise ValueError("it does not hold one JSON object an epoch")
     return lines
 
 
-def _read_geometry(path: Path, num_classes: int) -> Geometry | None:
-    if not path.exists():
-        return None
-    with (
-        _reading(path),
-        path.open("rb") as file,
-        np.load(file, allow_pickle=False) as arrays,
-    ):
+def _geometry(path: Path, num_classes: int) -> Geometry:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         heads = tuple(map(str, arrays["heads"]))
         weights, *means = (arrays[name] for name in ("weights", "train_means", "test_means"))
     shape = weights.shape
     fits = len(shape) == 3 and shape[:2] == (len(heads), num_classes)
     if not fits or any(part.shape != shape[1:] for part in means):
-        raise InputError(
-            f"{path} must hold weights (H, C, D) with H = {len(heads)} heads and "
-            f"C = {num_classes} classes, and class means (C, D); got {shape} and "
-            f"{', '.join(str(part.shape) for part in means)}: {_RESTORE}."
+        raise ValueError(
+            f"it must hold weights (H, C, D) with H = {len(heads)} heads and C = {num_classes} "
+            f"classes, and class means (C, D); got {shape} and "
+            f"{', '.join(str(part.shape) for part in means)}"
         )
     return Geometry(weights, heads, *means)
-
-
-_RESTORE = "restore the file, or delete the folder and run the experiment again"
 
 
 def _check_num_classes(runs: Sequence[Run]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from spa_jax.errors import InputError
 from spa_jax.options import is_read
 from spa_jax.reporting.finished_runs import Run
+from spa_jax.reporting.statistics import COLUMNS, Columns, paired_differences
 
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
@@ -76,6 +77,16 @@ def paired(
     """
     partners = {key(run): run for run in baseline}
     return [(run, partners[key(run)]) for run in runs if key(run) in partners]
+
+
+def differences_by_seed(
+    runs: Sequence[Mapping[str, Any]],
+    baseline: Sequence[Mapping[str, Any]],
+    columns: Columns = COLUMNS,
+) -> dict[str, dict[str, float | None]]:
+    """Differences of the summaries that have a partner, see :func:`paired_differences`."""
+    pairs = paired(runs, baseline)
+    return paired_differences([run for run, _ in pairs], [base for _, base in pairs], columns)
 
 
 # Compared by identity, since the arrays in their runs have no single truth value.

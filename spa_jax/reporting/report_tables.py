@@ -1,14 +1,16 @@
 """The tables of a report: accuracy, alignment, paired differences, classes and runs, as text."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from spa_jax.reporting.finished_runs import Run
-from spa_jax.reporting.grouping import Group, baseline_of, paired, why_not_paired
-from spa_jax.reporting.statistics import IN_PERCENT, Columns, paired_differences, statistics
-from spa_jax.reporting.table_text import Value, mean_text, number_text
+from spa_jax.reporting import grouping
+from spa_jax.reporting.grouping import Group
+from spa_jax.reporting.statistics import COLUMNS, IN_PERCENT, Columns, statistics
+from spa_jax.reporting.table_text import cells_of, interval_text, mean_text, number_text
 
 _ACCURACY: Columns = {
     "last": ("test_accuracy", "last"),
@@ -17,153 +19,104 @@ _ACCURACY: Columns = {
     "medium-shot": ("shot_groups", "medium"),
     "few-shot": ("shot_groups", "few"),
 }
-_ALIGNMENT: Columns = {
+_COSINES: Columns = {
     "mean, EMA means": ("mean_cosine",),
     "lowest, EMA means": ("min_cosine",),
     "mean, held-out means": ("test_mean_cosine",),
     "lowest, held-out means": ("test_min_cosine",),
 }
-_DIFFERENCES: Columns = {
-    "test accuracy": ("test_accuracy", "last"),
-    "few-shot accuracy": ("shot_groups", "few"),
-    "mean cosine": ("mean_cosine",),
-    "held-out cosine": ("test_mean_cosine",),
-}
-_IN_PERCENT = IN_PERCENT | _ACCURACY.keys()
+_DIFFERENCES = {name: path for name, path in COLUMNS.items() if name != "lowest cosine"}
 _MOST_CLASSES = 20
-NOT_RECORDED = "command not recorded"
-_MINUS = "\u2212"
-_DASH = "\u2013"
-_FIXED = "\u00a0"  # a space that does not end a line
-_SECONDS = f"{_FIXED}s"
+_SECONDS = "\u00a0s"  # after a space that does not end a line
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text.
+    """A table of text; its words are in `words.html.j2`.
 
     Attributes:
-      title: the heading on the page.
-      caption: what the cells are.
-      header: of each column.
-      rows: of cells, as many as the header has; the first names the row.
-      as_code: the columns that hold what one types, by index.
+      rows: one or more, a cell by the header of its column; the first names the row.
+      facts: what its caption states, by name.
+      as_code: the columns that hold what one types.
     """
 
-    title: str
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    as_code: tuple[int, ...] = ()
+    rows: Sequence[Mapping[str, str]]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    as_code: tuple[str, ...] = ()
 
     @property
-    def numeric(self) -> tuple[bool, ...]:
-        """Whether a column holds numbers, which stand to the right."""
-        columns = zip(*self.rows, strict=True)
-        return tuple(all(map(_is_numeric, column)) for column in columns)
+    def numeric(self) -> list[str]:
+        """The columns that hold numbers, which stand to the right."""
+        return [name for name in self.rows[0] if all(_is_numeric(row[name]) for row in self.rows)]
 
 
-def accuracy_table(groups: Sequence[Group]) -> Table:
+def accuracy_table(groups: Sequence[Group]) -> Iterator[Table]:
     """Test accuracy of each group, over all classes and by shot group: mean ± std over seeds."""
     summaries = [summary for group in groups for summary in group.summaries]
     rules = {summary.get("shot_groups", {}).get("rule") for summary in summaries} - {None}
-    shots = f" Many-, medium- and few-shot classes: {'; '.join(sorted(rules))}." if rules else ""
-    return _statistics_table(
-        "Test accuracy",
-        "Percent, mean ± sample standard deviation over seeds. "
-        f"Best: the epoch was chosen on the test images, so it flatters.{shots}",
-        groups,
-        _ACCURACY,
-    )
+    yield Table(_rows_of_means(groups, _ACCURACY, _ACCURACY), {"rules": sorted(rules)})
 
 
-def alignment_table(groups: Sequence[Group]) -> Table:
+def cosines_table(groups: Sequence[Group]) -> Iterator[Table]:
     """Cosines of weights and class means of each group."""
-    return _statistics_table(
-        "Alignment",
-        "Cosine of classifier weights and class means after the last epoch, mean ± sample standard "
-        "deviation over seeds. The methods steer by the moving averages (EMA) of training "
-        "features; only the held-out means are evidence.",
-        groups,
-        _ALIGNMENT,
-    )
+    yield Table(_rows_of_means(groups, _COSINES, IN_PERCENT))
 
 
-def differences_table(groups: Sequence[Group]) -> Table | None:
-    """Differences to the baseline over shared seeds; None if there is one group only."""
+def differences_table(groups: Sequence[Group]) -> Iterator[Table]:
+    """Differences to the baseline over shared seeds; none if there is one group only."""
     rows = []
     for group in groups:
-        baseline = baseline_of(group, groups)
+        baseline = grouping.baseline_of(group, groups)
         if baseline is None:
             continue
-        pairs = paired(group.summaries, baseline.summaries)
-        found = paired_differences(
-            [run for run, _ in pairs], [base for _, base in pairs], _DIFFERENCES
-        )
-        cells = [_interval(column, **values) for column, values in found.items()]
-        why = why_not_paired(group, baseline)
-        count = f"{len(pairs)} ({why})" if why else f"{len(pairs)}"
-        rows.append((group.label, baseline.label, count, *cells))
-    if not rows:
-        return None
-    return Table(
-        "Paired differences",
-        "Mean over pairs of runs with the same seed on the same split, with its 95% confidence "
-        "interval (Student's t) in brackets; one that holds 0 shows no difference. Accuracies in "
-        "percentage points. The intervals are not corrected for their number.",
-        ("configuration", "minus", "pairs", *_DIFFERENCES),
-        tuple(rows),
-    )
+        count = len(grouping.paired_runs(group, baseline))
+        why = grouping.why_not_paired(group, baseline)
+        pairs = {"pairs": f"{count} ({why})" if why else f"{count}"}
+        sides = (group.summaries, baseline.summaries)
+        found = grouping.differences_by_seed(*sides, _DIFFERENCES)
+        names = {"configuration": group.label, "minus": baseline.label}
+        rows.append(names | pairs | cells_of(found, interval_text))
+    if rows:
+        yield Table(rows)
 
 
-def classes_table(groups: Sequence[Group]) -> Table | None:
-    """Training images and accuracy of each class; None if there are too many to list."""
+def classes_table(groups: Sequence[Group]) -> Iterator[Table]:
+    """Training images and accuracy of each class; none if there are too many to list."""
     summaries = [summary for group in groups for summary in group.summaries]
     names, counts = summaries[0]["class_names"], summaries[0]["class_counts"]
     same = all((s["class_names"], s["class_counts"]) == (names, counts) for s in summaries)
     if len(counts) > _MOST_CLASSES or not same:
-        return None
-    columns = [_class_accuracies(group) for group in groups]
-    order = np.argsort(-np.asarray(counts), kind="stable")
-    rows = tuple(
-        (str(names[c]), str(counts[c]), *(column[c] for column in columns)) for c in order.tolist()
-    )
-    return Table(
-        "Classes",
-        "Test accuracy of each class in percent, mean over seeds; the class with most training "
-        "images first.",
-        ("class", "training images", *(group.label for group in groups)),
-        rows,
-    )
+        return
+    missing = [None] * len(counts)
+    recorded = {
+        group.label: [summary.get("per_class_accuracy") or missing for summary in group.summaries]
+        for group in groups
+    }
+    means = {label: np.array(rows, dtype=float).mean(axis=0) for label, rows in recorded.items()}
+    rows = []
+    for c in np.argsort(-np.asarray(counts), kind="stable").tolist():
+        accuracies = {label: _percent(values[c]) for label, values in means.items()}
+        rows.append({"class": str(names[c]), "training images": str(counts[c]), **accuracies})
+    yield Table(rows)
 
 
-def runs_table(groups: Sequence[Group]) -> Table:
+def runs_table(groups: Sequence[Group]) -> Iterator[Table]:
     """Every run: its folder, its command, what it reached."""
-
-    def row(run: Run, label: str) -> tuple[str, ...]:
+    rows = []
+    for label, run in ((group.label, run) for group in groups for run in group.runs):
         summary, seconds = run.summary, run.summary.get("wall_time_seconds")
-        return (
-            str(run.folder),
-            label,
-            str(summary["seed"]),
-            _percent(summary["test_accuracy"].get("last")),
-            summary["split_checksum"][:8],
-            _DASH if seconds is None else f"{seconds:,.0f}{_SECONDS}",
-            str(summary.get("command") or NOT_RECORDED),
+        rows.append(
+            {
+                "folder": str(run.folder),
+                "configuration": label,
+                "seed": str(summary["seed"]),
+                "accuracy": _percent(summary["test_accuracy"].get("last")),
+                "split": summary["split_checksum"][:8],
+                "time": "-" if seconds is None else f"{seconds:,.0f}{_SECONDS}",
+                "command": str(summary.get("command") or "command not recorded"),
+            }
         )
-
-    return Table(
-        "Runs",
-        "Every run of this report; test accuracy after the last epoch in percent, the start of "
-        "the checksum of the training split, training time.",
-        ("folder", "configuration", "seed", "accuracy", "split", "time", "command"),
-        tuple(row(run, group.label) for group in groups for run in group.runs),
-        as_code=(0, 4, 6),
-    )
-
-
-TABLES = (accuracy_table, alignment_table, differences_table, classes_table, runs_table)
-"""In their order on the page; each takes all groups, and may be None."""
+    yield Table(rows, as_code=("folder", "split", "command"))
 
 
 def mark_of(group: Group, groups: Sequence[Group]) -> str:
@@ -174,44 +127,21 @@ def mark_of(group: Group, groups: Sequence[Group]) -> str:
     return "" if splits <= first else " †"
 
 
-def _statistics_table(title: str, caption: str, groups: Sequence[Group], columns: Columns) -> Table:
+def _rows_of_means(
+    groups: Sequence[Group], columns: Columns, in_percent: Container[str]
+) -> list[dict[str, str]]:
     rows = []
     for group in groups:
+        names = {"configuration": group.label + mark_of(group, groups)}
         found = statistics(group.summaries, columns)
-        cells = (_mean_and_std(column, value) for column, value in found.items())
-        rows.append((group.label + mark_of(group, groups), str(len(group.runs)), *cells))
-    return Table(title, caption, ("configuration", "seeds", *columns), tuple(rows))
-
-
-def _mean_and_std(column: str, value: Value) -> str:
-    if value["mean"] is None:
-        return _DASH
-    return _typeset(mean_text(value, column in _IN_PERCENT)).replace(" ", _FIXED)
-
-
-def _interval(column: str, mean: float | None, half_width: float | None) -> str:
-    if mean is None:
-        return _DASH
-    values = [mean] if half_width is None else [mean, mean - half_width, mean + half_width]
-    texts = [_typeset(number_text(value, column in _IN_PERCENT, sign="+")) for value in values]
-    return texts[0] if half_width is None else f"{texts[0]} [{texts[1]},{_FIXED}{texts[2]}]"
+        cells = cells_of(found, mean_text, in_percent)
+        rows.append(names | {"seeds": str(len(group.runs))} | cells)
+    return rows
 
 
 def _is_numeric(text: str) -> bool:
     return not any(character.isalpha() for character in text) or text.endswith(_SECONDS)
 
 
-def _typeset(text: str) -> str:
-    return text.replace("-", _MINUS)
-
-
 def _percent(value: float | None) -> str:
-    return _DASH if value is None else number_text(value, in_percent=True)
-
-
-def _class_accuracies(group: Group) -> list[str]:
-    recorded = [summary.get("per_class_accuracy") for summary in group.summaries]
-    if not all(recorded):
-        return [_DASH] * group.runs[0].num_classes
-    means = np.array(recorded, dtype=float).mean(axis=0)
-    return [_DASH if np.isnan(mean) else _percent(mean) for mean in means.tolist()]
+    return "-" if value is None or math.isnan(value) else number_text(value, in_percent=True)

@@ -79,12 +79,8 @@ def statistics(
     """
     result: dict[str, dict[str, float | None]] = {}
     for column, path in columns.items():
-        values = [column_value(summary, path) for summary in runs]
-        known = None not in values
-        result[column] = {
-            "mean": float(np.mean(values)) if known else None,
-            "std": float(np.std(values, ddof=1)) if known and len(values) > 1 else None,
-        }
+        mean, std = _mean_and_std([column_value(summary, path) for summary in runs])
+        result[column] = {"mean": mean, "std": std}
     return result
 
 
@@ -113,16 +109,18 @@ def paired_differences(
     """
     result: dict[str, dict[str, float | None]] = {}
     for column, path in columns.items():
-        pairs = [
-            (column_value(run, path), column_value(base, path))
-            for run, base in zip(runs, baseline, strict=True)
-        ]
-        known = bool(pairs) and all(None not in pair for pair in pairs)
-        differences = [run - base for run, base in pairs] if known else []
-        n = len(differences)
-        half_width = None
-        if n > 1:
-            half_width = float(student_t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / n**0.5)
-        mean = float(np.mean(differences)) if known else None
+        sides = ([column_value(summary, path) for summary in side] for side in (runs, baseline))
+        pairs = list(zip(*sides, strict=True))
+        mean, std = _mean_and_std([None if None in pair else pair[0] - pair[1] for pair in pairs])
+        n = len(pairs)
+        half_width = None if std is None else float(student_t.ppf(0.975, n - 1) * std / n**0.5)
         result[column] = {"mean": mean, "half_width": half_width}
     return result
+
+
+def _mean_and_std(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """None where a value is missing or there is none; the deviation also for one value."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None, None
+    return float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None

@@ -3,7 +3,9 @@
 Accuracies are in percent with one decimal, cosines and the like as they are with three.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+
+from spa_jax.reporting.statistics import IN_PERCENT
 
 Value = Mapping[str, float | None]
 """A column of :mod:`spa_jax.reporting.statistics`: `mean`, with `std` or `half_width`."""
@@ -63,6 +65,42 @@ def _with_spread(
         return "-"
     text = number_text(mean, in_percent, digits, sign)
     return text if spread is None else f"{text} ± {number_text(spread, in_percent, digits)}"
+
+
+def interval_text(value: Value, in_percent: bool = False) -> str:
+    """`mean [low, high]`, of a :func:`spa_jax.reporting.statistics.paired_differences`, signed.
+
+    A dash where there is no mean; the mean alone where there is no interval.
+
+    Example:
+      >>> interval_text({"mean": 0.5, "half_width": 0.75})
+      '+0.500 [-0.250, +1.250]'
+    """
+    mean, half_width = value["mean"], value["half_width"]
+    if mean is None or half_width is None:
+        return difference_text(value, in_percent)
+    numbers = (mean, mean - half_width, mean + half_width)
+    texts = (number_text(number, in_percent, sign="+") for number in numbers)
+    return "{} [{}, {}]".format(*texts)
+
+
+def cells_of(
+    columns: Mapping[str, Value],
+    text: Callable[[Value, bool], str],
+    in_percent: Container[str] = IN_PERCENT,
+) -> dict[str, str]:
+    """The columns of :mod:`spa_jax.reporting.statistics` as cells.
+
+    Args:
+      columns: what it gives.
+      text: how a cell is written, such as :func:`mean_text`.
+      in_percent: the columns that are in percent.
+
+    Example:
+      >>> cells_of({"lowest cosine": {"mean": 0.5, "std": None}}, mean_text)
+      {'lowest cosine': '0.500'}
+    """
+    return {name: text(value, name in in_percent) for name, value in columns.items()}
 
 
 def markdown_rows(rows: Sequence[Sequence[str]], text: Sequence[int] = (0,)) -> str:

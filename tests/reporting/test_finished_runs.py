@@ -19,7 +19,6 @@ def test_a_run_is_read_with_its_config_flat_and_its_geometry(tmp_path):
     assert run.config["data.name"] == "digits"
     assert [entry["epoch"] for entry in run.lines] == [1, 2, 3, 4, 5, 6]
     assert run.summary["seed"] == 3
-    assert run.num_classes == 4
     assert run.geometry is not None
     assert run.geometry.heads == ("one", "two")
     assert run.geometry.weights.shape == (2, 4, 6)
@@ -150,18 +149,18 @@ def other_width(folder):
     ("damage", "parts"),
     [
         (damage_summary, ["summary.json cannot be read"]),
-        (damage_summary_kind, ["summary.json holds no JSON object"]),
+        (damage_summary_kind, ["summary.json cannot be read (it holds no JSON object)"]),
         (lack_fields, ["summary.json lacks class_names, split_checksum"]),
-        (damage_lines, ["metrics.jsonl, line 2, is no JSON"]),
+        (damage_lines, ["metrics.jsonl cannot be read (line 2 is no JSON: "]),
         (lose_lines, ["metrics.jsonl cannot be read"]),
-        (empty_lines, ["metrics.jsonl does not hold"]),
-        (lines_without_epochs, ["metrics.jsonl does not hold"]),
+        (empty_lines, ["metrics.jsonl", "it does not hold one JSON object an epoch"]),
+        (lines_without_epochs, ["metrics.jsonl", "it does not hold one JSON object an epoch"]),
         (damage_geometry, ["geometry.npz cannot be read"]),
         (cut_geometry, ["geometry.npz cannot be read"]),
         (lack_arrays, ["geometry.npz cannot be read", "heads"]),
-        (other_classes, ["geometry.npz must hold", "C = 4", "(1, 5, 6)"]),
-        (other_heads, ["geometry.npz must hold", "H = 2", "(1, 4, 6)"]),
-        (other_width, ["geometry.npz must hold", "(4, 5)"]),
+        (other_classes, ["geometry.npz", "it must hold weights", "C = 4", "(1, 5, 6)"]),
+        (other_heads, ["geometry.npz", "it must hold weights", "H = 2", "(1, 4, 6)"]),
+        (other_width, ["geometry.npz", "it must hold weights", "(4, 5)"]),
     ],
 )
 def test_a_damaged_file_is_refused_by_name_with_what_to_do(damage, parts, tmp_path):

@@ -24,7 +24,7 @@ from spa_jax.reporting.figures.classes import draw_train_against_held_out
 from spa_jax.reporting.finished_runs import find_run_folders, read_run, read_runs
 from spa_jax.reporting.grouping import group_runs
 from spa_jax.reporting.page import report_page
-from spa_jax.reporting.report_tables import TABLES
+from spa_jax.reporting.report_tables import differences_table
 from tests.refusals import refusal
 from tests.reporting.made_runs import write_run
 
@@ -186,14 +186,29 @@ def test_runs_on_another_split_are_marked_and_other_classes_refused(tmp_path):
     a = write_run(tmp_path / "a")
     b = write_run(tmp_path / "b", {"spa.method": "reg"}, split="other")
     groups = group_runs([read_run(a), read_run(b)])
-    tables = [table for make in TABLES if (table := make(groups)) is not None]
-    text = Page(report_page(groups, tables, [], [], "")).text
+    contents = {"differences": list(differences_table(groups))}
+    text = Page(report_page(groups, contents, [], "", tmp_path)).text
     assert "† Trained on another split than spa.method=none: spa.method=reg" in text
     assert "not paired: 1 with another split" in text
     c = write_run(tmp_path / "c", counts=(3, 2))
     message = refusal(write_report, [a, c], tmp_path / "other")
     assert "different numbers of classes: 4" in message
     assert not (tmp_path / "other").exists()
+
+
+def test_what_was_not_recorded_is_said_for_each_figure_and_in_the_cells(tmp_path):
+    fields = ("mean_cosine", "test_mean_cosine", "per_class_cosine", "per_class_test_cosine")
+    bare = write_run(tmp_path / "a", collapse=False, geometry=False, **dict.fromkeys(fields))
+    lines = [json.dumps({"epoch": epoch, "test_accuracy": 0.5}) for epoch in (1, 2)]
+    (bare / "metrics.jsonl").write_text("\n".join(lines))
+    notes = write_report([bare], tmp_path / "out")
+    assert len(notes) == len(FIGURES) + 1  # and no sweep
+    for recorded in ("mean_cosine", "per_class_test_cosine", "geometry.npz", "`collapse`"):
+        assert any(recorded in note for note in notes)
+    assert "three values" in notes[-1]
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert "<td>\u2013</td>" in text
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"]
 
 
 def test_an_out_that_cannot_take_a_report_is_refused(tmp_path):

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from spa_jax.alignment.class_means import directions_of
-from spa_jax.reporting.figures.style import WIDTH, Absent, Drawing, in_parts, wrapped
+from spa_jax.reporting.figures import style
+from spa_jax.reporting.figures.style import Drawing
 from spa_jax.reporting.finished_runs import Geometry
 from spa_jax.reporting.grouping import Group
 
@@ -19,40 +21,35 @@ _COLUMNS = 4
 _MOST_CELLS = 200  # on a side: a page shows no more
 
 
-def draw_gram_matrices(groups: Sequence[Group]) -> Iterator[Drawing | Absent]:
+def draw_gram_matrices(groups: Sequence[Group]) -> Iterator[Drawing]:
     """Cosines between classes: of training means, held-out means, and weights of each head.
 
     Args:
       groups: one column each.
 
     Yields:
-      Figures of up to four columns, or why there is none.
+      Figures of up to four columns; none if no run has a geometry.
     """
-    title = "Gram matrices of class means and of weights"
     known = [group for group in groups if any(run.geometry for run in group.runs)]
-    if not known:
-        yield Absent(title, "no run has a geometry.npz.")
-        return
     matrices = {group.label: mean_gram_matrices(group) for group in known}
-    values = np.concatenate([m[~np.isnan(m)] for rows in matrices.values() for m in rows.values()])
+    cells = [matrix.ravel() for rows in matrices.values() for matrix in rows.values()]
+    values = np.concatenate([[], *cells])
+    values = values[~np.isnan(values)]
     limits = (min(values, default=-1.0), max(values, default=1.0))
-    num_classes = len(known[0].class_counts)
-    for name, columns in in_parts("gram", known, _COLUMNS):
-        part = {group.label: matrices[group.label] for group in columns}
-        yield Drawing(
-            name,
-            title,
-            _caption(num_classes),
-            "Heat maps, a column for each configuration. Mean cosine between classes: "
-            + "; ".join(
-                f"{label}, {kind} {np.nanmean(matrix):.3f}"
+    num_classes = len(groups[0].class_counts)
+    for name, labels in style.in_parts("gram", list(matrices), _COLUMNS):
+        part = {label: matrices[label] for label in labels}
+        facts = {
+            "ideal": _ideal(num_classes),
+            "classes_a_cell": num_classes / _MOST_CELLS,
+            "cosines": [
+                (label, kind, np.nanmean(matrix))
                 for label, rows in part.items()
                 for kind, matrix in rows.items()
                 if not np.isnan(matrix).all()
-            )
-            + ".",
-            _draw(part, limits, num_classes),
-        )
+            ],
+        }
+        yield Drawing(name, _draw(part, limits, num_classes), facts)
 
 
 def mean_gram_matrices(group: Group) -> dict[str, Float[np.ndarray, "B B"]]:
@@ -104,15 +101,13 @@ def block_cosines(
 def _directions(geometry: Geometry) -> dict[str, np.ndarray]:
     """Unit rows by name: centred class means, and weights as they are."""
     several = len(geometry.heads) > 1
-    weights = {
-        f"weights of {head}" if several else "weights": directions_of(rows, center=False)
-        for head, rows in zip(geometry.heads, geometry.weights, strict=True)
-    }
-    means = {
+    result = {
         "training means": directions_of(geometry.train_means, center=True),
         "held-out means": directions_of(geometry.test_means, center=True),
     }
-    return {name: np.asarray(rows) for name, rows in (means | weights).items()}
+    for head, rows in zip(geometry.heads, geometry.weights, strict=True):
+        result[f"weights of {head}" if several else "weights"] = directions_of(rows, center=False)
+    return {name: np.asarray(rows) for name, rows in result.items()}
 
 
 def _draw(
@@ -122,55 +117,48 @@ def _draw(
 ) -> Figure:
     names = list(dict.fromkeys(name for rows in part.values() for name in rows))
     # At least three columns wide, so that a lone matrix is not blown up to the width of a page.
-    side = (WIDTH - 1.7) / max(3, len(part))
-    size = (1.7 + side * len(part), 0.6 + (side + 0.1) * len(names))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(names), len(part), squeeze=False, sharex=True, sharey=True)
-    colours = {
-        "cmap": colormaps["cividis"].with_extremes(bad="white"),
-        "norm": Normalize(*limits),
-    }
+    side = (style.WIDTH - 1.7) / max(3, len(part))
+    size = (side + 0.1 + 0.6 / len(names), 1.7 + side * len(part))
+    figure, axes = style.panels(len(names), len(part), *size, sharex=True, sharey=True)
+    colours = ScalarMappable(Normalize(*limits), colormaps["cividis"].with_extremes(bad="white"))
     extent = (0.5, num_classes + 0.5, num_classes + 0.5, 0.5)
     for column, (label, rows) in zip(axes.T, part.items(), strict=True):
         for panel, name in zip(column, names, strict=True):
             if name not in rows:
                 panel.remove()
                 continue
-            panel.imshow(rows[name], extent=extent, interpolation="nearest", **colours)
+            panel.imshow(
+                rows[name], colours.cmap, colours.norm, extent=extent, interpolation="nearest"
+            )
             panel.grid(visible=False)
             for axis in (panel.xaxis, panel.yaxis):
                 axis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=2))
-        column[0].set_title(wrapped(label, 24), loc="left")
+        column[0].set_title(style.wrapped(label, 24), loc="left")
         column[-1].set_xlabel("class, by size")
     for panel, name in zip(axes[:, 0], names, strict=True):
         panel.set_ylabel(f"{name}\nclass, by size")
-    scale = ScalarMappable(**colours)
-    bar = figure.colorbar(scale, ax=axes, label="cosine", aspect=40, shrink=0.6, pad=0.09)
+    bar = figure.colorbar(colours, ax=axes, label="cosine", aspect=40, shrink=0.6, pad=0.09)
     bar.outline.set_linewidth(0.6)  # type: ignore[operator]
-    ideal = -1 / (num_classes - 1)
-    if limits[0] <= ideal <= limits[1]:
-        bar.ax.axhline(ideal, color="white", linewidth=1.2)
-        # In the gap that is there anyway: with room of its own it would take it from the panels.
-        bar.ax.annotate(
-            "ETF",
-            (0, ideal),
-            (-3, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-        ).set_in_layout(False)
+    if limits[0] <= _ideal(num_classes) <= limits[1]:
+        _mark_ideal(bar.ax, _ideal(num_classes))
     return figure
 
 
-def _caption(num_classes: int) -> str:
-    blocks = ""
-    if num_classes > _MOST_CELLS:
-        blocks = f" A cell is the mean over about {num_classes / _MOST_CELLS:.0f} classes a side."
-    return (
-        "Cosines between classes, the class with most training images first: class means of "
-        "training and of held-out features, each centred by their mean, and classifier weights. "
-        "A simplex equiangular tight frame (ETF) has \u22121/(C \u2212 1) = "
-        f"\u2212{1 / (num_classes - 1):.3g} everywhere. White: a class with itself, or without a "
-        f"direction. Means over seeds.{blocks}"
+def _mark_ideal(bar: Axes, ideal: float) -> None:
+    bar.axhline(ideal, color="white", linewidth=1.2)
+    place = bar.annotate(
+        "ETF",
+        (0, ideal),
+        (-3, 0),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        va="center",
     )
+    # In the gap that is there anyway: with room of its own it would take it from the panels.
+    place.set_in_layout(False)
+
+
+def _ideal(num_classes: int) -> float:
+    """The cosine between two classes of a simplex equiangular tight frame."""
+    return -1 / (num_classes - 1)

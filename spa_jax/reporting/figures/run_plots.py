@@ -6,23 +6,15 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-from spa_jax.reporting.figures.style import (
-    LOOSE_RC,
-    draw_band_curve,
-    epoch_axis,
-    legend_below,
-    line_style,
-    plain_ticks,
-)
+from spa_jax.reporting.figures import style
 from spa_jax.reporting.statistics import curves
 
-_PANELS = (
-    ("mean_cosine", "mean cosine, EMA class means"),
-    ("test_mean_cosine", "mean cosine, held-out class means"),
-    ("test_accuracy", "test accuracy"),
-)
+_PANELS = {
+    "mean_cosine": "mean cosine, EMA class means",
+    "test_mean_cosine": "mean cosine, held-out class means",
+    "test_accuracy": "test accuracy",
+}
 
 
 def plot_alignment_over_epochs(
@@ -35,21 +27,20 @@ def plot_alignment_over_epochs(
         band one standard deviation to each side. One name alone gets no legend.
       path: the PNG to write.
     """
-    with matplotlib.rc_context(LOOSE_RC):
-        figure = Figure(figsize=(10, 3.2), layout="constrained")
-        panels = figure.subplots(1, 3)
-        panels[1].sharey(panels[0])  # the two cosines are there to be compared
-        for axes, (field, title) in zip(panels, _PANELS, strict=True):
+    with matplotlib.rc_context(style.LOOSE_RC):
+        figure, ((cosine, held_out, accuracy),) = style.panels(1, 3, 3.2, width=10)
+        held_out.sharey(cosine)  # the two cosines are there to be compared
+        for axes, (field, title) in zip((cosine, held_out, accuracy), _PANELS.items(), strict=True):
             for i, (name, of_name) in enumerate(runs.items()):
                 epochs, values = curves(of_name, (field,))
-                style = line_style(i) | {"linewidth": 1.4, "markersize": 4}
                 # A line of one epoch would not show.
-                style["marker"] = "o" if len(epochs) <= 5 else None
-                draw_band_curve(axes, epochs, values, style, name)
-            epoch_axis(axes, most=10)
+                marker = "o" if len(epochs) <= 5 else None
+                look = {"linewidth": 1.4, "marker": marker, "markersize": 4, **style.line_style(i)}
+                style.draw_band_curve(axes, epochs, values, look, name)
+            style.epoch_axis(axes, most=10)
             axes.set_title(title, loc="left", fontsize=9)
         if len(runs) > 1:
-            legend_below(figure, *panels[0].get_legend_handles_labels(), handle_length=2)
+            style.legend_of_panels(figure, handle_length=2)
         figure.savefig(path, dpi=160)
 
 
@@ -70,9 +61,8 @@ def plot_cosine_by_class_size(
       path: the PNG to write.
     """
     counts = np.asarray(class_counts)
-    with matplotlib.rc_context(LOOSE_RC):
-        figure = Figure(figsize=(5.2, 3.6), layout="constrained")
-        axes = figure.subplots()
+    with matplotlib.rc_context(style.LOOSE_RC):
+        figure, ((axes,),) = style.panels(1, 1, 3.6, width=5.2)
         axes.plot(counts, cosines, "o", color="#000000", label="EMA class means")
         axes.plot(
             counts, test_cosines, "^", color="#D55E00", fillstyle="none", label="held-out means"
@@ -83,9 +73,8 @@ def plot_cosine_by_class_size(
                     name, (x, y), (0, -11), textcoords="offset points", ha="center", fontsize=7
                 )
         axes.set_xscale("log")
-        plain_ticks(axes.xaxis, (1.0, 2.0, 5.0))
-        axes.set_xlabel("training images of the class")
-        axes.set_ylabel("cosine of weight and class mean")
+        style.plain_ticks(axes.xaxis, (1.0, 2.0, 5.0))
+        axes.set(xlabel="training images of the class", ylabel="cosine of weight and class mean")
         axes.margins(x=0.12, y=0.15)
         axes.legend()
         figure.savefig(path, dpi=160)

@@ -55,29 +55,17 @@ RC: Any = _LOOK | {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure and the words that go with it.
+    """A figure of a report; its words are in `words.html.j2`.
 
     Attributes:
       name: of its files, without an ending.
-      title: a few words, the heading on the page.
-      caption: what is drawn, for somebody who sees the figure.
-      alt: what it shows, for somebody who does not.
       figure: the figure.
+      facts: what its title, its caption or its alternative text states, by name.
     """
 
     name: str
-    title: str
-    caption: str
-    alt: str
     figure: Figure
-
-
-@dataclass(frozen=True)
-class Absent:
-    """A figure that cannot be drawn, and why."""
-
-    title: str
-    reason: str
+    facts: Mapping[str, Any]
 
 
 def line_style(index: int) -> dict[str, Any]:
@@ -95,7 +83,7 @@ def plain_text(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def wrapped(text: str, width: int = 26) -> str:
+def wrapped(text: str, width: int) -> str:
     """A panel's title in lines that fit over it."""
     return plain_text("\n".join(textwrap.wrap(text, width)) or text)
 
@@ -111,11 +99,25 @@ def in_parts(name: str, items: Sequence[Item], most: int) -> Iterator[tuple[str,
         yield name if number == 1 else f"{name}_{number}", items[start : start + most]
 
 
-def panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure with a grid of panels, each `height` inches high; one column is half as wide."""
-    width = WIDTH if columns > 1 else WIDTH / 2
+def panels(
+    rows: int, columns: int, height: float, width: float | None = None, **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure with a grid of panels.
+
+    Args:
+      rows: of the grid.
+      columns: of the grid.
+      height: of a panel in inches.
+      width: of the figure in inches; None: that of a page, or half of it for one column.
+      options: of `Figure.subplots`.
+    """
+    width = width or _width_for(columns)
     figure = Figure(figsize=(width, rows * height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def _width_for(columns: int) -> float:
+    return WIDTH if columns > 1 else WIDTH / 2
 
 
 def grid(
@@ -137,10 +139,8 @@ def grid(
     texts = [wrapped(title, 30 if columns < 4 else 24) for title in titles]
     # Long titles get room of their own, or they would take it from the panels.
     room = 0.14 * max(text.count("\n") for text in texts)
-    side = (WIDTH if columns > 1 else WIDTH / 2) / columns + 0.7
-    figure, axes = panels(
-        math.ceil(count / columns), columns, (height or side) + room, sharex=True, sharey=True
-    )
+    rows, inches = math.ceil(count / columns), height or _width_for(columns) / columns + 0.7
+    figure, axes = panels(rows, columns, inches + room, sharex=True, sharey=True)
     flat = list(axes.flat)
     for unused in flat[count:]:
         unused.remove()
@@ -175,27 +175,33 @@ def draw_band_curve(
     """
     if logarithmic:
         values = np.log(np.where(values > 0, values, np.nan))
-    mean = values.mean(axis=0)
-    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.full_like(mean, np.nan)
-    low, high = mean - spread, mean + spread
+    mean, spread = mean_and_spread(values)
+    curves = np.stack([mean, mean - spread, mean + spread])
     if logarithmic:
-        mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
+        curves = np.exp(curves)
         axes.set_yscale("log")
         plain_ticks(axes.yaxis, (1.0, 2.0, 5.0), 12)
-    axes.plot(x, mean, label=plain_text(label), **style)
-    if len(values) > 1:
-        draw_band(axes, x, low, high, style)
+    draw_curve(axes, x, curves, style, label)
 
 
-def draw_band(
+def mean_and_spread(values: Float[np.ndarray, "R ..."]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sample standard deviation over the runs; that of one run is NaN."""
+    mean = values.mean(axis=0)
+    return mean, values.std(axis=0, ddof=1) if len(values) > 1 else np.full_like(mean, np.nan)
+
+
+def draw_curve(
     axes: Axes,
     x: Sequence[float],
-    low: Float[np.ndarray, " T"],
-    high: Float[np.ndarray, " T"],
+    curves: Float[np.ndarray, "3 T"],
     style: Mapping[str, Any],
+    label: str,
 ) -> None:
-    """Shades what lies between two curves, in the colour of the curve that it belongs to."""
-    axes.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
+    """Draws a curve, and shades in its colour what lies between a lower and an upper one."""
+    mean, low, high = curves
+    axes.plot(x, mean, label=plain_text(label), **style)
+    if not np.isnan(low).all():
+        axes.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
 
 
 def plain_ticks(axis: Axis, subs: Sequence[float], most: int | None = None) -> None:
@@ -232,6 +238,15 @@ def legend_below(
         ncols=max(1, min(columns, len(labels))),
         handlelength=handle_length,
     )
+
+
+def legend_of_panels(figure: Figure, handle_length: float = 3) -> None:
+    """A legend below of what any panel shows, each label once; see :func:`legend_below`."""
+    shown: dict[str, Any] = {}
+    for panel in figure.axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            shown.setdefault(label, handle)
+    legend_below(figure, list(shown.values()), list(shown), handle_length)
 
 
 def save(drawing: Drawing, folder: Path) -> tuple[Path, Path]:
