@@ -1,6 +1,5 @@
 """Two steps of GLMC with SpA-Proj equal PyTorch's, recorded by benchmarks/peers/record_glmc.py."""
 
-import types
 from pathlib import Path
 
 import jax
@@ -10,18 +9,19 @@ import optax
 import pytest
 
 import spa_jax
-import spa_jax.training.step
-from spa_jax.longtail import consistency
-from spa_jax.longtail.glmc import make_glmc
+from spa_jax.longtail import glmc
 from spa_jax.longtail.losses import mix_targets
-from spa_jax.longtail.method import Situation
-from spa_jax.training.build import build_model
-from spa_jax.training.config import check_config, default_config
+from spa_jax.longtail.method import LossContext
+from spa_jax.models.networks import build_classifier
+from spa_jax.training.config import default_config, resolve
 from spa_jax.training.feeds.batch import Batch, Inputs
 from spa_jax.training.optimizer import build_optimizer
-from spa_jax.training.state import TrainState, hyperparams_from
+from spa_jax.training.state import TrainState
+from spa_jax.training.step import make_loss, make_measure, make_train_step
 from tests.models.backbone_checks import shapes_of
 from tests.models.peer_weights import peer_name, peer_tensor, peer_variables
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 with np.load(Path(__file__).parent / "recorded" / "glmc_step.npz") as file:
     RECORD = dict(file)
@@ -35,30 +35,32 @@ FORWARDS = 3  # of a step: clean, global, local
 steps = pytest.mark.parametrize("step", range(STEPS))
 
 
-def glmc_config():
-    """The recorded setting as a configuration."""
+def glmc_options():
+    """The recorded setting as a configuration, decided."""
     config = default_config()
     config.epochs = int(RECORD["epochs"])
     config.batch_size = len(RECORD["labels"])
-    config.model.name, config.model.depth = "cifar_resnet", int(RECORD["depth"])
+    config.model.name, config.model.cifar_resnet.depth = "cifar_resnet", int(RECORD["depth"])
     config.method.name = "glmc"
-    config.method.glmc_label_power = float(RECORD["label_power"])
-    config.method.glmc_similarity_weight = float(RECORD["similarity_weight"])
-    config.method.glmc_projection_dim = int(RECORD["projection_dim"])
+    config.method.glmc.label_power = float(RECORD["label_power"])
+    config.method.glmc.similarity_weight = float(RECORD["similarity_weight"])
+    config.method.glmc.projection_dim = int(RECORD["projection_dim"])
     config.optimizer.learning_rate = float(RECORD["learning_rate"])
-    config.optimizer.schedule, config.optimizer.step_epochs = "steps", ()
+    # The rate never falls in the epochs there are.
+    config.optimizer.schedule, config.optimizer.step_epochs = "steps", (config.epochs + 1,)
     config.optimizer.momentum = float(RECORD["momentum"])
     config.optimizer.weight_decay = float(RECORD["weight_decay"])
-    config.spa.method, config.spa.radial = "proj", "scale"
-    config.spa.gamma = float(RECORD["gamma"])
+    config.spa.method, config.spa.proj.radial = "proj", "scale"
+    config.spa.proj.gamma = float(RECORD["gamma"])
     config.spa.decay = float(RECORD["decay"])
-    check_config(config)
-    return config
+    return resolve(config)
 
 
-CONFIG = glmc_config()
-METHOD = make_glmc(CONFIG.method)
-MODEL = build_model(CONFIG, METHOD, NUM_CLASSES, axis_name=None)
+OPTIONS = glmc_options()
+METHOD = OPTIONS.method
+MODEL = build_classifier(
+    "cifar_resnet", OPTIONS.network, METHOD.head, METHOD.head_options, NUM_CLASSES
+)
 
 
 def start():
@@ -134,104 +136,127 @@ def inputs():
     )
 
 
-def forward(params, batch_stats, images):
-    """Features, the outputs of the heads, and the next running statistics."""
-    variables = {"params": params, "batch_stats": batch_stats}
-    (features, outputs), changed = MODEL.apply(variables, images, train=True, mutable="batch_stats")
-    return features, outputs, changed["batch_stats"]
+def keep_gradients():
+    """A link of an optimiser chain that changes nothing; its state is what it was given."""
+
+    def update(updates, state, params=None, **extra):
+        del state, params, extra
+        return updates, updates
+
+    return optax.GradientTransformationExtraArgs(lambda params: params, update)
 
 
-def losses_of(outputs):
-    """The parts of the loss, each the mean over the batch, and what the method makes of them."""
-    seen = inputs()
-    targets = mix_targets(seen.labels, seen.partner_labels, seen.share, NUM_CLASSES)
-    counts = jnp.asarray(RECORD["class_counts"], jnp.float32)
-    epoch, epochs = jnp.int32(RECORD["epoch"]), int(RECORD["epochs"])
-    global_view, local_view = (consistency.ViewOutputs(*view) for view in outputs)
-    parts = consistency.glmc_loss(
-        global_view,
-        local_view,
-        targets,
-        consistency.class_weights(counts, float(RECORD["label_power"])),
-        consistency.cumulative_weight(epoch, epochs),
-        float(RECORD["similarity_weight"]),
-    )
-    of_method = METHOD.loss(outputs, targets, Situation(seen.labels, counts, epoch, epochs, None))
-    return jax.tree.map(jnp.mean, parts)._asdict() | {"method": of_method}
-
-
-class Pieces:
-    """The steps made of the library's pieces: states before and after, and what they computed."""
+class Steps:
+    """The training step on the recorded images: states, metrics and gradients."""
 
     def __init__(self):
-        project = spa_jax.spa_proj(
-            float(RECORD["gamma"]), radial="scale", classifier="fc/kernel", center=True
-        )
-        decay = optax.add_decayed_weights(float(RECORD["weight_decay"]))
-        sgd = optax.sgd(float(RECORD["learning_rate"]), momentum=float(RECORD["momentum"]))
-        self.project, self.tx = project, optax.chain(project, decay, sgd)
+        steps_per_epoch = 10
+        counts = np.asarray(RECORD["class_counts"], np.float32)
         params, batch_stats, means = start()
-        state = (params, batch_stats, means, self.tx.init(params))
-        take = jax.jit(self.take)
-        self.states, self.results = [self.named(state)], []
+
+        def optimizer(hyperparams):
+            parts = (OPTIONS.optimizer, OPTIONS.variant, OPTIONS.aligned, hyperparams)
+            return optax.chain(
+                keep_gradients(), build_optimizer(*parts, OPTIONS.epochs, steps_per_epoch)
+            )
+
+        hyperparams = jax.tree.map(jnp.asarray, dict(OPTIONS.hyperparams))
+        state = TrainState(
+            step=jnp.int32(RECORD["epoch"] * steps_per_epoch),
+            params=params,
+            batch_stats=batch_stats,
+            constants={},
+            opt_state=optimizer(hyperparams).init(params),
+            class_means=means,
+            rng=jax.random.key(0),
+            hyperparams=hyperparams,
+        )
+        loss = make_loss(
+            MODEL,
+            METHOD,
+            OPTIONS.variant,
+            OPTIONS.aligned,
+            counts,
+            OPTIONS.epochs,
+            steps_per_epoch,
+            axis_name=None,
+        )
+        measure = make_measure(OPTIONS.aligned, OPTIONS.variant)
+        take = jax.jit(make_train_step(lambda *parts: inputs(), loss, optimizer, measure))
+        self.states, self.metrics = [state], []
         for _ in range(STEPS):
-            state, results = take(*state)
-            self.states.append(self.named(state))
-            self.results.append(results)
+            state, values = take(state, Batch(None, None, None))
+            self.states.append(state)
+            self.metrics.append(values)
 
-    def named(self, state):
-        params, batch_stats, means, _ = state
-        return types.SimpleNamespace(params=params, batch_stats=batch_stats, class_means=means)
-
-    def take(self, params, batch_stats, means, opt_state):
-        seen = inputs()
-        features, _, batch_stats = forward(params, batch_stats, seen.clean_images)
-        means = means.update(features, seen.labels)
-
-        def loss(params):
-            _, of_global, statistics = forward(params, batch_stats, seen.images)
-            _, of_local, statistics = forward(params, statistics, seen.second_images)
-            losses = losses_of((of_global, of_local))
-            return losses["total"], (losses, statistics)
-
-        grads, (losses, batch_stats) = jax.grad(loss, has_aux=True)(params)
-        edited, _ = self.project.update(grads, self.project.init(params), params, class_means=means)
-        updates, opt_state = self.tx.update(grads, opt_state, params, class_means=means)
-        results = {"losses": losses, "gradients": grads, "edited": edited}
-        return (optax.apply_updates(params, updates), batch_stats, means, opt_state), results
+    def gradients(self, step):
+        """Of a step's loss, before anything is done to them."""
+        return self.states[step + 1].opt_state[0]
 
 
 @pytest.fixture(scope="module")
-def pieces():
-    return Pieces()
+def trained():
+    return Steps()
+
+
+@jax.jit
+def losses_at(params, batch_stats):
+    """The parts of the loss, each the mean over the batch, and what the method makes of them."""
+    seen = inputs()
+    outputs = []
+    for images in (seen.images, seen.second_images):
+        variables = {"params": params, "batch_stats": batch_stats}
+        (_, of_head), _ = MODEL.apply(variables, images, train=True, mutable="batch_stats")
+        outputs.append(of_head)
+    targets = mix_targets(seen.labels, seen.partner_labels, seen.share, NUM_CLASSES)
+    counts = jnp.asarray(RECORD["class_counts"], jnp.float32)
+    epoch, epochs = jnp.int32(RECORD["epoch"]), int(RECORD["epochs"])
+    parts = glmc.glmc_loss(
+        *(glmc.ViewOutputs(*view) for view in outputs),
+        targets,
+        glmc.class_weights(counts, float(RECORD["label_power"])),
+        glmc.cumulative_weight(epoch, epochs),
+        float(RECORD["similarity_weight"]),
+    )
+    context = LossContext(seen.labels, counts, epoch, epochs, axis_name=None)
+    of_method = METHOD.loss(tuple(outputs), targets, context)
+    return jax.tree.map(jnp.mean, parts)._asdict() | {"method": of_method}
 
 
 @steps
-@pytest.mark.parametrize("part", ["plain", "rebalanced", "similarity", "total"])
-def test_the_losses_are_those_of_pytorch(pieces, step, part):
-    assert_close(pieces.results[step]["losses"][part], RECORD[part][step])
+def test_the_losses_are_those_of_pytorch(trained, step):
+    state = trained.states[step]
+    losses = losses_at(state.params, state.batch_stats)
+    for part in ("plain", "rebalanced", "similarity", "total"):
+        assert_close(losses[part], RECORD[part][step], part)
+    assert_close(losses["method"], RECORD["total"][step], "the loss of the method")
+    assert_close(trained.metrics[step]["loss"], RECORD["total"][step], "the loss of the step")
 
 
 @steps
-def test_the_loss_of_the_method_is_the_total(pieces, step):
-    assert_close(pieces.results[step]["losses"]["method"], RECORD["total"][step])
-
-
-@steps
-def test_the_gradients_are_those_of_pytorch(pieces, step):
-    gradients = as_pytorch(pieces.results[step]["gradients"])
+def test_the_gradients_are_those_of_pytorch(trained, step):
+    gradients = as_pytorch(trained.gradients(step))
     assert {f"{head}.{kind}" for head in HEADS for kind in ("weight", "bias")} < {*PARAMETERS}
     for name in PARAMETERS:
         assert_close(gradients[name], RECORD[f"gradient.{name}"][step], name)
-    assert_close(optax.tree.norm(pieces.results[step]["gradients"]), RECORD["gradient_norm"][step])
+    assert_close(trained.metrics[step]["gradient_norm"], RECORD["gradient_norm"][step])
 
 
 @steps
-def test_spa_proj_edits_the_plain_classifier_as_released_and_nothing_else(pieces, step):
-    raw, edited = (as_pytorch(pieces.results[step][name]) for name in ("gradients", "edited"))
+def test_spa_proj_edits_the_plain_classifier_as_released_and_nothing_else(trained, step):
+    project = spa_jax.spa_proj(float(RECORD["gamma"]), radial="scale", classifier="fc/kernel")
+    gradients, params = trained.gradients(step), trained.states[step].params
+    means = trained.states[step + 1].class_means
+    changed, _ = project.update(gradients, project.init(params), params, class_means=means)
+    raw, edited = as_pytorch(gradients), as_pytorch(changed)
     assert_close(edited["fc.weight"], RECORD["edited.fc.weight"][step])
     for name in edited.keys() - {"fc.weight"}:
         np.testing.assert_array_equal(edited[name], raw[name], err_msg=name)
+
+
+@steps
+def test_the_training_step_leaves_the_state_that_pytorch_leaves(trained, step):
+    assert_state(step, *trained.states[step : step + 2])
 
 
 def test_the_record_has_harmful_and_harmless_gradients_and_seen_and_absent_classes():
@@ -247,53 +272,3 @@ def test_the_record_has_harmful_and_harmless_gradients_and_seen_and_absent_class
     absent = np.setdiff1d(np.arange(NUM_CLASSES), RECORD["labels"])
     assert 3 <= len(absent) <= 7
     np.testing.assert_array_equal(RECORD["new_means"][:, absent], [RECORD["means"][absent]] * STEPS)
-
-
-@steps
-def test_the_pieces_leave_the_state_that_pytorch_leaves(pieces, step):
-    assert_state(step, *pieces.states[step : step + 2])
-
-
-@pytest.fixture(scope="module")
-def trained():
-    """States and metrics of the training step, given the recorded images."""
-    steps_per_epoch = 10
-    counts = np.asarray(RECORD["class_counts"], np.float32)
-    params, batch_stats, means = start()
-    hyperparams = jax.tree.map(jnp.asarray, hyperparams_from(CONFIG))
-    state = TrainState(
-        step=jnp.int32(RECORD["epoch"] * steps_per_epoch),
-        params=params,
-        batch_stats=batch_stats,
-        constants={},
-        opt_state=build_optimizer(CONFIG, hyperparams, steps_per_epoch).init(params),
-        class_means=means,
-        rng=jax.random.key(0),
-        hyperparams=hyperparams,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spa_jax.training.step, "prepare", lambda *arguments: inputs())
-        take = jax.jit(
-            spa_jax.training.step.make_train_step(
-                MODEL, METHOD, CONFIG, lambda images: images, counts, steps_per_epoch
-            )
-        )
-        batch = Batch(None, None, None)
-        states, metrics = [state], []
-        for _ in range(STEPS):
-            state, values = take(state, batch)
-            states.append(state)
-            metrics.append(values)
-    return states, metrics
-
-
-@steps
-def test_the_training_step_has_the_loss_and_gradient_of_pytorch(trained, step):
-    metrics = trained[1][step]
-    assert_close(metrics["loss"], RECORD["total"][step])
-    assert_close(metrics["gradient_norm"], RECORD["gradient_norm"][step])
-
-
-@steps
-def test_the_training_step_leaves_the_state_that_pytorch_leaves(trained, step):
-    assert_state(step, *trained[0][step : step + 2])

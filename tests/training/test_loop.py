@@ -11,11 +11,13 @@ import pytest
 
 from spa_jax.errors import InputError
 from spa_jax.training import loop
-from spa_jax.training.config_limits import PARALLEL_MODES
+from spa_jax.training.devices import PARALLEL_MODES
 from spa_jax.training.loop import run
-from spa_jax.training.program import Program
 from spa_jax.training.rundir.checkpoints import Checkpoints, tree_checksum
-from tests.training.small import small_config
+from spa_jax.training.rundir.run_record import RunRecord
+from tests.training.small import small_config, small_program
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 EPOCH_FIELDS = {
     "epoch",
@@ -48,7 +50,7 @@ def read_lines(path):
 
 @pytest.fixture(scope="module")
 def program():
-    return Program(small_config(spa__method="proj"))
+    return small_program(small_config(spa__method="proj"), num_devices=8)
 
 
 @pytest.fixture(scope="module")
@@ -119,41 +121,42 @@ def test_a_finished_run_says_so_and_changes_nothing(finished):
 def test_the_workdir_of_another_config_is_refused_with_the_fields_that_differ(finished):
     config, workdir, _, _ = finished
     other = config.copy_and_resolve_references()
-    other.spa.gamma, other.seed = 0.3, 7
-    with pytest.raises(InputError, match=r"seed \(0 there, 7 now\), spa\.gamma \(0\.6 there"):
+    other.spa.proj.gamma, other.seed = 0.3, 7
+    expected = r"seed \(0 there, 7 now\), spa\.proj\.gamma \(0\.6 there"
+    with pytest.raises(InputError, match=expected):
         run(other, workdir)
+
+
+def noted(monkeypatch, owner, name, calls):
+    """Adds the arguments of each call of a function to a list."""
+    real = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *a: calls.append((name, a)) or real(*a))
 
 
 def test_the_loop_fetches_at_logging_evaluation_checkpoint_and_end_only(
     program, tmp_path, monkeypatch
 ):
-    fetched = []
-    monkeypatch.setattr(loop, "fetch", lambda tree: fetched.append(tree) or jax.device_get(tree))
-    newest = []
-    dispatch = program.train_step
-    monkeypatch.setattr(program, "train_step", lambda *a: newest.append(dispatch(*a)) or newest[-1])
-    seen = []
-    record = loop._Loop._record_step
+    fetched, steps, seen = [], [], []
+    noted(monkeypatch, loop, "fetch", fetched)
+    noted(monkeypatch, program, "train_step", steps)
+    add_step = RunRecord.add_step
     monkeypatch.setattr(
-        loop._Loop,
-        "_record_step",
-        lambda self, step, *rest: seen.append((step, len(newest))) or record(self, step, *rest),
+        RunRecord,
+        "add_step",
+        lambda self, step, totals: seen.append((step, len(steps))) or add_step(self, step, totals),
     )
-    config = small_config(
-        spa__method="proj", epochs=3, checkpoint__every_epochs=2, logging__every_steps=4
-    )
-    three = Program(config)
-    monkeypatch.setattr(three, "train_step", program.train_step)
-    run(config, tmp_path, three, say=lambda line: None)
-    logging_steps, evaluations, checkpoints = 15 // 4, 3, 2
-    assert len(fetched) == logging_steps + evaluations + checkpoints + 1
-    assert seen == [(3, 4), (7, 8), (11, 12)]  # each older than the newest dispatched
+    # With two epochs between checkpoints there is one, at the end.
+    config = small_config(spa__method="proj", checkpoint__every_epochs=2, logging__every_steps=4)
+    run(config, tmp_path, program, say=lambda line: None)
+    logging_steps, evaluations, checkpoints, end = 10 // 4, 2, 1, 1
+    assert len(fetched) == logging_steps + evaluations + checkpoints + end
+    assert seen == [(3, 4), (7, 8)]  # each older than the newest dispatched
 
 
 @pytest.mark.parametrize("mode", PARALLEL_MODES)
-def test_nothing_compiles_after_the_first_epoch_and_buffers_are_donated(mode, caplog):
+def test_nothing_compiles_after_the_first_epoch_and_buffers_are_donated(mode, program, caplog):
     config = small_config(spa__method="proj", parallel=mode)
-    fresh = Program(config)
+    fresh = program if mode == "jit" else small_program(config, num_devices=8)
     state = fresh.init_state(config)
     for epoch in range(2):
         caplog.clear()
@@ -176,8 +179,8 @@ def test_the_loop_forbids_transfers_that_are_not_asked_for(program, tmp_path, mo
     dispatch = program.train_step
 
     def with_a_host_array(state, totals, inputs):
-        *arrays, order = inputs
-        return dispatch(state, totals, (*arrays, order + np.zeros(order.shape, np.int32)))
+        labels = inputs.labels + np.zeros(inputs.labels.shape, np.int32)
+        return dispatch(state, totals, inputs._replace(labels=labels))
 
     monkeypatch.setattr(program, "train_step", with_a_host_array)
     with pytest.raises(Exception, match=r"[Dd]isallowed host-to-device transfer"):
@@ -186,16 +189,11 @@ def test_the_loop_forbids_transfers_that_are_not_asked_for(program, tmp_path, mo
 
 def test_an_epoch_is_seen_finite_then_written_down_then_saved(program, tmp_path, monkeypatch):
     calls = []
-
-    def noted(owner, name):
-        real = getattr(owner, name)
-        monkeypatch.setattr(owner, name, lambda *a: calls.append(name) or real(*a))
-
-    noted(loop, "check_finite")
-    noted(loop._Loop, "_record_epoch")
-    noted(Checkpoints, "save")
+    noted(monkeypatch, loop, "check_finite", calls)
+    noted(monkeypatch, RunRecord, "add_epoch", calls)
+    noted(monkeypatch, Checkpoints, "save", calls)
     run(small_config(spa__method="proj"), tmp_path, program, say=lambda line: None)
-    assert calls == ["check_finite", "_record_epoch", "save"] * 2
+    assert [name for name, _ in calls] == ["check_finite", "add_epoch", "save"] * 2
 
 
 def test_an_epoch_whose_last_step_is_not_finite_is_not_saved(program, tmp_path, monkeypatch):
@@ -204,7 +202,7 @@ def test_an_epoch_whose_last_step_is_not_finite_is_not_saved(program, tmp_path, 
     def poisoned(state, totals, inputs):
         step = int(state.step) + 1
         state, totals = dispatch(state, totals, inputs)
-        bad = totals.replace(bad_step=jax.device_put(np.int32(10), program.layout.replicated))
+        bad = totals.replace(bad_step=program.layout.replicate(np.int32(10)))
         return state, bad if step == 10 else totals
 
     monkeypatch.setattr(program, "train_step", poisoned)
@@ -215,16 +213,17 @@ def test_an_epoch_whose_last_step_is_not_finite_is_not_saved(program, tmp_path, 
 
 
 def test_a_program_of_another_config_is_refused(program, tmp_path):
-    config = small_config(spa__method="slerp", spa__alpha_max=1.0, spa__decay=0.5)
+    config = small_config(spa__method="slerp", spa__slerp__alpha_max=1.0, spa__decay=0.5)
     with pytest.raises(InputError, match=r"other values of spa\.decay, spa\.method"):
         run(config, tmp_path, program)
-    program.check_fits(small_config(spa__method="proj", seed=9, spa__gamma=0.1))
+    program.check_fits(small_config(spa__method="proj", seed=9, spa__proj__gamma=0.1))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
-    config = small_config(optimizer__learning_rate=1e6, epochs=8, logging__every_steps=1)
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(program, tmp_path):
+    """The rate is traced, so that no program is needed but the one of all."""
+    config = small_config(spa__method="proj", optimizer__learning_rate=1e20, logging__every_steps=1)
     with pytest.raises(FloatingPointError, match=r"not finite at step \d+") as error:
-        run(config, tmp_path, say=lambda line: None)
+        run(config, tmp_path, program, say=lambda line: None)
     bad_step = int(str(error.value).split("step ")[1].split(";")[0])
     lines = read_lines(tmp_path / "steps.jsonl")
     assert all(math.isfinite(line["loss"]) for line in lines)
@@ -244,13 +243,12 @@ def test_without_tensorboard_the_run_goes_on_and_says_so_once(program, tmp_path,
     assert not (tmp_path / "events").exists()
 
 
-def test_seeds_share_a_program_and_give_what_their_own_program_gives(program, tmp_path):
+def test_seeds_share_a_program_and_give_what_their_own_program_gives(program, finished, tmp_path):
     config = small_config(spa__method="proj", seed=3)
     shared = run(config, tmp_path / "shared", program, say=lambda line: None)
     own = run(config, tmp_path / "own", say=lambda line: None)
     assert shared["params_checksum"] == own["params_checksum"]
-    base = run(small_config(spa__method="proj"), tmp_path / "base", program, say=lambda line: None)
-    assert base["params_checksum"] != own["params_checksum"]
+    assert finished[2]["params_checksum"] != own["params_checksum"]
 
 
 def test_the_checksum_of_the_params_is_that_of_the_checkpointed_params(finished, program):
