@@ -42,6 +42,11 @@ IN_DTYPES = [
 in_dtypes = pytest.mark.parametrize(
     ("case", "dtype"), IN_DTYPES, ids=[f"{case.name}-{dtype}" for case, dtype in IN_DTYPES]
 )
+# What a wrapper that is compiled sees: the first link, the last link and SLERP.
+COMPILED = [(CASES[0], "f32"), (CASES[3], "bf16"), (CASES[-1], "f32")]
+when_compiled = pytest.mark.parametrize(
+    ("case", "dtype"), COMPILED, ids=[f"{case.name}-{dtype}" for case, dtype in COMPILED]
+)
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
@@ -152,7 +157,7 @@ def test_a_wrapper_leaves_the_numbers_alone(case, dtype, wrapper):
     assert int(spa_state(state).count) == 3
 
 
-@in_dtypes
+@when_compiled
 def test_multi_steps_takes_one_step_per_optimiser_step_with_the_means_of_that_step(case, dtype):
     micro = [tree(1 + t, dtype) for t in range(6)]
     mean = lambda a, b: (a + (b.astype("float32") - a) / 2).astype(a.dtype)  # noqa: E731
@@ -168,7 +173,7 @@ def test_multi_steps_takes_one_step_per_optimiser_step_with_the_means_of_that_st
     assert [int(spa_state(state).count) for _, state in history] == [0, 1, 1, 2, 2, 3]
 
 
-@in_dtypes
+@when_compiled
 def test_apply_if_finite_skips_a_step_that_is_not_finite_and_takes_the_others(case, dtype):
     nans = jax.tree.map(lambda x: x * jnp.nan, tree(9, dtype))
     gradients = [tree(1, dtype), nans, tree(2, dtype), tree(3, dtype)]
@@ -218,7 +223,7 @@ def test_schedule_free_adds_the_unwrapped_step_to_its_base_sequence(case, dtype)
         params = optax.apply_updates(params, updates)
 
 
-@in_dtypes
+@when_compiled
 def test_a_branch_of_cond_returns_the_state_type_it_was_given(case, dtype):
     tx = optimiser(case)
     take = lambda state: update(tx, dtype, state)  # noqa: E731
@@ -240,7 +245,7 @@ def test_vmap_over_strengths_equals_a_loop(case, dtype):
     assert np.abs(heads[1:] - heads[:-1]).max(axis=(1, 2)).min() > 0.05
 
 
-@in_dtypes
+@when_compiled
 def test_parameters_and_state_can_be_donated_and_later_calls_do_not_compile(case, dtype):
     tx, params = optimiser(case), tree(0, dtype)
 
@@ -284,7 +289,7 @@ def test_init_works_on_abstract_parameters(case, dtype):
     assert avals(abstract) == avals(optimiser(case).init(tree(0, dtype)))
 
 
-@in_dtypes
+@when_compiled
 def test_a_schedule_is_read_at_the_number_of_steps_already_done(case, dtype):
     table = [0.0, 0.5, 0.125]
     scheduled = link(case, lambda count: jnp.asarray(table, jnp.float32)[count])

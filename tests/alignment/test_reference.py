@@ -128,8 +128,11 @@ def assert_rows_close(actual, desired, incoming, tolerance=1e-5, rounding=0.0):
     np.testing.assert_array_less(np.abs(actual - desired), allowed + 1e-300)
 
 
-@every_case
-@pytest.mark.parametrize("radial", ["keep", "scale"])
+@pytest.mark.parametrize(
+    ("case", "radial"),
+    [*((case, "keep") for case in CASES), (CASES[1], "scale"), (CASES[3], "scale")],
+    ids=str,
+)
 def test_proj_is_the_equation(case, radial):
     def update(acts_on, gamma, incoming, params, means):
         tx = spa_jax.spa_proj(gamma, radial=radial, acts_on=acts_on, **case.options)

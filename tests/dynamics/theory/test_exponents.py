@@ -23,7 +23,7 @@ from tests.refusals import refusal
 properties = settings(max_examples=25, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 frame_sizes = st.sampled_from([(2, 2), (3, 2), (3, 5), (10, 9), (10, 24)])
-class_numbers = pytest.mark.parametrize("num_classes", [2, 3, 10, 100])
+class_numbers = pytest.mark.parametrize("num_classes", [2, 3, 100])
 DEGREE = np.pi / 180
 
 
@@ -149,8 +149,8 @@ def test_directions_that_are_a_simplex_themselves_reach_the_upper_bound(num_clas
     np.testing.assert_allclose(exponents, desired, rtol=1e-4)
 
 
-@pytest.mark.parametrize("num_classes", [3, 10, 100])
-@pytest.mark.parametrize("degrees", [10, 30, 50, 80])
+@pytest.mark.parametrize("num_classes", [3, 30])
+@pytest.mark.parametrize("degrees", [10, 50, 80])
 def test_turning_the_frame_in_the_plane_of_two_means_reaches_the_lower_bound(num_classes, degrees):
     means = spa_jax.simplex_etf(num_classes, num_classes, jax.random.key(1))
     weights = turned.rotate_in_plane(means, 1, 0, degrees * DEGREE)
