@@ -14,7 +14,7 @@ from spa_jax.dynamics.collapse import NCState, metrics, nc4_agreement
 from spa_jax.errors import InputError
 from spa_jax.longtail.method import Method
 from spa_jax.models.classifier import Classifier
-from spa_jax.training.devices import OWN, SHARED, Layout
+from spa_jax.training.devices import OWN, Layout
 from spa_jax.training.feeds import Feed
 from spa_jax.training.feeds.batch import Batch
 from spa_jax.training.metrics import alignment_metrics, known_cosines
@@ -58,59 +58,45 @@ class CollapseMeter:
         self._model, self._method, self._aligned = model, method, aligned
         self._empty = layout.make(lambda: NCState.create(num_classes, model.backbone.dim))
         self._zero = layout.make(lambda: jnp.zeros((), jnp.int32))
-        self._nothing = layout.make(lambda: jnp.zeros((), jnp.int32), results=SHARED)
         self._finish = layout.make(self._finish_part, (OWN, OWN))
         inputs = feed.evaluation_places
-        self._gather = layout.compile(self._gather_batch, (OWN, OWN, SHARED, inputs), (OWN, SHARED))
-        self._agree = layout.compile(
-            self._agree_batch, (OWN, OWN, OWN, SHARED, inputs), (OWN, SHARED)
-        )
+        self._gather = layout.compile(self._gather_batch, (OWN, OWN, inputs))
+        self._agree = layout.compile(self._agree_batch, (OWN, OWN, OWN, inputs))
 
     def measure(self, variables: PyTree) -> dict[str, Any]:
         """What :func:`collapse_measures` finishes on the host, still on the device."""
         found: dict[str, Any] = {}
         for part in _PARTS:
-            state, agreeing = self._pass_twice(variables, part)
-            found[part] = {"state": state, "agreeing": agreeing}
-            found[part]["mean_cosine"], found["tested"], found["heads"] = self._finish(
-                variables, state.mean
-            )
+            state, agreeing = self._empty(), self._zero()
+            for inputs in self._feed.evaluation(part):
+                state = self._gather(variables, state, inputs)
+            for inputs in self._feed.evaluation(part):
+                agreeing = self._agree(variables, state.mean, agreeing, inputs)
+            cosine, found["tested"], found["heads"] = self._finish(variables, state.mean)
+            found[part] = {"state": state, "agreeing": agreeing, "mean_cosine": cosine}
         return found
 
-    def _pass_twice(self, variables: PyTree, part: str) -> tuple[NCState, Array]:
-        state, number = self._empty(), self._nothing()
-        for inputs in self._feed.evaluation(part):
-            state, number = self._gather(variables, state, number, inputs)
-        agreeing, number = self._zero(), self._nothing()
-        for inputs in self._feed.evaluation(part):
-            agreeing, number = self._agree(variables, state.mean, agreeing, number, inputs)
-        return state, agreeing
-
-    def _features(self, variables: PyTree, number: Array, inputs: Any) -> tuple[Array, Batch]:
-        batch = self._feed.evaluation_batch(number, inputs)
+    def _features(self, variables: PyTree, inputs: Any) -> tuple[Array, Batch]:
+        batch = self._feed.evaluation_batch(inputs)
         images = self._feed.normalize(batch.images)
         applied: Any = self._model.apply(variables, images, train=False)
         return applied[0], batch
 
-    def _gather_batch(
-        self, variables: PyTree, state: NCState, number: Array, inputs: Any
-    ) -> tuple[NCState, Array]:
-        features, batch = self._features(variables, number, inputs)
+    def _gather_batch(self, variables: PyTree, state: NCState, inputs: Any) -> NCState:
+        features, batch = self._features(variables, inputs)
         of_batch = NCState.create(*state.mean.shape).update(features, batch.labels, batch.mask)
         if self._layout.axis_name is not None:
             of_batch = of_batch.merge_over(self._layout.axis_name)
-        return state.merge(of_batch), number + 1
+        return state.merge(of_batch)
 
-    def _agree_batch(
-        self, variables: PyTree, means: Array, agreeing: Array, number: Array, inputs: Any
-    ) -> tuple[Array, Array]:
-        features, batch = self._features(variables, number, inputs)
+    def _agree_batch(self, variables: PyTree, means: Array, agreeing: Array, inputs: Any) -> Array:
+        features, batch = self._features(variables, inputs)
         weights, bias = tested_classifier(variables, self._method)
         agrees = nc4_agreement(features, means, weights, bias) & (batch.mask != 0)
         count = jnp.sum(agrees, dtype=jnp.int32)
         if self._layout.axis_name is not None:
             count = jax.lax.psum(count, self._layout.axis_name)
-        return agreeing + count, number + 1
+        return agreeing + count
 
     def _finish_part(
         self, variables: PyTree, means: Array

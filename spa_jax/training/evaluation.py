@@ -14,7 +14,6 @@ from spa_jax.alignment import ClassMeans
 from spa_jax.alignment.class_means import class_sums
 from spa_jax.longtail.method import Method
 from spa_jax.models.classifier import Classifier
-from spa_jax.training.devices import OWN, SHARED
 from spa_jax.training.feeds.batch import Batch, Normalize
 from spa_jax.training.metrics import alignment_metrics, known_cosines
 from spa_jax.training.variants import Aligned
@@ -28,25 +27,19 @@ class EvaluationSums(flax.struct.PyTreeNode):
       correct: `(C,)`, examples of each class that were classified right.
       count: `(C,)`, examples of each class.
       features: `(C, D)`, summed features.
-      batches: int32 scalar, batches so far.
     """
 
     loss: Any
     correct: Any
     count: Any
     features: Any
-    batches: Any
 
     @classmethod
     def create(cls, num_classes: int, dim: int) -> "EvaluationSums":
         """Before any batch."""
         zeros = jnp.zeros((num_classes,), jnp.float32)
         features = jnp.zeros((num_classes, dim), jnp.float32)
-        return cls(jnp.zeros((), jnp.float32), zeros, zeros, features, jnp.zeros((), jnp.int32))
-
-
-SUMS_PLACES: Any = EvaluationSums(OWN, OWN, OWN, OWN, SHARED)
-"""Of the sums of all runs that a program trains: they are at one batch."""
+        return cls(jnp.zeros((), jnp.float32), zeros, zeros, features)
 
 
 def make_eval_step(
@@ -72,11 +65,8 @@ def make_eval_step(
             correct=jnp.sum(one_hot * correct[:, None], axis=0),
             count=count,
             features=feature_sums,
-            batches=jnp.zeros((), jnp.int32),
         )
-        if axis_name is not None:
-            sums = jax.lax.psum(sums, axis_name)
-        return sums.replace(batches=jnp.ones((), jnp.int32))
+        return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
     return eval_step
 

@@ -1,7 +1,7 @@
 """Compiled functions and the data they work on; runs that differ in seeds share a program."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from spa_jax.training.checking import PreparedRun, prepare_run
 from spa_jax.training.collapse_meter import CollapseMeter
 from spa_jax.training.config import Config, flatten_config, resolve, traced_fields
 from spa_jax.training.devices import OWN, Layout
-from spa_jax.training.evaluation import SUMS_PLACES, EvaluationSums, make_eval_step, make_report
+from spa_jax.training.evaluation import EvaluationSums, make_eval_step, make_report
 from spa_jax.training.feeds import Feed
 from spa_jax.training.feeds.batch import prepare
 from spa_jax.training.feeds.resident import ResidentFeed
@@ -59,6 +59,10 @@ class Program:
       method: the long-tailed method.
       steps_per_epoch: full batches in an epoch; the rest of a shuffled epoch is left out.
       zero_totals: the totals of no step.
+      batches: `(state, seed, epoch)` -> the inputs of the steps of an epoch (counted from 0), for
+        `train_step`; the state must stand at the first step of that epoch, and have that seed.
+      train_step: `(state, totals, inputs)` -> the state after one optimiser step, and the totals
+        with it; the old state's buffers are given up.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class Program:
         self.config, self.data, self.layout = config, run.data, run.layout
         self.method = run.options.method
         self.feed: Feed = _make_feed(run)
-        self.steps_per_epoch = self.feed.steps_per_epoch
+        self.steps_per_epoch, self.batches = self.feed.steps_per_epoch, self.feed.batches
         self._run, self._options = run, run.options
         self._class_counts = np.array(self.data.class_counts, np.float32)
         self._optimizer = functools.partial(
@@ -99,7 +103,7 @@ class Program:
         names = (*STEP_METRICS, *self._options.variant.metrics)
         self.zero_totals = self.layout.make(lambda: Totals.create(names))()
         self._init = self.layout.make(self._init_run, (OWN, OWN), STATE_PLACES)
-        self._train = self._compile_training()
+        self.train_step = self._compile_training()
         self._compile_evaluation()
 
     def check_fits(self, config: Config) -> None:
@@ -118,19 +122,6 @@ class Program:
         runs = [resolve(config) for config in configs]
         starts = [(np.asarray(run.seed, np.uint32), dict(run.hyperparams)) for run in runs]
         return self._init(*self.layout.stack(starts))
-
-    def batches(self, state: TrainState, seed: int, epoch: int) -> Iterator[PyTree]:
-        """The inputs of the steps of an epoch (counted from 0), for :meth:`train_step`.
-
-        The state must stand at the first step of that epoch, and have that seed.
-        """
-        return self.feed.batches(state, seed, epoch)
-
-    def train_step(
-        self, state: TrainState, totals: Totals, inputs: PyTree
-    ) -> tuple[TrainState, Totals]:
-        """One optimiser step; the old state's buffers are given up."""
-        return self._train(state, totals, inputs)
 
     def evaluate(self, state: TrainState) -> dict[str, Any]:
         """Test accuracy and alignment, still on the device.
@@ -160,16 +151,17 @@ class Program:
         state = jax.eval_shape(lambda: self.init_state(self.config))
         inputs = jax.eval_shape(lambda state: next(self.batches(state, 0, 0)), state)
         images = next(self.feed.evaluation("test"))
-        calls = (
-            (self._train, (state, self.zero_totals, inputs), (STATE_PLACES, OWN, self.feed.places)),
-            (
-                self._evaluate,
-                (state.variables, self._zero_sums, images),
-                (OWN, SUMS_PLACES, self.feed.evaluation_places),
-            ),
+        state_args, places = (
+            (state, self.zero_totals, inputs),
+            (STATE_PLACES, OWN, self.feed.places),
         )
+        sums_args = (state.variables, self._zero_sums, images)
         sizes = [
-            _bytes(function, self.layout.abstract(args, places)) for function, args, places in calls
+            _bytes(self.train_step, self.layout.abstract(state_args, places)),
+            _bytes(
+                self._evaluate,
+                self.layout.abstract(sums_args, (OWN, OWN, self.feed.evaluation_places)),
+            ),
         ]
         known = [size for size in sizes if size is not None]
         return max(known) if known else None
@@ -236,15 +228,15 @@ class Program:
         )
 
         def evaluate(variables: PyTree, sums: EvaluationSums, inputs: Any) -> EvaluationSums:
-            batch = feed.evaluation_batch(sums.batches, inputs)
+            batch = feed.evaluation_batch(inputs)
             return jax.tree.map(jnp.add, sums, eval_step(variables, batch))
 
-        places = (OWN, SUMS_PLACES, feed.evaluation_places)
-        self._evaluate = layout.compile(evaluate, places, SUMS_PLACES)
+        places = (OWN, OWN, feed.evaluation_places)
+        self._evaluate = layout.compile(evaluate, places)
         report = make_report(self.method, self._options.aligned)
-        self._report = layout.make(report, (OWN, OWN, SUMS_PLACES))
+        self._report = layout.make(report, (OWN, OWN, OWN))
         zero = functools.partial(EvaluationSums.create, num_classes, dim)
-        self._zero_sums = layout.make(zero, (), SUMS_PLACES)()
+        self._zero_sums = layout.make(zero)()
 
 
 def _make_feed(run: PreparedRun) -> Feed:

@@ -1,16 +1,14 @@
 """What a person at a terminal sees of a run while it trains."""
 
-from types import TracebackType
-
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
-class ProgressBar:
-    """Loss, accuracy, mean cosine, images a second and time left; silent if not a terminal."""
+class ProgressBar(Progress):
+    """Loss, accuracy, mean cosine, images a second and time left; silent unless it is enabled."""
 
     def __init__(self, start: int, total_steps: int, enabled: bool) -> None:
-        self._progress = Progress(
+        super().__init__(
             BarColumn(),
             TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.description}"),
@@ -18,22 +16,12 @@ class ProgressBar:
             console=Console(stderr=True),
             disable=not enabled,
         )
-        self._enabled = enabled
-        self._task = self._progress.add_task("compiling", total=total_steps, completed=start)
+        self._bar = self.add_task("compiling", total=total_steps, completed=start)
 
-    def __enter__(self) -> "ProgressBar":
-        if self._enabled:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._enabled:
-            self._progress.stop()
+    def stop(self) -> None:
+        """Ends the bar; older versions of rich write a line even if it is disabled."""
+        if not self.disable:
+            super().stop()
 
     def show(self, step: int, shown: dict[str, float | None]) -> None:
         """Moves to a step and shows its numbers."""
@@ -42,4 +30,4 @@ class ProgressBar:
             for name, value in shown.items()
             if value is not None
         )
-        self._progress.update(self._task, completed=step, description=text)
+        self.update(self._bar, completed=step, description=text)

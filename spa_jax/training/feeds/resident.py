@@ -45,11 +45,11 @@ class TrainInputs(NamedTuple):
 
 
 class EvaluationInputs(NamedTuple):
-    """What the batches of an evaluation share: as :class:`TrainInputs`, weight 0 for padding."""
+    """All images and labels of a part; positions of a batch, and their weights, 0 for padding."""
 
     images: Any
     labels: Any
-    order: Any
+    positions: Any
     mask: Any
 
 
@@ -83,7 +83,6 @@ class ResidentFeed:
         self._data = data
         images = resident_images(data.train)
         self.steps_per_epoch = len(data.train) // batch_size
-        self.image_shape = images.shape[1:]
         self.normalize = normalizer(*channel_statistics(images))
         self._arrays = layout.replicate((images, data.train.labels))
         streams = {_ORDER_STREAM: sampler}
@@ -97,7 +96,7 @@ class ResidentFeed:
             lambda rng, step: tuple(order(rng, step) for order in orders),
             (STATE_PLACES.rng, STATE_PLACES.step),
         )
-        self._evaluation: dict[str, EvaluationInputs] = {}
+        self._evaluation: dict[str, list[EvaluationInputs]] = {}
 
     def batches(self, state: TrainState, seed: int, epoch: int) -> Iterator[TrainInputs]:
         """Images, labels and the epoch's orders, the same for each of its steps."""
@@ -128,32 +127,30 @@ class ResidentFeed:
         return look_up(chosen, positions, partner)
 
     def evaluation(self, part: str) -> Iterator[EvaluationInputs]:
-        """Images, labels, order and weights, the same for each batch."""
+        """All images and labels, and each batch's positions and weights."""
         if part not in self._evaluation:
             self._evaluation[part] = self._place(part)
-        inputs = self._evaluation[part]
-        for _ in range(inputs.order.shape[0]):
-            yield inputs
+        yield from self._evaluation[part]
 
-    def evaluation_batch(self, number: Array, inputs: EvaluationInputs) -> Batch:
-        """Traced: looks the batch's number up in the order."""
-        images, labels, order, mask = inputs
-        take_part = self._layout.take_part
-        chosen = take_part(order[number])
-        return Batch(images[chosen], labels[chosen], chosen, take_part(mask[number]))
+    def evaluation_batch(self, inputs: EvaluationInputs) -> Batch:
+        """Traced: looks the batch's positions up."""
+        images, labels, positions, mask = inputs
+        chosen = self._layout.take_part(positions)
+        return Batch(images[chosen], labels[chosen], chosen, self._layout.take_part(mask))
 
     def close(self) -> None:
         """Nothing runs."""
 
-    def _place(self, part: str) -> EvaluationInputs:
+    def _place(self, part: str) -> list[EvaluationInputs]:
         examples = getattr(self._data, part)
         order, mask = evaluation_order(
             len(examples), self._eval_batch_size, self._layout.num_devices
         )
-        arrays = self._arrays  # of the training set, which need not be there twice
+        images, labels = self._arrays  # of the training set, which need not be there twice
         if part != "train":
-            arrays = self._layout.replicate((resident_images(examples), examples.labels))
-        return EvaluationInputs(*arrays, *self._layout.replicate((order, mask)))
+            images, labels = self._layout.replicate((resident_images(examples), examples.labels))
+        rows = self._layout.replicate((list(order), list(mask)))
+        return [EvaluationInputs(images, labels, *row) for row in zip(*rows, strict=True)]
 
     def _make_order(self, stream: int, draw: Draw) -> Callable[[Key[Array, ""], Array], Array]:
         """A function `(rng, step) -> (steps_per_epoch, batch)` positions of the step's epoch."""

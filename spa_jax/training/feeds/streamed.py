@@ -17,7 +17,6 @@ from spa_jax.data.splits.samplers import draw_probabilities
 from spa_jax.data.stream.batches import (
     EpochOrder,
     HostBatch,
-    stream_side,
     test_stream,
     train_stream,
 )
@@ -82,8 +81,6 @@ class StreamFeed:
         self._stream: Generator[tuple[HostBatch, ...], None, None] | None = None
         self._next: tuple[int, int] | None = None  # the seed and the epoch that the stream is at
         self.steps_per_epoch = len(data.train) // batch_size
-        size = stream_side(data.train, augment)
-        self.image_shape: tuple[int, int, int] = (size, size, 3)  # a stream makes grey images RGB
         images, statistics = data.train.images, (IMAGENET_MEAN, IMAGENET_DEVIATION)
         encoded = not isinstance(images, np.ndarray)
         if isinstance(images, np.ndarray):
@@ -137,9 +134,8 @@ class StreamFeed:
             for batch in stream
         )
 
-    def evaluation_batch(self, number: Array, inputs: Batch) -> Batch:
+    def evaluation_batch(self, inputs: Batch) -> Batch:
         """Traced: the batch as it came."""
-        del number
         return inputs
 
     def close(self) -> None:

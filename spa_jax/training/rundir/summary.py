@@ -19,19 +19,8 @@ from spa_jax.training.devices import Layout
 from spa_jax.training.metrics import Totals, accuracy, mean_class_accuracy, number
 from spa_jax.training.rundir.checkpoints import tree_checksum
 
+_COSINES = ("mean_cosine", "min_cosine", "test_mean_cosine", "test_min_cosine")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
-
-
-def validation_line(report: Mapping[str, Any]) -> dict[str, float]:
-    """What an epoch's line says of the validation part: nothing if there is none.
-
-    Its accuracy is the mean over the classes it has, because it is as long-tailed as the training
-    set and the test set is not.
-    """
-    if "validation_count" not in report:
-        return {}
-    correct, count = report["validation_correct"], report["validation_count"]
-    return {"validation_accuracy": mean_class_accuracy(correct, count)}
 
 
 def epoch_line(epoch: int, step: int, totals: Totals, report: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,35 +31,31 @@ def epoch_line(epoch: int, step: int, totals: Totals, report: Mapping[str, Any])
       step: steps completed after it.
       totals: fetched totals of it.
       report: the fetched result of :meth:`spa_jax.training.program.Program.evaluate` after it.
+
+    Returns:
+      A line; the accuracy on a validation part, if there is one, is the mean over the classes it
+      has, because it is as long-tailed as the training set and the test set is not.
     """
-    return {
+    line = {
         "epoch": epoch + 1,
         "step": step,
         "train_loss": number(totals.loss / totals.steps),
         "train_accuracy": number(totals.accuracy / totals.steps),
         "test_loss": number(report["loss"]),
         "test_accuracy": accuracy(report["correct"], report["count"]),
-        **validation_line(report),
-        **collapse_line(report),
-        "mean_cosine": number(report["mean_cosine"]),
-        "min_cosine": number(report["min_cosine"]),
-        "test_mean_cosine": number(report["test_mean_cosine"]),
-        "test_min_cosine": number(report["test_min_cosine"]),
     }
-
-
-def collapse_line(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What an epoch's line says of neural collapse: nothing if it was not measured."""
-    if "collapse" not in report:
-        return {}
-    parts = collapse_measures(report["collapse"])
-    return {
-        "train_mean_cosine": number(parts["train"]["mean_cosine"]),
-        "collapse": {
-            part: {name: number(value) for name, value in values.items() if name != "mean_cosine"}
+    if "validation_count" in report:
+        correct, count = report["validation_correct"], report["validation_count"]
+        line["validation_accuracy"] = mean_class_accuracy(correct, count)
+    if "collapse" in report:
+        parts = collapse_measures(report["collapse"])
+        cosines = {part: number(values.pop("mean_cosine")) for part, values in parts.items()}
+        line["train_mean_cosine"] = cosines["train"]
+        line["collapse"] = {
+            part: {name: number(value) for name, value in values.items()}
             for part, values in parts.items()
-        },
-    }
+        }
+    return line | {name: number(report[name]) for name in _COSINES}
 
 
 def make_summary(
@@ -116,10 +101,7 @@ def make_summary(
             "rule": shot_group_rule(len(counts), rule),
             "classes": groups,
         },
-        "mean_cosine": number(report["mean_cosine"]),
-        "min_cosine": number(report["min_cosine"]),
-        "test_mean_cosine": number(report["test_mean_cosine"]),
-        "test_min_cosine": number(report["test_min_cosine"]),
+        **{name: number(report[name]) for name in _COSINES},
         "heads": {
             path: {name: number(value) for name, value in values.items()}
             for path, values in report["heads"].items()
