@@ -19,6 +19,7 @@ from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.reproduction.records import read_records
 from studies.contact_sheets import save_sheets
+from studies.reproduction.pairing import TableRuns
 from studies.reproduction.reproduction_figures import save_figures
 from studies.reproduction.sections import SECTIONS
 from studies.study import STUDIES, make_study
@@ -55,13 +56,15 @@ def with_tables(text: str, root: Path = REPOSITORY) -> str:
     Returns:
       The page.
     """
-    read = functools.cache(read_records)
+
+    @functools.cache
+    def runs_of(table: str) -> TableRuns:
+        return TableRuns(table, read_records(root / "results" / f"{table}.jsonl"))
 
     def table(match: re.Match[str]) -> str:
         start, kind, name, end = match.groups()
         if kind == "reproduction":
-            records = root / "results" / f"{name.partition('/')[0]}.jsonl"
-            found = SECTIONS[name](read(records))
+            found = SECTIONS[name](runs_of(name.partition("/")[0]))
         else:
             record = root / name
             found = record_table(json.loads(record.read_text())) if record.exists() else ""

@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping
 
 from spa_jax.reporting.table_text import difference_text
 from spa_jax.reproduction.cells import TABLE_METHODS, Cell
-from spa_jax.reproduction.plan import Records
 from studies.reproduction.cell_names import pair_name
 from studies.reproduction.pairing import (
     COSINE,
     Compare,
     Difference,
+    TableRuns,
     Wanted,
-    groups_of,
     intervals,
     minus_none,
     minus_tuned,
@@ -24,14 +23,13 @@ Found = Mapping[Cell, Difference]
 Name = Callable[[Cell], str]
 
 
-def claim_sentences(table: str, class_order: str, factor: float, records: Records) -> str:
+def claim_sentences(class_order: str, factor: float, runs: TableRuns) -> str:
     """Three sentences on the claim of 0.5 to 2.6 points, with 95% intervals.
 
     Args:
-      table: a name in :data:`spa_jax.reproduction.tables.TABLES`.
       class_order: of the runs that are looked at.
       factor: their imbalance factor.
-      records: those of the table so far.
+      runs: of the table.
 
     Returns:
       The sentences; before every method has three seeds with every tuned variant, that this is so.
@@ -41,56 +39,53 @@ def claim_sentences(table: str, class_order: str, factor: float, records: Record
         place = (cell.stage, cell.class_order, cell.imbalance_factor)
         return place == ("final", class_order, factor) and cell.method in TABLE_METHODS
 
-    found, rows = _found(table, records, wanted, minus_none)
+    found, rows = _found(runs, wanted, minus_none)
     tuned = {group: difference for group, difference in found.items() if group.variant == "tuned"}
     if not tuned or len(found) < rows:
         return _open(len(found), rows)
     return " ".join([_own_pair(found), _all_pairs(tuned), _alignment(tuned)])
 
 
-def changes_sentences(table: str, wanted: Wanted, name: Name, records: Records) -> str:
+def changes_sentences(wanted: Wanted, name: Name, runs: TableRuns) -> str:
     """Two sentences on what SpA changes in some rows, with 95% intervals.
 
     Args:
-      table: a name in :data:`spa_jax.reproduction.tables.TABLES`.
       wanted: which cells are looked at; of these the ones with SpA count.
       name: of a row, for a reader.
-      records: those of the table so far.
+      runs: of the table.
 
     Returns:
       The sentences; before every row has three pairs of seeds, that this is so.
     """
-    found, rows = _found(table, records, wanted, minus_none)
+    found, rows = _found(runs, wanted, minus_none)
     if not found or len(found) < rows:
         return _open(len(found), rows)
     return f"Over these {rows} rows with SpA {_spread(found, name)}. {_alignment(found)}"
 
 
-def ablation_sentences(table: str, wanted: Wanted, name: Name, records: Records) -> str:
+def ablation_sentences(wanted: Wanted, name: Name, runs: TableRuns) -> str:
     """Those of `changes_sentences`, and one on how the rows differ from tuned SpA itself."""
-    found, rows = _found(table, records, wanted, minus_tuned)
+    found, rows = _found(runs, wanted, minus_tuned)
     if not found or len(found) < rows:
         return _open(len(found), rows)
     mean, half = intervals(found.values(), "last")
     apart = [group for group, far in zip(found, abs(mean) > half, strict=True) if far]
     each = ", ".join(f"{name(group)} by {_last(found[group])}" for group in apart)
     return (
-        f"{changes_sentences(table, wanted, name, records)} From tuned SpA of the same seeds "
+        f"{changes_sentences(wanted, name, runs)} From tuned SpA of the same seeds "
         f"{len(apart)} of the {rows} rows differ by more than their interval"
         f"{each and f': {each}'}."
     )
 
 
-def _found(
-    table: str, records: Records, wanted: Wanted, compare: Compare
-) -> tuple[dict[Cell, Difference], int]:
+def _found(runs: TableRuns, wanted: Wanted, compare: Compare) -> tuple[dict[Cell, Difference], int]:
     """The differences of rows with SpA that have three pairs of seeds, and how many rows there are.
 
     Rows in which a run diverged are left out; their tables say so.
     """
-    groups = groups_of(table, records, lambda cell: wanted(cell) and cell.spa_method != "none")
+    groups = runs.where(lambda cell: wanted(cell) and cell.spa_method != "none")
     whole = {cell: group.runs for cell, group in groups.items() if not group.diverged}
-    compared = {cell: compare(runs, records) for cell, runs in whole.items()}
+    compared = {cell: compare(found, runs.records) for cell, found in whole.items()}
     return {cell: d for cell, d in compared.items() if d and d.pairs >= _PAIRS}, len(whole)
 
 

@@ -1,5 +1,7 @@
 """Which records are averaged, and which are compared with which: differences paired by seed."""
 
+import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ COLUMNS = ACCURACIES | {"EMA cosine": ("mean_cosine",), COSINE: ("test_mean_cosi
 
 Record = Mapping[str, Any]
 Wanted = Callable[[Cell], bool]
+"""Whether a row is wanted, by the cell that its runs share; that has no seed."""
 
 
 class Group(NamedTuple):
@@ -48,16 +51,33 @@ Compare = Callable[[Sequence[Record], Records], Difference | None]
 """`(runs of a group, all records)` -> how they differ from others of the same seeds."""
 
 
-def groups_of(table: str, records: Records, wanted: Wanted) -> dict[Cell, Group]:
-    """The wanted runs of a table, grouped by what they share but for the seed."""
-    by_name = {record["cell"]: record for record in records}
-    cells = filter(wanted, find_table(table).cells(records))
-    groups = {}
-    for cell, planned in group_by(cells, lambda cell: cell.group).items():
-        made = [by_name[run.name] for run in planned if run.name in by_name]
-        found = [record for record in made if record["summary"]]
-        groups[cell] = Group(found, len(made) - len(found), len(planned))
-    return groups
+@dataclasses.dataclass(frozen=True, eq=False)
+class TableRuns:
+    """The runs of a table, as far as they were made.
+
+    Attributes:
+      table: a name in :data:`spa_jax.reproduction.tables.TABLES`.
+      records: its records so far.
+    """
+
+    table: str
+    records: Records
+
+    @functools.cached_property
+    def groups(self) -> Mapping[Cell, Group]:
+        """All runs, grouped by what they share but for the seed."""
+        by_name = {record["cell"]: record for record in self.records}
+        planned = group_by(find_table(self.table).cells(self.records), lambda cell: cell.group)
+        groups = {}
+        for cell, runs in planned.items():
+            made = [by_name[run.name] for run in runs if run.name in by_name]
+            found = [record for record in made if record["summary"]]
+            groups[cell] = Group(found, len(made) - len(found), len(runs))
+        return groups
+
+    def where(self, wanted: Wanted) -> dict[Cell, Group]:
+        """The groups that are wanted."""
+        return {cell: group for cell, group in self.groups.items() if wanted(cell)}
 
 
 def minus_none(runs: Sequence[Record], records: Records) -> Difference | None:

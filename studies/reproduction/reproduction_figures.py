@@ -21,15 +21,14 @@ from spa_jax.reporting.figures.style import (
     panels,
 )
 from spa_jax.reproduction.cells import GAMMAS, TABLE_METHODS, Cell
-from spa_jax.reproduction.plan import Records
 from spa_jax.reproduction.records import read_records
 from studies.names import name_of
 from studies.reproduction.pairing import (
     COSINE,
     Difference,
     Record,
+    TableRuns,
     Wanted,
-    groups_of,
     intervals,
     minus_none,
 )
@@ -38,7 +37,7 @@ _CLAIM = (0.5, 2.6)
 _CURVES = (("test_accuracy", "test accuracy, %", 100), ("test_mean_cosine", "held-out cosine", 1))
 _CHANGES = (("last", 100, "accuracy minus none, points"), (COSINE, 1, "held-out cosine minus none"))
 
-Draw = Callable[[Records], Figure | None]
+Draw = Callable[[TableRuns], Figure | None]
 
 PROJ: Mapping[str, str] = {
     "final-glmc-none-if100-reversed": "GLMC",
@@ -53,12 +52,12 @@ FIGURE_4: Mapping[str, str] = {
 """The runs of the paper's Figure 4 and what they are called."""
 
 
-def differences_figure(records: Records) -> Figure | None:
+def differences_figure(runs: TableRuns) -> Figure | None:
     """What each tuned variant changes on Fashion-MNIST-LT: accuracy, and cosine on test features.
 
     None before any pair has two seeds, of which an interval can be made.
     """
-    found = _differences(records, lambda cell: _is_tuned(cell) and cell.imbalance_factor == 100)
+    found = _differences(runs, lambda cell: _is_tuned(cell) and cell.imbalance_factor == 100)
     if not found:
         return None
     figure, axes = panels(1, 2, 3.0, sharey=True)
@@ -73,30 +72,29 @@ def differences_figure(records: Records) -> Figure | None:
     return figure
 
 
-def gamma_figure(records: Records) -> Figure | None:
+def gamma_figure(runs: TableRuns) -> Figure | None:
     """GLMC with Proj on Fashion-MNIST-LT over gamma; None before two values have two seeds."""
     gammas = {f"gamma={gamma}": gamma for gamma in GAMMAS}
-    found = _differences(records, lambda c: c.stage == "ablation" and c.variant in gammas)
+    found = _differences(runs, lambda c: c.stage == "ablation" and c.variant in gammas)
     return _strength_figure({gammas[c.variant]: d for c, d in found.items()}, "gamma", log=False)
 
 
-def imbalance_figure(records: Records) -> Figure | None:
+def imbalance_figure(runs: TableRuns) -> Figure | None:
     """GLMC with tuned Proj over the imbalance factor; None before two of them have two seeds."""
     own = ("glmc", "proj")
-    found = _differences(records, lambda c: _is_tuned(c) and (c.method, c.spa_method) == own)
+    found = _differences(runs, lambda c: _is_tuned(c) and (c.method, c.spa_method) == own)
     by_factor = {cell.imbalance_factor: difference for cell, difference in found.items()}
     return _strength_figure(by_factor, "imbalance factor", log=True)
 
 
-def epochs_figure(table: str, names: Mapping[str, str], records: Records) -> Figure | None:
+def epochs_figure(names: Mapping[str, str], runs: TableRuns) -> Figure | None:
     """Accuracy and held-out cosine over epochs; None unless every group has a run.
 
     Args:
-      table: a name in :data:`spa_jax.reproduction.tables.TABLES`.
       names: of the groups of runs, and what they are called.
-      records: the table's records.
+      runs: of the table.
     """
-    found = drawn_groups(table, names, records)
+    found = drawn_groups(names, runs)
     if found is None:
         return None
     figure, axes = panels(1, 2, 2.4)
@@ -111,11 +109,9 @@ def epochs_figure(table: str, names: Mapping[str, str], records: Records) -> Fig
     return figure
 
 
-def drawn_groups(
-    table: str, names: Mapping[str, str], records: Records
-) -> dict[str, Sequence[Record]] | None:
+def drawn_groups(names: Mapping[str, str], runs: TableRuns) -> dict[str, Sequence[Record]] | None:
     """The runs of each group that `epochs_figure` draws; None unless every group has one."""
-    groups = groups_of(table, records, lambda cell: cell.group_name in names)
+    groups = runs.where(lambda cell: cell.group_name in names)
     found = {cell.group_name: group.runs for cell, group in groups.items() if group.runs}
     return found if found.keys() == names.keys() else None
 
@@ -124,10 +120,10 @@ def _is_tuned(cell: Cell) -> bool:
     return (cell.stage, cell.class_order, cell.variant) == ("final", "reversed", "tuned")
 
 
-def _differences(records: Records, wanted: Wanted) -> dict[Cell, Difference]:
-    """Of the groups on Fashion-MNIST-LT that have an interval."""
-    groups = groups_of("fashion_mnist", records, wanted)
-    compared = {cell: minus_none(group.runs, records) for cell, group in groups.items()}
+def _differences(runs: TableRuns, wanted: Wanted) -> dict[Cell, Difference]:
+    """Of the groups that have an interval."""
+    groups = runs.where(wanted)
+    compared = {cell: minus_none(group.runs, runs.records) for cell, group in groups.items()}
     return {cell: d for cell, d in compared.items() if d is not None and d.pairs > 1}
 
 
@@ -171,8 +167,8 @@ FIGURES: Mapping[str, tuple[str, Draw]] = {
     "differences": ("fashion_mnist", differences_figure),
     "gamma": ("fashion_mnist", gamma_figure),
     "imbalance": ("fashion_mnist", imbalance_figure),
-    "epochs": ("fashion_mnist", functools.partial(epochs_figure, "fashion_mnist", PROJ)),
-    "figure_4": ("cifar100", functools.partial(epochs_figure, "cifar100", FIGURE_4)),
+    "epochs": ("fashion_mnist", functools.partial(epochs_figure, PROJ)),
+    "figure_4": ("cifar100", functools.partial(epochs_figure, FIGURE_4)),
 }
 """By name: the table whose records a figure is drawn from, and how."""
 
@@ -186,7 +182,7 @@ def save_figures(results: Path, folder: Path) -> None:
     for name, (table, draw) in FIGURES.items():
         path = results / f"{table}.jsonl"
         with matplotlib.rc_context(RC):
-            figure = draw(read_records(path))
+            figure = draw(TableRuns(table, read_records(path)))
             if figure is not None:
                 metadata = {"Description": records_checksum(path)}
                 figure.savefig(folder / f"{name}.png", dpi=200, metadata=metadata)

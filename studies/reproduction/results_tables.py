@@ -17,9 +17,9 @@ from studies.reproduction.pairing import (
     Difference,
     Group,
     Record,
+    TableRuns,
     Wanted,
     difference_of,
-    groups_of,
     minus_none,
 )
 
@@ -28,16 +28,15 @@ MINUS_NONE: Mapping[str, Compare] = {"last, minus none": minus_none}
 
 
 def results_table(
-    table: str, wanted: Wanted, records: Records, compared: Mapping[str, Compare] = MINUS_NONE
+    wanted: Wanted, runs: TableRuns, compared: Mapping[str, Compare] = MINUS_NONE
 ) -> str:
     """A row for each group of runs that differ in the seed, next to its difference to others.
 
     Rows come in the order of their imbalance factor and worth.
 
     Args:
-      table: a name in :data:`spa_jax.reproduction.tables.TABLES`.
       wanted: which cells the table is of.
-      records: those of the table so far.
+      runs: of the table.
       compared: columns for the change of the last accuracy, and what each is the change to.
 
     Returns:
@@ -45,54 +44,54 @@ def results_table(
       by seed, ± half their 95% interval; where runs are missing or diverged, how many there are,
       and if there are none the command that trains them.
     """
-    groups = groups_of(table, records, wanted)
     rows = [["method", "SpA", "IF", "seeds", *COLUMNS, *compared]]
-    for cell, group in sorted(groups.items(), key=lambda item: item[0].imbalance_factor):
-        changes = [_change(compare(group.runs, records)) for compare in compared.values()]
-        cells = [*_cells(table, cell, group, COLUMNS), *changes]
+    groups = sorted(runs.where(wanted).items(), key=lambda item: item[0].imbalance_factor)
+    for cell, group in groups:
+        changes = [_change(compare(group.runs, runs.records)) for compare in compared.values()]
+        cells = [*_cells(runs.table, cell, group, COLUMNS), *changes]
         rows.append([*_names(cell), _seeds(group), *cells])
     return _markdown(rows)
 
 
-def published_table(table: str, records: Records) -> str:
+def published_table(runs: TableRuns) -> str:
     """What is published for a cell, under which protocol, and what came out here."""
-    published = find_table(table).published
-    groups = groups_of(table, records, lambda cell: cell.group_name in published)
+    published = find_table(runs.table).published
     columns = ("last", "best epoch")
     rows = [["method", "SpA", "IF", "published", "protocol", "seeds", *columns]]
-    for cell, group in groups.items():
+    for cell, group in runs.where(lambda cell: cell.group_name in published).items():
         known = published[cell.group_name]
         row = [*_names(cell), f"{known.accuracy:g}", known.protocol, _seeds(group)]
-        rows.append([*row, *_cells(table, cell, group, columns)])
+        rows.append([*row, *_cells(runs.table, cell, group, columns)])
     return _markdown(rows)
 
 
-def methods_table(records: Records) -> str:
+def methods_table(runs: TableRuns) -> str:
     """What each method without SpA reaches on Fashion-MNIST-LT, next to cross-entropy."""
 
     def wanted(cell: Cell) -> bool:
         place = (cell.stage, cell.spa_method, cell.variant, cell.imbalance_factor)
         return (*place, cell.class_order) == ("final", "none", "", 100, "reversed")
 
-    table, columns, compared = "fashion_mnist", ("last", "many", "medium", "few"), ("last", "few")
-    groups = groups_of(table, records, wanted)
-    runs = {cell.method: group.runs for cell, group in groups.items()}
+    columns, compared = ("last", "many", "medium", "few"), ("last", "few")
+    groups = runs.where(wanted)
+    by_method = {cell.method: group.runs for cell, group in groups.items()}
     rows = [["method", "seeds", *columns, *(f"{name}, minus cross-entropy" for name in compared)]]
     for cell, group in groups.items():
         if group.runs:
-            row = [name_of(cell.method), str(len(group.runs)), *_cells(table, cell, group, columns)]
-            others = runs["cross_entropy"] if cell.method != "cross_entropy" else []
+            row = [name_of(cell.method), str(len(group.runs))]
+            row += _cells(runs.table, cell, group, columns)
+            others = by_method["cross_entropy"] if cell.method != "cross_entropy" else []
             difference = difference_of(group.runs, others)
             rows.append([*row, *(_change(difference, name) for name in compared)])
     return _markdown(rows)
 
 
-def tuning_table(table: str, class_order: str, imbalance_factor: float, records: Records) -> str:
+def tuning_table(class_order: str, imbalance_factor: float, runs: TableRuns) -> str:
     """The validation accuracy of every strength that was tried; those of the chosen are bold."""
-    by_name = {record["cell"]: record for record in records}
+    by_name = {record["cell"]: record for record in runs.records}
     methods, place = TunedCells.tuned_on, (class_order, imbalance_factor)
     columns = [tuning_cells(method, *place) for method in methods]
-    chosen = [chosen_settings(records, method, *place) for method in methods]
+    chosen = [chosen_settings(runs.records, method, *place) for method in methods]
     rows = [["SpA", "strength", *map(name_of, methods)]]
     strengths = [(name, settings) for name, choices in TUNING.items() for settings in choices]
     for (spa_method, settings), *cells in zip(strengths, *columns, strict=True):
@@ -126,8 +125,9 @@ def dry_run_table(records: Records) -> str:
     return _markdown(rows)
 
 
-def origin(records: Records) -> str:
+def origin(runs: TableRuns) -> str:
     """Where the records come from: split, versions, hardware and dates."""
+    records = runs.records
     if not records:
         return "No run has been made yet."
     summaries = [record["summary"] for record in records if record["summary"]]

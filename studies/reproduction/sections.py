@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from spa_jax.reproduction.cells import Cell
-from spa_jax.reproduction.plan import Records
 from studies.reproduction.cell_names import pair_name, variant_name
 from studies.reproduction.claim import ablation_sentences, changes_sentences, claim_sentences
-from studies.reproduction.pairing import Wanted, minus_tuned
+from studies.reproduction.pairing import TableRuns, Wanted, minus_tuned
 from studies.reproduction.reproduction_figures import FIGURE_4, drawn_groups
 from studies.reproduction.results_tables import (
     MINUS_NONE,
@@ -19,7 +18,7 @@ from studies.reproduction.results_tables import (
     tuning_table,
 )
 
-Section = Callable[[Records], str]
+Section = Callable[[TableRuns], str]
 
 _FASHION = "fashion_mnist"
 
@@ -35,10 +34,10 @@ def _cifar(table: str) -> dict[str, Section]:
     factors = {"if100": (100.0,), "if200": (200.0,), "others": (50.0, 10.0)}
     return {
         f"{table}/origin": origin,
-        f"{table}/published": partial(published_table, table),
-        f"{table}/tuning": partial(tuning_table, table, "label", 100.0),
+        f"{table}/published": published_table,
+        f"{table}/tuning": partial(tuning_table, "label", 100.0),
         **{
-            f"{table}/{name}": partial(results_table, table, _final("label", *some))
+            f"{table}/{name}": partial(results_table, _final("label", *some))
             for name, some in factors.items()
         },
     }
@@ -47,19 +46,19 @@ def _cifar(table: str) -> dict[str, Section]:
 def _fashion(name: str, wanted: Wanted, row_name: Callable[[Cell], str]) -> dict[str, Section]:
     """A table, and sentences on what SpA changes in its rows, by the name of a row."""
     return {
-        f"{_FASHION}/{name}": partial(results_table, _FASHION, wanted),
-        f"{_FASHION}/{name}_changes": partial(changes_sentences, _FASHION, wanted, row_name),
+        f"{_FASHION}/{name}": partial(results_table, wanted),
+        f"{_FASHION}/{name}_changes": partial(changes_sentences, wanted, row_name),
     }
 
 
-def _ablation(records: Records) -> str:
+def _ablation(runs: TableRuns) -> str:
     compared = {**MINUS_NONE, "last, minus tuned": minus_tuned}
-    return results_table(_FASHION, _of_ablation, records, compared)
+    return results_table(_of_ablation, runs, compared)
 
 
-def _figure_4(records: Records) -> str:
+def _figure_4(runs: TableRuns) -> str:
     """The figure where it can be drawn, else the command that trains what it shows."""
-    if drawn_groups("cifar100", FIGURE_4, records) is not None:
+    if drawn_groups(FIGURE_4, runs) is not None:
         return "![Accuracy and held-out cosine over epochs](reproduction/figure_4.png)"
     names = " ".join(f"--only={name}" for name in FIGURE_4)
     return f"Not run: `python -m spa_jax.reproduce cifar100 {names}`"
@@ -86,23 +85,21 @@ def _of_imbalance(cell: Cell) -> bool:
 SECTIONS: Mapping[str, Section] = {
     f"{_FASHION}/origin": origin,
     f"{_FASHION}/methods": methods_table,
-    f"{_FASHION}/claim": partial(claim_sentences, _FASHION, "reversed", 100.0),
-    f"{_FASHION}/tuning": partial(tuning_table, _FASHION, "reversed", 100.0),
-    f"{_FASHION}/if100": partial(results_table, _FASHION, _final("reversed", 100.0)),
+    f"{_FASHION}/claim": partial(claim_sentences, "reversed", 100.0),
+    f"{_FASHION}/tuning": partial(tuning_table, "reversed", 100.0),
+    f"{_FASHION}/if100": partial(results_table, _final("reversed", 100.0)),
     **_fashion("if200", _final("reversed", 200.0), pair_name),
     **_fashion("imbalance", _of_imbalance, _factor_name),
     f"{_FASHION}/ablation": _ablation,
-    f"{_FASHION}/ablation_changes": partial(
-        ablation_sentences, _FASHION, _of_ablation, variant_name
-    ),
+    f"{_FASHION}/ablation_changes": partial(ablation_sentences, _of_ablation, variant_name),
     **_fashion("gamma", _of_gamma, variant_name),
     **_fashion("label", _final("label", 100.0), pair_name),
     **_cifar("cifar10"),
     **_cifar("cifar100"),
     "cifar100/figure_4": _figure_4,
     "imagenet/origin": origin,
-    "imagenet/published": partial(published_table, "imagenet"),
-    "imagenet/results": partial(results_table, "imagenet", _final("label", 256.0)),
-    "imagenet_dry_run/cells": dry_run_table,
+    "imagenet/published": published_table,
+    "imagenet/results": partial(results_table, _final("label", 256.0)),
+    "imagenet_dry_run/cells": lambda runs: dry_run_table(runs.records),
 }
 """By the file of records in `results/` and the section's name."""

@@ -1,5 +1,8 @@
 """Records as the page reads them, for tests."""
 
+from studies.reproduction.pairing import TableRuns
+from studies.reproduction.sections import SECTIONS
+
 
 def record_of(cell, last, validation=None):
     """What the page reads of a record."""
@@ -20,3 +23,8 @@ def record_of(cell, last, validation=None):
             "test_mean_cosine": 0.25,
         },
     }
+
+
+def section(name, records):
+    """What a section of the page says of these records of its table."""
+    return SECTIONS[name](TableRuns(name.partition("/")[0], records))

@@ -64,7 +64,7 @@ def test_a_benchmark_without_a_record_has_its_table_too():
 
 
 def test_the_command_measures_a_study_and_makes_its_page(tmp_path, capsys):
-    name = "neural_collapse"
+    name = "train_and_held_out"
     write_experiment(tmp_path / "runs", seeds=(0, 1), methods=("none",))
     page = tmp_path / PAGES[name]
     page.parent.mkdir(parents=True)

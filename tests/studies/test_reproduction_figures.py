@@ -7,6 +7,7 @@ from matplotlib.container import ErrorbarContainer
 
 from spa_jax.reporting.figures.style import RC
 from spa_jax.reproduction.tables import TABLES
+from studies.reproduction.pairing import TableRuns
 from studies.reproduction.reproduction_figures import (
     FIGURES,
     differences_figure,
@@ -36,6 +37,10 @@ def records_of(wanted, change):
     return records
 
 
+def runs(records):
+    return TableRuns("fashion_mnist", records)
+
+
 def points(axes):
     """Of each error bar: label, positions and half widths of the intervals, in data units."""
     found = {}
@@ -54,7 +59,7 @@ def test_a_point_is_the_mean_of_its_pairs_and_its_bar_the_interval():
         return (cell.class_order, cell.imbalance_factor) == ("reversed", 100.0)
 
     records = records_of(wanted, lambda cell: place.get(cell.spa_method, 0.0))
-    figure = differences_figure(records)
+    figure = differences_figure(runs(records))
     found = points(figure.axes[0])
     assert list(found) == ["Reg", "SLERP", "Proj"]
     half = 100 * 0.001 * 4.302653 / np.sqrt(3)  # Student's t with two degrees of freedom
@@ -71,15 +76,15 @@ def test_strengths_are_on_the_axis_by_their_value():
         lambda cell: cell.variant.startswith("gamma="),
         lambda cell: float(cell.variant.partition("=")[2]) / 100,
     )
-    ((where, _),) = points(gamma_figure(base + of_gamma).axes[0]).values()
+    ((where, _),) = points(gamma_figure(runs(base + of_gamma)).axes[0]).values()
     np.testing.assert_allclose(where, [(g, g) for g in (0.1, 0.3, 0.5, 0.7, 0.9)], atol=1e-9)
-    assert gamma_figure(base + of_gamma[:3]) is None  # one value is no curve
+    assert gamma_figure(runs(base + of_gamma[:3])) is None  # one value is no curve
 
     of_factor = records_of(
         lambda c: c.stage == "final" and c.method == "glmc" and c.spa_method in ("none", "proj"),
         lambda c: c.imbalance_factor / 10_000 if c.spa_method == "proj" else 0.0,
     )
-    ((where, _),) = points(imbalance_figure(of_factor).axes[0]).values()
+    ((where, _),) = points(imbalance_figure(runs(of_factor)).axes[0]).values()
     factors = np.array([10, 20, 50, 100, 200, 500.0])
     np.testing.assert_allclose(where, np.stack([factors, factors / 100], 1), atol=1e-9)
 
@@ -90,13 +95,13 @@ def test_curves_are_of_both_or_of_none():
         record | {"curves": {"test_accuracy": [0.1, 0.2], "test_mean_cosine": [0.3, 0.4]}}
         for record in records_of(lambda cell: cell.group_name in names, lambda cell: 0.0)
     ]
-    left, right = epochs_figure("fashion_mnist", names, records).axes
+    left, right = epochs_figure(names, runs(records)).axes
     for line in left.lines:
         np.testing.assert_allclose(line.get_xydata(), [(1, 10), (2, 20)])
     for line in right.lines:
         np.testing.assert_allclose(line.get_xydata(), [(1, 0.3), (2, 0.4)])
-    assert epochs_figure("fashion_mnist", names, records[:3]) is None
+    assert epochs_figure(names, runs(records[:3])) is None
 
 
 def test_without_records_there_are_no_figures():
-    assert [draw([]) for _, draw in FIGURES.values()] == [None] * 5
+    assert [draw(TableRuns(table, [])) for table, draw in FIGURES.values()] == [None] * 5

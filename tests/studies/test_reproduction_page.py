@@ -7,6 +7,7 @@ from scipy.stats import ttest_rel
 
 from spa_jax.reproduction.cells import ABLATION, tuning_cells
 from spa_jax.reproduction.tables import TABLES
+from studies.reproduction.pairing import TableRuns
 from studies.reproduction.reproduction_figures import FIGURE_4
 from studies.reproduction.results_tables import (
     methods_table,
@@ -14,9 +15,9 @@ from studies.reproduction.results_tables import (
     results_table,
 )
 from studies.reproduction.sections import SECTIONS
-from tests.studies.made_records import record_of
+from tests.studies.made_records import record_of, section
 
-PLAN = TABLES["fashion_mnist"]
+CELLS = TABLES["fashion_mnist"].cells([])
 
 
 def rows_of(table):
@@ -47,7 +48,7 @@ def test_networks_are_compared_with_their_own_baseline():
         gain = gains[cell.network] if cell.spa_method == "reg" else 0.0
         last = base[cell.network] + gain + cell.seed / 1000
         records.append(record_of(cell, last) | {"network": cell.network})
-    table = results_table("imagenet", lambda cell: cell.method == "arb", records)
+    table = results_table(lambda cell: cell.method == "arb", TableRuns("imagenet", records))
     differences = {(row["method"], row["SpA"]): row["last, minus none"] for row in rows_of(table)}
     assert differences["ARB", "Reg (default)"] == "+1.0 ± 0.0"
     assert differences["ARB, ResNet-50", "Reg (default)"] == "+2.0 ± 0.0"
@@ -59,7 +60,7 @@ def test_published_figures_stand_beside_what_came_out():
         record_of(cells[f"final-glmc-none-if200-label-seed{seed}"], 0.83 + seed / 100)
         for seed in range(3)
     ]
-    rows = published_table("cifar10", records).splitlines()
+    rows = published_table(TableRuns("cifar10", records)).splitlines()
     none, proj = (next(row for row in rows if start in row) for start in ("| 83.4 |", "| 84.2 |"))
     assert none.endswith("| 3 | 84.0 ± 1.0 | 85.0 ± 1.0 |")
     how = "python -m spa_jax.reproduce cifar10 --only=final-glmc-proj-released-if200-label"
@@ -67,13 +68,14 @@ def test_published_figures_stand_beside_what_came_out():
 
 
 def test_a_row_has_mean_deviation_and_the_paired_interval():
-    cells = [c for c in PLAN.cells([]) if c.stage == "final" and c.imbalance_factor == 100]
+    cells = [c for c in CELLS if c.stage == "final" and c.imbalance_factor == 100]
     wanted = [c for c in cells if c.method == "arb" and c.class_order == "reversed"]
     none = [c for c in wanted if c.spa_method == "none"]
     reg = [c for c in wanted if c.spa_method == "reg"]
     base, other = np.array([0.70, 0.72, 0.71]), np.array([0.75, 0.73, 0.74])
     records = [record_of(c, a) for c, a in zip(none + reg, [*base, *other], strict=True)]
-    rows = rows_of(results_table("fashion_mnist", lambda c: c in set(wanted), records))
+    groups = {cell.group for cell in wanted}
+    rows = rows_of(results_table(lambda c: c in groups, TableRuns("fashion_mnist", records)))
     by_variant = {row["SpA"]: row for row in rows}
     assert by_variant["none"]["last"] == "71.0 ± 1.0"
     assert by_variant["none"]["medium"] == "-"
@@ -86,27 +88,28 @@ def test_a_row_has_mean_deviation_and_the_paired_interval():
 
 
 def test_the_methods_are_compared_with_cross_entropy_seed_by_seed():
-    cells = {c.name: c for c in PLAN.cells([])}
+    cells = {c.name: c for c in CELLS}
     records = [
         record_of(cells[f"final-{method}-none-if100-reversed-seed{seed}"], accuracy + seed / 100)
         for method, accuracy in (("cross_entropy", 0.6), ("arb", 0.64))
         for seed in range(3)
     ]
-    line = methods_table(records).splitlines()[-1]
+    line = methods_table(TableRuns("fashion_mnist", records)).splitlines()[-1]
     assert line.startswith("| ARB | 3 | 65.0 ± 1.0 |")
     assert line.endswith("| +4.0 ± 0.0 | +2.0 ± 0.0 |")
 
 
 def test_every_section_can_be_made_of_nothing():
-    for name, section in SECTIONS.items():
-        text = section([])
+    nothing = {name: TableRuns(name, []) for name in (*TABLES, "imagenet_dry_run")}
+    for name, make in SECTIONS.items():
+        text = make(nothing[name.partition("/")[0]])
         assert text.strip(), name
         assert "nan" not in text
 
 
 def test_glmcs_variants_are_compared_with_a_baseline_that_is_trained_alike():
     """With the same images for class means, and the same schedule of the learning rate."""
-    cells = {c.name: c for c in PLAN.cells([])}
+    cells = {c.name: c for c in CELLS}
     names = {
         "final-glmc-none-if100-reversed": ("auto", "cosine", 0.80),
         "ablation-glmc-none-means-of-mixed-if100-reversed": ("training", "cosine", 0.70),
@@ -126,8 +129,9 @@ def test_glmcs_variants_are_compared_with_a_baseline_that_is_trained_alike():
         for name, (means, schedule, last) in names.items()
         for seed in range(3)
     ]
-    wanted = {f"{name}-seed{seed}" for name in names for seed in range(3)}
-    rows = rows_of(results_table("fashion_mnist", lambda c: c.name in wanted, records))
+    rows = rows_of(
+        results_table(lambda c: c.group_name in names, TableRuns("fashion_mnist", records))
+    )
     differences = {row["SpA"]: row["last, minus none"] for row in rows}
     assert differences == {
         "none": "",
@@ -144,9 +148,10 @@ def test_what_diverged_is_not_called_open():
         c for c in TABLES["cifar10"].cells([]) if c.group_name == "final-glmc-none-if200-label"
     ]
     records = [record_of(cell, 0.5) | {"summary": None} for cell in cells]
-    (row,) = (row for row in published_table("cifar10", records).splitlines() if "83.4" in row)
+    runs = TableRuns("cifar10", records)
+    (row,) = (row for row in published_table(runs).splitlines() if "83.4" in row)
     assert "| diverged |" in row
-    table = results_table("cifar10", lambda cell: cell in cells, records)
+    table = results_table(lambda cell: cell == cells[0].group, runs)
     assert "| 0 of 3, 3 diverged | diverged |" in table
 
 
@@ -155,7 +160,7 @@ def test_the_claim_is_put_into_words_of_the_intervals():
     moved = {("arb", "reg"): 0.02, ("glmc", "proj"): 0.02, ("ldam_drw", "slerp"): -0.01}
     cells = [
         cell
-        for cell in PLAN.cells([])
+        for cell in CELLS
         if cell.stage == "final" and cell.imbalance_factor == 100 and cell.seed < 3
         if cell.class_order == "reversed"
     ]
@@ -167,7 +172,7 @@ def test_the_claim_is_put_into_words_of_the_intervals():
         record = record_of(cell, 0.8 + change + noise)
         record["summary"]["test_mean_cosine"] = 0.9 if cell.spa_method == "proj" else 0.7
         records.append(record)
-    text = SECTIONS["fashion_mnist/claim"](records)
+    text = section("fashion_mnist/claim", records)
     own_pair, all_pairs, alignment = re.split(r"\. (?=[A-Z])", text)
     assert numbers_in(own_pair) == [2.0, 0.2, 3, 2.0, 0.2, 3]  # tuned, and as released
     lowest_and_highest, above_below_and_on_zero = [-1.0, 0.2, 2.0, 0.2], [2, 95, 1, 12]
@@ -180,13 +185,13 @@ def test_the_claim_is_put_into_words_of_the_intervals():
     ]
     assert "-1.0 ± 0.2 (LDAM-DRW with SLERP)" in all_pairs
     assert numbers_in(alignment) == [0.0, 0.2, 5]
-    assert numbers_in(SECTIONS["fashion_mnist/claim"](records[:-1])) == [16, 17]
+    assert numbers_in(section("fashion_mnist/claim", records[:-1])) == [16, 17]
 
 
 def test_a_study_is_put_into_words_of_its_intervals():
     """Gamma's rows rise with it; before the last of their runs nothing is said."""
-    base = [c for c in PLAN.cells([]) if c.group_name == "final-glmc-none-if100-reversed"]
-    study = [c for c in PLAN.cells([]) if c.group_name.startswith("ablation-glmc-proj-gamma=")]
+    base = [c for c in CELLS if c.group_name == "final-glmc-none-if100-reversed"]
+    study = [c for c in CELLS if c.group_name.startswith("ablation-glmc-proj-gamma=")]
     jitter = np.array([0.001, -0.001, 0.0])
     records = [record_of(cell, 0.8) for cell in base]
     for cell in study:
@@ -194,18 +199,18 @@ def test_a_study_is_put_into_words_of_its_intervals():
         record = record_of(cell, 0.8 + (gamma - 0.5) / 100 + jitter[cell.seed])
         record["summary"]["test_mean_cosine"] = 0.25 + (1 - gamma) / 2
         records.append(record)
-    text = SECTIONS["fashion_mnist/gamma_changes"](records)
+    text = section("fashion_mnist/gamma_changes", records)
     assert re.findall(r"\((\S+ \(gamma=\S+\))\)", text) == ["Proj (gamma=0.1)", "Proj (gamma=0.9)"]
     changes, alignment = re.split(r"\. (?=[A-Z])", re.sub(r"gamma=\S+", "", text))
     assert numbers_in(changes) == [5, -0.4, 0.2, 0.4, 0.2, 1, 95, 1, 3]
     assert numbers_in(alignment) == [0.05, 0.45, 5]
-    assert numbers_in(SECTIONS["fashion_mnist/gamma_changes"](records[:-1])) == [4, 5]
+    assert numbers_in(section("fashion_mnist/gamma_changes", records[:-1])) == [4, 5]
 
 
 def test_cosines_of_different_classifiers_are_not_compared():
     """GLMC's baseline has those of the plain classifier."""
     names = ("final-glmc-none-if100-reversed", "ablation-glmc-proj-")
-    cells = [c for c in PLAN.cells([]) if c.group_name.startswith(names) and c.seed < 3]
+    cells = [c for c in CELLS if c.group_name.startswith(names) and c.seed < 3]
     records = []
     for cell in (c for c in cells if not c.variant.startswith("gamma=")):
         record = record_of(cell, 0.8 + cell.seed / 1000)
@@ -213,11 +218,11 @@ def test_cosines_of_different_classifiers_are_not_compared():
         record["config"]["spa"]["classifier"] = "fc_cb/kernel" if head else "auto"
         record["summary"]["test_mean_cosine"] = 0.9 if head else 0.3
         records.append(record)
-    text = SECTIONS["fashion_mnist/ablation_changes"](records)
+    text = section("fashion_mnist/ablation_changes", records)
     assert numbers_in(text) == [0, 6]  # tuned Proj is missing
-    tuned = [c for c in PLAN.cells([]) if c.group_name == "final-glmc-proj-tuned-if100-reversed"]
+    tuned = [c for c in CELLS if c.group_name == "final-glmc-proj-tuned-if100-reversed"]
     records += [record_of(cell, 0.8) for cell in tuned]
-    text = SECTIONS["fashion_mnist/ablation_changes"](records)
+    text = section("fashion_mnist/ablation_changes", records)
     alignment = text[text.index("The mean cosine") : text.index("From tuned SpA")]
     assert numbers_in(alignment) == [0.0, 0.0, 4, 0]  # of the 6 rows
 
@@ -225,7 +230,7 @@ def test_cosines_of_different_classifiers_are_not_compared():
 def test_ablations_are_compared_with_tuned_proj_of_the_same_seed():
     """Whose own change from seed to seed is no part of theirs."""
     wanted = {"radial-scale": -0.004, "uncentred": 0.0}
-    cells = [c for c in PLAN.cells([]) if c.seed < 3 and c.class_order == "reversed"]
+    cells = [c for c in CELLS if c.seed < 3 and c.class_order == "reversed"]
     by_seed, jitter = (0.0, 0.03, -0.02), (0.001, -0.001, 0.0)
     records = []
     for cell in cells:
@@ -237,13 +242,13 @@ def test_ablations_are_compared_with_tuned_proj_of_the_same_seed():
         elif cell.variant in ABLATION and cell.spa_method == "proj":
             change = wanted.get(cell.variant, 0.01) + jitter[cell.seed]
             records.append(record_of(cell, last + change))
-    changes = {row["SpA"]: row for row in rows_of(SECTIONS["fashion_mnist/ablation"](records))}
+    changes = {row["SpA"]: row for row in rows_of(section("fashion_mnist/ablation", records))}
     own = changes["Proj (radial-scale)"]
     interval = ttest_rel([0.797, 0.825, 0.776], [0.8, 0.83, 0.78]).confidence_interval(0.95)
     half = 100 * (interval.high - interval.low) / 2
     assert own["last, minus tuned"] == f"-0.4 ± {half:.1f}"
     assert float(own["last, minus none"].split("±")[1]) > 5
-    text = SECTIONS["fashion_mnist/ablation_changes"](records)
+    text = section("fashion_mnist/ablation_changes", records)
     _, _, beside_tuned = text.partition("From tuned SpA of the same seeds ")
     assert numbers_in(beside_tuned)[:2] == [5, 6]
     assert "Proj (radial-scale) by -0.4 ± 0.2," in beside_tuned
@@ -252,16 +257,16 @@ def test_ablations_are_compared_with_tuned_proj_of_the_same_seed():
 
 def test_a_row_counts_by_its_pairs_not_by_its_runs():
     """Its baseline may have fewer seeds."""
-    cells = [c for c in PLAN.cells([]) if c.group_name.startswith("ablation-glmc-proj-gamma=")]
-    base = [c for c in PLAN.cells([]) if c.group_name == "final-glmc-none-if100-reversed"]
+    cells = [c for c in CELLS if c.group_name.startswith("ablation-glmc-proj-gamma=")]
+    base = [c for c in CELLS if c.group_name == "final-glmc-none-if100-reversed"]
     for pairs in (0, 2):
         records = [record_of(cell, 0.8) for cell in cells + base[:pairs]]
-        assert numbers_in(SECTIONS["fashion_mnist/gamma_changes"](records)) == [0, 5]
+        assert numbers_in(section("fashion_mnist/gamma_changes", records)) == [0, 5]
     records = [record_of(cell, 0.8) for cell in cells + base]
-    assert numbers_in(SECTIONS["fashion_mnist/gamma_changes"](records))[0] == 5
+    assert numbers_in(section("fashion_mnist/gamma_changes", records))[0] == 5
     records[0]["summary"] = None
-    assert numbers_in(SECTIONS["fashion_mnist/gamma_changes"](records))[0] == 4
-    assert "| 2 of 3, 1 diverged |" in SECTIONS["fashion_mnist/gamma"](records)
+    assert numbers_in(section("fashion_mnist/gamma_changes", records))[0] == 4
+    assert "| 2 of 3, 1 diverged |" in section("fashion_mnist/gamma", records)
 
 
 def test_the_chosen_strengths_are_bold():
@@ -270,21 +275,23 @@ def test_the_chosen_strengths_are_bold():
         for method in ("cross_entropy", "glmc")
         for place, cell in enumerate(tuning_cells(method, "reversed", 100.0))
     ]
-    rows = SECTIONS["fashion_mnist/tuning"](records).splitlines()[2:]
+    rows = section("fashion_mnist/tuning", records).splitlines()[2:]
     bold = [i for i, row in enumerate(rows) if "**" in row]
     assert bold == [2, 4, 8]  # Reg's third, and of the other, equal ones the first
     assert rows[2].endswith("| **80.0** | **80.0** |")
 
 
 def test_figure_4_is_shown_as_soon_as_it_can_be_drawn():
-    section = SECTIONS["cifar100/figure_4"]
+    figure_4 = "cifar100/figure_4"
     cells = [c for c in TABLES["cifar100"].cells([]) if c.group_name in FIGURE_4]
-    assert [section([]).count(f"--only={name}") for name in FIGURE_4] == [1, 1]
-    assert section([record_of(cells[0], 0.4)]).startswith("Not run")
-    assert section([record_of(cell, 0.4) for cell in cells]).endswith("(reproduction/figure_4.png)")
+    assert [section(figure_4, []).count(f"--only={name}") for name in FIGURE_4] == [1, 1]
+    assert section(figure_4, [record_of(cells[0], 0.4)]).startswith("Not run")
+    assert section(figure_4, [record_of(cell, 0.4) for cell in cells]).endswith(
+        "(reproduction/figure_4.png)"
+    )
 
 
 def test_rows_come_in_the_order_of_their_imbalance_factor():
-    rows = SECTIONS["fashion_mnist/imbalance"]([]).splitlines()[2:]
+    rows = section("fashion_mnist/imbalance", []).splitlines()[2:]
     factors = [float(row.split("|")[3]) for row in rows]
     assert factors == [f for f in (10, 20, 50, 100, 200, 500) for _ in range(2)]
