@@ -68,13 +68,11 @@ def make_study(name: str, folders: Sequence[Path], record: Path, figure: Path) -
         drawn = study.draw(experiments, found)
         figure.parent.mkdir(parents=True, exist_ok=True)
         drawn.savefig(figure, dpi=200)
+    numbers = zip(experiments, found, strict=True)
     content = {
         "study": name,
         "date": datetime.now(UTC).date().isoformat(),
-        "data_sets": [
-            experiment.describe() | numbers
-            for experiment, numbers in zip(experiments, found, strict=True)
-        ],
+        "data_sets": [experiment.describe() | measured for experiment, measured in numbers],
     }
     write_text_whole(record, json.dumps(content, indent=1, allow_nan=False) + "\n")
 

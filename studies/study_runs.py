@@ -9,7 +9,7 @@ import numpy as np
 
 from spa_jax.alignment.class_means import directions_of
 from spa_jax.errors import InputError
-from spa_jax.reporting.finished_runs import Geometry, Run, find_run_folders, read_runs
+from spa_jax.reporting.finished_runs import Run, find_run_folders, read_runs
 from spa_jax.reporting.grouping import Group, group_runs, paired_runs, why_not_paired
 from spa_jax.reporting.statistics import curves
 from studies.names import name_of
@@ -119,8 +119,15 @@ def read_experiment(folder: Path, needed: Sequence[str] = (BASELINE,)) -> Experi
                 f"{run.folder / 'metrics.jsonl'} has epochs without neural collapse: run it again "
                 "in a new folder with --config.logging.collapse=True."
             )
+    baseline = by_method[BASELINE]
     for group in groups:
-        _check_paired(group, by_method[BASELINE], folder)
+        seeds = [[run.summary["seed"] for run in part.runs] for part in (group, baseline)]
+        if seeds[0] != seeds[1] or why_not_paired(group, baseline):
+            raise InputError(
+                f"{folder}: {group.method} has seeds {seeds[0]} and {BASELINE} has {seeds[1]}, "
+                f"{len(paired_runs(group, baseline))} of them on the same split: differences are "
+                "paired by seed, so run the same seeds of every method on one split."
+            )
     order = sorted(by_method, key=lambda name: (place_of(name), name))
     return Experiment(folder, {name: by_method[name] for name in order})
 
@@ -157,37 +164,22 @@ def clean_training_cosines(run: Run) -> np.ndarray:
     Raises:
       InputError: no `geometry.npz`, or several classifiers.
     """
-    geometry, weights = _aligned_weights(run)
+    geometry = run.geometry
+    if geometry is None:
+        raise InputError(
+            f"{run.folder} has no geometry.npz: run it again in a new folder with "
+            "--config.logging.collapse=True."
+        )
+    heads = [*run.summary.get("heads", geometry.heads)]
+    if len(heads) != 1 or heads[0] not in geometry.heads:
+        raise InputError(
+            f"{run.folder} has alignment for the classifiers {', '.join(heads)}, and this study "
+            "follows one: choose it with --config.spa.classifier."
+        )
+    weights = geometry.weights[geometry.heads.index(heads[0])].astype(float)
     center = run.config.get("spa.center", True)
     directions = np.asarray(directions_of(geometry.train_means, center), dtype=float)
     lengths = np.linalg.norm(weights, axis=1)
     known = (lengths > 0) & directions.any(axis=1)
     products = np.sum(weights * directions, axis=1)
     return np.where(known, products / np.where(known, lengths, 1.0), np.nan)
-
-
-def _aligned_weights(run: Run) -> tuple[Geometry, np.ndarray]:
-    """The weights `(C, D)` that the recorded cosines are of."""
-    if run.geometry is None:
-        raise InputError(
-            f"{run.folder} has no geometry.npz: run it again in a new folder with "
-            "--config.logging.collapse=True."
-        )
-    heads = [*run.summary.get("heads", run.geometry.heads)]
-    if len(heads) != 1 or heads[0] not in run.geometry.heads:
-        raise InputError(
-            f"{run.folder} has alignment for the classifiers {', '.join(heads)}, and this study "
-            "follows one: choose it with --config.spa.classifier."
-        )
-    weights = run.geometry.weights[run.geometry.heads.index(heads[0])]
-    return run.geometry, weights.astype(float)
-
-
-def _check_paired(group: Group, baseline: Group, folder: Path) -> None:
-    seeds = [[run.summary["seed"] for run in part.runs] for part in (group, baseline)]
-    if seeds[0] != seeds[1] or why_not_paired(group, baseline):
-        raise InputError(
-            f"{folder}: {group.method} has seeds {seeds[0]} and {BASELINE} has {seeds[1]}, "
-            f"{len(paired_runs(group, baseline))} of them on the same split: differences are "
-            "paired by seed, so run the same seeds of every method on one split."
-        )
