@@ -1,4 +1,4 @@
-"""Every method trains, composes with every SpA variant, and is the same on eight devices."""
+"""Every long-tailed method trains, and what it says of itself reaches step and evaluation."""
 
 import functools
 
@@ -7,277 +7,151 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spa_jax.alignment import ClassMeans
 from spa_jax.alignment.kernels import find_kernels
-from spa_jax.longtail.losses import batch_counts
 from spa_jax.longtail.registry import METHODS
-from spa_jax.training.build import build_model
-from spa_jax.training.config_limits import PARALLEL_MODES, SPA_METHODS
-from spa_jax.training.method import build_method, spa_options, views_of
-from spa_jax.training.optimizer import build_optimizer
-from spa_jax.training.program import Program
-from spa_jax.training.state import TrainState, hyperparams_from
-from spa_jax.training.step import Batch, make_train_step
-from tests.refusals import refusal
-from tests.training.small import small_config
-from tests.training.test_parallel import assert_close, states_after
+from spa_jax.training.checking import prepare_run
+from spa_jax.training.config import resolve
+from spa_jax.training.metrics import fetch
+from tests.training.small import small_config, small_program, take_steps
 
-COUNTS = (110, 78, 56, 40, 29, 20, 14, 10, 7, 5)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+# Class weights from the second epoch on.
+SETTINGS = {"ldam_drw": {"method__ldam_drw__epoch": 1}}
 
 
-@pytest.fixture(scope="module")
-def digits():
-    """A program whose data and first batch the tests share."""
-    return Program(small_config(), devices=jax.devices()[:1])
-
-
-def batch_of(program, seed=0):
-    examples = program.data.train
-    chosen = np.random.default_rng(seed).permutation(len(examples))[:64]
-    return Batch(examples.images[chosen], examples.labels[chosen], np.arange(64, dtype=np.int32))
-
-
-def three_steps(program, **changes):
-    """Losses and the kernel that SpA acts on, before and after three steps on one batch."""
-    config = small_config(
-        augment__crop_padding=0,
-        augment__flip=False,
-        model__widths=(12,),
-        optimizer__learning_rate=0.02,
-        **changes,
-    )
-    method = build_method(config)
-    model = build_model(config, method, 10, None)
-    counts = np.array(program.data.class_counts, np.float32)
-    step = make_train_step(model, method, config, program.feed.normalize, counts, 5)
-    batch = batch_of(program)
-    if views_of(config).mix != "none":
-        batch = batch.replace(partner=batch_of(program, seed=1))
-    state, step, losses = first_state(program, config), jax.jit(step), []
-    kernels = [kernel_of(state, config)]
-    for _ in range(3):
-        # Always the same step, so that it mixes with the same coefficient.
-        state, metrics = step(state.replace(step=jnp.int32(3)), batch)
-        losses.append(float(metrics["loss"]))
-        kernels.append(kernel_of(state, config))
-    return losses, kernels
+def config_of(method, **changes):
+    """Nothing random is done to an image, so that steps of one batch see the same."""
+    settings = {
+        "method__name": method,
+        "augment__flip": False,
+        "augment__crop_padding": 0,
+        "model__small__widths": (12,),
+        "optimizer__learning_rate": 0.02,
+    }
+    return small_config(**settings | SETTINGS.get(method, {}) | changes)
 
 
 @functools.cache
-def first_variables(name):
-    """Of a method's network, whatever else a configuration says."""
-    config = small_config(method__name=name, model__widths=(12,))
-    model = build_model(config, build_method(config), 10, None)
-    images = jnp.zeros((1, 8, 8, 1))
-    return jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))
+def program_of(method):
+    return small_program(config_of(method))
 
 
-def first_state(program, config):
-    """What :meth:`Program.init_state` makes, without compiling it for every configuration."""
-    variables, hyperparams = first_variables(config.method.name), hyperparams_from(config)
-    params = variables["params"]
-    return TrainState(
-        step=jnp.int32(0),
-        params=params,
-        batch_stats=variables["batch_stats"],
-        constants=variables.get("constants", {}),
-        opt_state=build_optimizer(config, hyperparams, 5).init(params),
-        class_means=ClassMeans.create(program.data.num_classes, 12, config.spa.decay),
-        rng=jax.random.key(config.seed),
-        hyperparams=hyperparams,
-    )
+def three_steps(program, at=3, **strengths):
+    """Host states and losses of three steps on one batch, mixed with one coefficient."""
+    state = program.init_state(program.config)
+    given = {name: program.layout.replicate(np.float32(x)) for name, x in strengths.items()}
+    state = state.replace(hyperparams=state.hyperparams | given)
+    states, metrics = take_steps(program, state, 3, at)
+    return states, [float(values["loss"]) for values in metrics]
 
 
-def kernel_of(state, config):
-    tree = {"params": state.params, "constants": state.constants}
-    (place,) = find_kernels(tree, spa_options(config)["classifier"])
-    return np.asarray(jax.tree.leaves(tree)[place])
+def kernel_of(state, path):
+    """The class weights that a path names, trained or constant."""
+    (place,) = find_kernels(state.variables, path)
+    return np.asarray(jax.tree.leaves(state.variables)[place])
 
 
-TRAINED = [
-    name for name in METHODS if not build_method(small_config(method__name=name)).fixed_kernel
-]
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_learns(name):
+    program = program_of(name)
+    states, losses = three_steps(program)
+    assert losses[2] < losses[0]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states[3].params))
+    for path in program.method.kernels:
+        before, after = (kernel_of(states[i], path) for i in (0, 3))
+        if program.method.fixed_kernel:
+            np.testing.assert_array_equal(after, before)
+            np.testing.assert_allclose(before.T @ before, (np.eye(10) - 0.1) / 0.9, atol=1e-5)
+        elif path == "fc_cb/kernel":  # GLMC's loss has no part of it in the first epoch
+            assert np.abs(after - before).max() > 1e-6
+        else:
+            assert np.abs(after - before).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_every_method_learns_and_every_spa_variant_changes_what_its_head_does(name, digits):
-    plain = {}
-    for spa in SPA_METHODS:
-        settings = {"method__name": name, "spa__method": spa, "spa__alpha_max": 0.5}
-        settings |= {"method__drw_epoch": 1} if name == "ldam_drw" else {}
-        losses, kernels = three_steps(digits, **settings)
-        assert losses[2] < losses[0]
-        assert np.abs(kernels[3] - kernels[0]).max() > 1e-4
-        plain[spa] = kernels[3]
-    for spa in ("reg", "slerp", "proj"):
-        assert np.abs(plain[spa] - plain["none"]).max() > 1e-6
-
-
-@functools.cache
-def two_steps_on_one_device(name):
-    return states_after(2, jax.devices()[:1], **spread_out(name))
-
-
-def spread_out(name):
-    """The settings of a method whose steps are compared over devices."""
-    changes = {"method__name": name, "augment__mix": "mixup", "model__widths": (12,)}
-    if name == "ldam_drw":
-        changes["method__drw_epoch"] = 0
-    if name in ("mixup", "glmc"):
-        changes["augment__mix"] = "none"  # they mix of themselves
-    return changes
-
-
-@pytest.mark.parametrize("mode", PARALLEL_MODES)
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "cross_entropy"])
-def test_eight_devices_give_a_methods_losses_and_gradients_as_one_does(name, mode):
-    eight = states_after(2, jax.devices(), parallel=mode, **spread_out(name))
-    assert_close(two_steps_on_one_device(name), eight, 1e-5)
-
-
-def test_balanced_softmax_is_logit_adjustment_of_strength_one_and_arb_with_global_counts(digits):
-    balanced, _ = three_steps(digits, method__name="balanced_softmax")
-    adjusted, _ = three_steps(digits, method__name="logit_adjustment", method__tau=1.0)
-    attraction, _ = three_steps(digits, method__name="arb", method__arb_counts="global")
-    of_batch, _ = three_steps(digits, method__name="arb")
-    stronger, _ = three_steps(digits, method__name="logit_adjustment", method__tau=2.0)
-    assert balanced == adjusted
-    np.testing.assert_allclose(balanced, attraction, rtol=1e-5)
-    assert abs(balanced[0] - of_batch[0]) > 1e-3
-    assert abs(balanced[0] - stronger[0]) > 1e-3
+def test_class_weights_begin_with_the_epoch_that_is_named():
+    """Steps 3 and 8 of five an epoch have one batch; in an epoch of weights its loss is another."""
+    program = program_of("ldam_drw")
+    early, late = (three_steps(program, at)[1][0] for at in (3, 8))
+    assert abs(early - late) > 1e-3
 
 
 def test_post_hoc_adjustment_trains_as_cross_entropy_and_tests_with_other_logits():
-    plain, totals, report = states_after(5, jax.devices()[:1])
-    state, adjusted_totals, adjusted = states_after(
-        5, jax.devices()[:1], method__name="post_hoc_logit_adjustment"
+    plain, adjusting = program_of("cross_entropy"), program_of("post_hoc_logit_adjustment")
+    np.testing.assert_array_equal(three_steps(plain)[1], three_steps(adjusting)[1])
+    one, other = (
+        fetch(program.evaluate(program.init_state(program.config)))
+        for program in (plain, adjusting)
     )
-    assert_close((plain.params, totals), (state.params, adjusted_totals), 0.0)
-    assert float(adjusted["loss"]) != float(report["loss"])
+    assert float(other["loss"]) != pytest.approx(float(one["loss"]), abs=1e-3)
     # The rarest classes are predicted more often, and so the commonest less.
-    assert adjusted["correct"][0] <= report["correct"][0]
+    assert other["correct"][0] <= one["correct"][0]
 
 
-def test_class_weights_begin_with_the_epoch_that_is_named(digits):
-    """The steps of the test are all in epoch 0 of 5 steps."""
-    early, _ = three_steps(digits, method__name="ldam_drw", method__drw_epoch=0)
-    late, _ = three_steps(digits, method__name="ldam_drw", method__drw_epoch=1)
-    assert abs(early[0] - late[0]) > 1e-3
+@pytest.fixture(scope="module")
+def both_heads():
+    """GLMC, both of whose classifiers SpA-SLERP turns."""
+    return small_program(
+        config_of("glmc", spa__method="slerp", spa__classifier="fc/kernel,fc_cb/kernel")
+    )
 
 
-def test_a_cosine_head_is_as_long_as_it_likes(digits):
-    _, kernels = three_steps(digits, method__name="ldam_drw", method__drw_epoch=1)
-    assert np.linalg.norm(kernels[0], axis=0) == pytest.approx(np.ones(10), rel=1e-5)
-
-
-def test_the_counts_of_the_training_set_reach_the_loss(digits):
-    assert digits.data.class_counts == COUNTS
-    labels = digits.data.train.labels
-    np.testing.assert_array_equal(batch_counts(labels, 10), COUNTS)
-
-
-def test_a_fixed_classifier_stays_while_features_are_drawn_to_it(digits):
-    for rescaled in (True, False):
-        losses, kernels = three_steps(digits, method__name="etf", method__etf_rescaled=rescaled)
-        assert losses[2] < losses[0]
-        np.testing.assert_array_equal(kernels[3], kernels[0])
-        gram = kernels[0].T @ kernels[0]
-        np.testing.assert_allclose(gram, (np.eye(10) - 0.1) / 0.9, atol=1e-5)
-
-
-@pytest.mark.parametrize("spa", ["reg", "slerp", "proj"])
-def test_spa_on_a_fixed_classifier_is_refused_and_says_why(spa, digits):
-    config = small_config(method__name="etf", spa__method=spa)
-    message = refusal(Program, config, digits.data, jax.devices()[:1])
-    for part in (f"config.spa.method={spa}", "method etf", "fixed", "stops the gradient"):
-        assert part in message
-
-
-def test_glmc_is_tested_by_its_second_classifier_and_spa_acts_on_the_one_that_is_named(digits):
-    moved = {}
-    for spa in ("none", "slerp"):
-        for path in ("fc/kernel", "fc_cb/kernel"):
-            settings = {"spa__classifier": path, "spa__method": spa, "spa__alpha_max": 0.5}
-            moved[spa, path] = three_steps(digits, method__name="glmc", **settings)[1][3]
+def test_spa_turns_each_classifier_that_is_named(both_heads):
+    turned, left = (three_steps(both_heads, alpha_max=x)[0][3] for x in (0.5, 0.0))
     for path in ("fc/kernel", "fc_cb/kernel"):
-        assert np.abs(moved["slerp", path] - moved["none", path]).max() > 1e-6
-    config = small_config(method__name="glmc", spa__classifier="fc/kernel,fc_cb/kernel")
-    program = Program(config, digits.data, jax.devices()[:1])
-    state = program.init_state(config)
-    report = program.evaluate(state)
+        assert np.abs(kernel_of(turned, path) - kernel_of(left, path)).max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [
+        ("auto", "fc/kernel"),
+        ("fc_cb/kernel", "fc_cb/kernel"),
+        ("fc/kernel,fc_cb/kernel", ("fc/kernel", "fc_cb/kernel")),
+    ],
+)
+def test_spa_acts_on_the_classifier_of_the_method_or_the_one_that_is_named(asked, path):
+    aligned = resolve(config_of("glmc", spa__classifier=asked)).aligned
+    assert aligned["classifier"] == path
+
+
+def test_glmc_is_tested_by_its_second_classifier_and_reported_for_both(both_heads):
+    state = both_heads.init_state(both_heads.config)
+    report = fetch(both_heads.evaluate(state))
     assert report["cosines"].shape == (2, 10)
     paths = ("fc/kernel", "fc_cb/kernel")
     means = [float(report["heads"][path]["test_mean_cosine"]) for path in paths]
     assert float(report["test_mean_cosine"]) == pytest.approx(np.mean(means), abs=1e-5)
-    # Its predictions are those of fc_cb: what is done to fc does not change them.
-    heads = dict(state.params["head"])
-    without_fc = program.evaluate(
-        state.replace(params=state.params | {"head": heads | {"fc": zeroed(heads["fc"])}})
-    )
-    np.testing.assert_array_equal(report["correct"], without_fc["correct"])
-    without_cb = program.evaluate(
-        state.replace(params=state.params | {"head": heads | {"fc_cb": zeroed(heads["fc_cb"])}})
-    )
-    assert np.any(report["correct"] != without_cb["correct"])
+    # What is done to fc does not change the predictions; what is done to fc_cb does.
+    heads = state.params["head"]
+    changed = {}
+    for name in ("fc", "fc_cb"):
+        without = heads | {name: jax.tree.map(jnp.zeros_like, heads[name])}
+        other = state.replace(params=state.params | {"head": without})
+        changed[name] = np.any(fetch(both_heads.evaluate(other))["correct"] != report["correct"])
+    assert changed == {"fc": False, "fc_cb": True}
 
 
-def zeroed(tree):
-    return jax.tree.map(jnp.zeros_like, tree)
-
-
-def test_class_means_are_of_unmixed_images_or_of_the_view_that_is_trained_on(digits):
-    """With GLMC and clean means, the means after a step are those of the first forward alone."""
-    means = {}
-    for source in ("auto", "clean", "training"):
-        config = small_config(
-            method__name="glmc",
-            spa__means_from=source,
-            augment__crop_padding=0,
-            augment__flip=False,
+def test_class_means_are_of_unmixed_images_or_of_the_view_that_is_trained_on():
+    """With clean means, they are after a step those of the first forward alone."""
+    config = config_of("mixup", spa__means_from="clean")
+    clean = small_program(config)
+    (before, after), _ = take_steps(clean, clean.init_state(config), 1)
+    mixed = take_steps(program_of("mixup"), program_of("mixup").init_state(config_of("mixup")), 1)
+    run = prepare_run(resolve(config), clean.data)
+    state = clean.init_state(config)
+    batch = clean.feed.batch(state, next(clean.batches(state, 0, 0)))
+    (features, _), _ = jax.jit(
+        lambda variables, images: run.model.apply(
+            variables, clean.feed.normalize(images), train=True, mutable=["batch_stats"]
         )
-        program = Program(config, digits.data, jax.devices()[:1])
-        state = program.init_state(config)
-        batch = batch_of(digits)
-        counts = np.array(digits.data.class_counts, np.float32)
-        step = make_train_step(
-            program._model, program.method, config, program.feed.normalize, counts, 5
-        )
-        after, _ = jax.jit(step)(state, batch.replace(partner=batch_of(digits, seed=1)))
-        means[source] = np.asarray(after.class_means.mean)
-        if source == "clean":
-            applied, _ = program._model.apply(
-                state.variables,
-                program.feed.normalize(jnp.asarray(batch.images)),
-                train=True,
-                mutable=["batch_stats"],
-            )
-            features = np.asarray(applied[0])
-            expected = [features[batch.labels == label].mean(axis=0) for label in range(3)]
-            np.testing.assert_allclose(means["clean"][:3], expected, atol=1e-5)
-    np.testing.assert_array_equal(means["auto"], means["clean"])
-    assert np.abs(means["training"] - means["clean"]).max() > 1e-3
+    )(before.variables, batch.images)
+    features, labels = np.asarray(features), np.asarray(batch.labels)
+    expected = [features[labels == label].mean(axis=0) for label in range(3)]
+    np.testing.assert_allclose(after.class_means.mean[:3], expected, atol=1e-5)
+    assert np.abs(mixed[0][1].class_means.mean - after.class_means.mean).max() > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("changes", "parts"),
-    [
-        ({"method__name": "glmc", "augment__mix": "mixup"}, ("glmc mixes images itself", "'none'")),
-        ({"spa__means_from": "clean"}, ("means_from=clean", "nothing mixes them")),
-        ({"method__name": "ldam_drw"}, ("drw_epoch=160", "config.epochs=2", "set it lower")),
-        ({"augment__mix_alpha": 0.2}, ("mix_alpha=0.2 does nothing", "config.augment.mix")),
-        (
-            {"method__name": "glmc", "spa__classifier": "projector/kernel"},
-            ("projector/kernel", "no class weights", "fc/kernel, fc_cb/kernel"),
-        ),
-    ],
-)
-def test_settings_that_do_not_go_with_the_method_are_refused(changes, parts, digits):
-    message = refusal(Program, small_config(**changes), digits.data, jax.devices()[:1])
-    for part in parts:
-        assert part in message
-
-
-def test_an_option_of_another_method_is_refused(digits):
-    config = small_config(method__name="arb", method__tau=2.0)
-    message = refusal(Program, config, digits.data, jax.devices()[:1])
-    assert "config.method.tau is no option of arb, which has arb_counts" in message
+@pytest.mark.parametrize(("asked", "clean"), [("auto", True), ("clean", True), ("training", False)])
+def test_glmc_has_clean_means_unless_the_config_says_otherwise(asked, clean):
+    assert resolve(config_of("glmc", spa__means_from=asked)).views.clean_means == clean

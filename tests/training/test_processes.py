@@ -7,15 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from spa_jax.training.loop import run
-from spa_jax.training.program import Program
-from tests.training.small import small_config
+from tests.training.small import small_config, small_program
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 REPOSITORY = Path(__file__).parents[2]
+MODES = ("jit", "shard_map")
 HOST = """
 import sys
 from pathlib import Path
@@ -23,11 +24,12 @@ import jax
 from tests.training.small import small_config
 from spa_jax.training.loop import run
 
-number, port, workdir, mode = sys.argv[1:]
+number, port, workdir = sys.argv[1:]
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(number))
-config = small_config(spa__method="proj", parallel=mode, logging__every_steps=2)
-run(config, Path(workdir))
+for mode in ("jit", "shard_map"):
+    config = small_config(spa__method="proj", parallel=mode, logging__every_steps=2)
+    run(config, Path(workdir) / mode)
 """
 
 
@@ -43,7 +45,7 @@ def run_on_two_hosts(script, *arguments):
     hosts = [
         subprocess.Popen(
             [sys.executable, "-c", script, str(number), port, *map(str, arguments)],
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -55,18 +57,25 @@ def run_on_two_hosts(script, *arguments):
         assert host.returncode == 0, output
 
 
-@pytest.fixture(scope="module", params=["jit", "shard_map"])
-def two_hosts(request, tmp_path_factory):
-    """The workdir of a run on two hosts."""
-    workdir = tmp_path_factory.mktemp("hosts")
-    run_on_two_hosts(HOST, workdir, request.param)
-    return workdir
+@pytest.fixture(scope="module")
+def two_hosts(tmp_path_factory):
+    """The folder of a run in each mode on two hosts."""
+    folder = tmp_path_factory.mktemp("hosts")
+    run_on_two_hosts(HOST, folder)
+    return folder
 
 
-def test_two_hosts_train_what_four_devices_of_one_host_train(two_hosts, tmp_path):
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The summary of the same run on four devices of one host."""
     config = small_config(spa__method="proj", parallel="shard_map", logging__every_steps=2)
-    alone = run(config, tmp_path, Program(config, devices=jax.devices()[:4]), say=lambda line: None)
-    together = json.loads((two_hosts / "summary.json").read_text())
+    program = small_program(config, num_devices=4)
+    return run(config, tmp_path_factory.mktemp("alone"), program, say=lambda line: None)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_hosts_train_what_four_devices_of_one_host_train(mode, two_hosts, alone):
+    together = json.loads((two_hosts / mode / "summary.json").read_text())
     assert together["hardware"]["processes"] == 2
     assert together["hardware"]["devices"] == alone["hardware"]["devices"] == 4
     for field in ("per_class_cosine", "per_class_test_cosine"):
@@ -74,8 +83,9 @@ def test_two_hosts_train_what_four_devices_of_one_host_train(two_hosts, tmp_path
     assert together["test_accuracy"]["last"] == pytest.approx(alone["test_accuracy"]["last"])
 
 
-def test_only_the_first_host_writes(two_hosts):
-    lines = (two_hosts / "metrics.jsonl").read_text().splitlines()
+@pytest.mark.parametrize("mode", MODES)
+def test_only_the_first_host_writes(mode, two_hosts):
+    lines = (two_hosts / mode / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
-    steps = (two_hosts / "steps.jsonl").read_text().splitlines()
+    steps = (two_hosts / mode / "steps.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in steps] == [1, 3, 5, 7, 9]
