@@ -99,22 +99,23 @@ def format_table(comparison: Mapping[str, Any]) -> Table:
 
 def format_differences(comparison: Mapping[str, Any]) -> str:
     """A line for each variant: what it changes against the baseline, with the 95% interval."""
-    header, *rows = _difference_rows(comparison)
-    if not rows:
-        return ""
+    baseline = next(iter(comparison["statistics"]))
     lines = ["Paired by seed, mean ± half the 95% interval (one that holds 0 shows no difference):"]
-    for method, *cells in rows:
-        parts = [f"{name} {cell}" for name, cell in zip(header[1:], cells, strict=True)]
-        lines.append(f"  {method} {header[0]}: {parts[0]}, {parts[-1]}")
-    return "\n".join(lines)
+    for method, found in comparison["differences"].items():
+        cells = cells_of(found, difference_text)
+        parts = [f"{name} {cells[name]}" for name in ("test accuracy", "held-out cosine")]
+        lines.append(f"  {method} minus {baseline}: {', '.join(parts)}")
+    return "\n".join(lines) if len(lines) > 1 else ""
 
 
 def markdown_table(comparison: Mapping[str, Any]) -> str:
     """The comparison as a Markdown table, with what is needed to tell where it comes from."""
-    means = [["method", *COLUMNS]]
-    for method, found in comparison["statistics"].items():
-        means.append([method, *cells_of(found, mean_text).values()])
-    tables = [markdown_rows(rows) for rows in (means, _difference_rows(comparison))]
+    means, differences = comparison["statistics"], comparison["differences"]
+    corner = f"minus {next(iter(means))}"
+    tables = []
+    for name, part, text in (("method", means, mean_text), (corner, differences, difference_text)):
+        rows = [[method, *cells_of(found, text).values()] for method, found in part.items()]
+        tables.append(markdown_rows([[name, *COLUMNS], *rows]))
     seeds = ", ".join(str(seed) for seed in comparison["seeds"])
     hardware = comparison["hardware"]
     origin = (
@@ -124,13 +125,6 @@ def markdown_table(comparison: Mapping[str, Any]) -> str:
         f"{hardware['cpu_count']} CPU cores, {hardware['platform']}; {comparison['date']}."
     )
     return "\n\n".join([*tables, origin]) + "\n"
-
-
-def _difference_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
-    rows = [[f"minus {next(iter(comparison['statistics']))}", *COLUMNS]]
-    for method, found in comparison["differences"].items():
-        rows.append([method, *cells_of(found, difference_text).values()])
-    return rows
 
 
 def _title(comparison: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +132,7 @@ def train_and_record(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, and many runs need a folder: choose another --out.")
     members = make_grid(config, axes, seeds, out)
-
-    def say(line: str) -> None:
-        console.print(line, style="dim", markup=False, highlight=False)
-
+    say = partial(console.print, style="dim", markup=False, highlight=False)
     Runner(out, say=say, show_progress=sys.stderr.isatty(), **options).train(members)
     runs = [(member, member.summary() or {}) for member in members]
     first = next((summary for _, summary in runs if summary), {})

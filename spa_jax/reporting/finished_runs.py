@@ -67,11 +67,6 @@ class Run:
     summary: dict[str, Any]
     geometry: Geometry | None
 
-    @property
-    def num_classes(self) -> int:
-        """C."""
-        return len(self.summary["class_counts"])
-
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -160,9 +155,8 @@ def read_run(folder: Path) -> Run:
         )
     config = flatten_dict(_read(folder / "config.json", _object), sep=".")
     lines = _read(folder / "metrics.jsonl", _lines)
-    path, geometry = folder / "geometry.npz", None
-    if path.exists():
-        geometry = _read(path, partial(_geometry, num_classes=len(summary["class_counts"])))
+    path, of_classes = folder / "geometry.npz", len(summary["class_counts"])
+    geometry = _read(path, partial(_geometry, num_classes=of_classes)) if path.exists() else None
     return Run(folder, config, lines, summary, geometry)
 
 
@@ -232,7 +226,7 @@ def _geometry(path: Path, num_classes: int) -> Geometry:
 def _check_num_classes(runs: Sequence[Run]) -> None:
     by_number: dict[int, list[Path]] = {}
     for run in runs:
-        by_number.setdefault(run.num_classes, []).append(run.folder)
+        by_number.setdefault(len(run.summary["class_counts"]), []).append(run.folder)
     if len(by_number) > 1:
         found = [f"{number} ({_first(map(str, paths))})" for number, paths in by_number.items()]
         raise InputError(

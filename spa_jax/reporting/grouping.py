@@ -4,6 +4,7 @@
 report.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -167,8 +168,13 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     groups = []
     for label, members in group_by(runs, lambda run: label_of(fields_of(run))).items():
         name = label or label_of({"spa.method": members[0].config.get("spa.method", "none")})
-        _check_seeds(members, name)
         by_seed = sorted(members, key=lambda run: run.summary["seed"])
+        for one, other in itertools.pairwise(by_seed):
+            if one.summary["seed"] == other.summary["seed"]:
+                raise InputError(
+                    f"{one.folder} and {other.folder} are the same configuration ({name}) with the "
+                    f"same seed {one.summary['seed']}, not two samples: give one of them."
+                )
         groups.append(Group(name, fields_of(members[0]), tuple(by_seed)))
     return groups
 
@@ -276,12 +282,3 @@ def _in_words(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(_in_words, value))
     return "''" if value == "" else str(value)
-
-
-def _check_seeds(runs: Sequence[Run], label: str) -> None:
-    for seed, same in group_by(runs, lambda run: run.summary["seed"]).items():
-        if len(same) > 1:
-            raise InputError(
-                f"{same[0].folder} and {same[1].folder} are the same configuration ({label}) with "
-                f"the same seed {seed}, not two samples: give one of them."
-            )

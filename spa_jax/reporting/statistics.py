@@ -1,6 +1,6 @@
 """Numbers over seeds: mean and standard deviation, and differences paired by seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,13 @@ def column_value(summary: Mapping[str, Any], path: Sequence[str]) -> Any:
     return value
 
 
+def column_values(
+    summaries: Iterable[Mapping[str, Any]], path: Sequence[str]
+) -> Float[np.ndarray, " R"]:
+    """The number of each of several summaries, see :func:`column_value`; NaN where it has none."""
+    return np.array([column_value(summary, path) for summary in summaries], dtype=float)
+
+
 def curves(
     runs: Sequence[Sequence[Mapping[str, Any]]], path: Sequence[str]
 ) -> tuple[list[int], Float[np.ndarray, "R T"]]:
@@ -55,8 +62,27 @@ def curves(
       ([1, 2], array([[0.5, nan]]))
     """
     length = min(map(len, runs))
-    values = [[column_value(line, path) for line in lines[:length]] for lines in runs]
-    return [line["epoch"] for line in runs[0][:length]], np.array(values, dtype=float)
+    values = np.array([column_values(lines[:length], path) for lines in runs])
+    return [line["epoch"] for line in runs[0][:length]], values
+
+
+def mean_and_spread(values: Float[np.ndarray, "R ..."]) -> tuple[Any, Any]:
+    """Mean and sample standard deviation over runs.
+
+    Args:
+      values: of each run, arrays or numbers; NaN where it has none.
+
+    Returns:
+      Two arrays or numbers; NaN where a run has no value or there is no run, the deviation also for
+      one run.
+
+    Example:
+      >>> [part.tolist() for part in mean_and_spread(np.array([[0.5, 1.0], [1.5, np.nan]]))]
+      [[1.0, nan], [0.7071067811865476, nan]]
+    """
+    missing = np.full(values.shape[1:], np.nan)
+    mean = values.mean(axis=0) if len(values) else missing
+    return mean, values.std(axis=0, ddof=1) if len(values) > 1 else missing
 
 
 def statistics(
@@ -79,8 +105,8 @@ def statistics(
     """
     result: dict[str, dict[str, float | None]] = {}
     for column, path in columns.items():
-        mean, std = _mean_and_std([column_value(summary, path) for summary in runs])
-        result[column] = {"mean": mean, "std": std}
+        mean, std = mean_and_spread(column_values(runs, path))
+        result[column] = {"mean": _number(mean), "std": _number(std)}
     return result
 
 
@@ -109,18 +135,13 @@ def paired_differences(
     """
     result: dict[str, dict[str, float | None]] = {}
     for column, path in columns.items():
-        sides = ([column_value(summary, path) for summary in side] for side in (runs, baseline))
-        pairs = list(zip(*sides, strict=True))
-        mean, std = _mean_and_std([None if None in pair else pair[0] - pair[1] for pair in pairs])
-        n = len(pairs)
-        half_width = None if std is None else float(student_t.ppf(0.975, n - 1) * std / n**0.5)
-        result[column] = {"mean": mean, "half_width": half_width}
+        pairs = zip(column_values(runs, path), column_values(baseline, path), strict=True)
+        mean, std = mean_and_spread(np.array([run - base for run, base in pairs]))
+        n = len(runs)
+        half_width = student_t.ppf(0.975, n - 1) * std / n**0.5 if n > 1 else np.nan
+        result[column] = {"mean": _number(mean), "half_width": _number(half_width)}
     return result
 
 
-def _mean_and_std(values: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """None where a value is missing or there is none; the deviation also for one value."""
-    known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
-        return None, None
-    return float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None
+def _number(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -12,6 +12,7 @@ from spa_jax.reporting.figures import style
 from spa_jax.reporting.figures.style import Drawing
 from spa_jax.reporting.finished_runs import Run
 from spa_jax.reporting.grouping import Group
+from spa_jax.reporting.statistics import mean_and_spread
 
 _PANELS = 12  # of a figure; more would not fit on a page
 _SHOTS: Any = {
@@ -89,7 +90,7 @@ def mean_angles(
     clean = _has_clean_means(group)
     cosines = np.array([_cosines(run, held_out, clean) for run in group.runs])
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
-    return style.mean_and_spread(angles)
+    return mean_and_spread(angles)
 
 
 def _has_clean_means(group: Group) -> bool:

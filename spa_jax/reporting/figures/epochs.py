@@ -137,11 +137,9 @@ def _draw_paths(axes: Axes, groups: Sequence[Group]) -> None:
         x, y = cosines.mean(axis=0), accuracies.mean(axis=0)
         look = style.line_style(i)
         axes.plot(x, y, **look, linewidth=0.9)
-        end = {"color": look["color"], "markersize": 6, "mec": "white"}
-        axes.plot(x[-1:], y[-1:], style.marker_of(i), **end)
+        axes.plot(x[-1], y[-1], style.marker_of(i), color=look["color"], markersize=6, mec="white")
     axes.set_title("d  Test accuracy against held-out cosine", loc="left")
-    axes.set_xlabel("mean cosine, held-out class means")
-    axes.set_ylabel("test accuracy")
+    axes.set(xlabel="mean cosine, held-out class means", ylabel="test accuracy")
 
 
 def _finished(name: str, figure: Figure, groups: Sequence[Group], measure: Path) -> Drawing:

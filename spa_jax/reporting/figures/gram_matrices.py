@@ -1,6 +1,7 @@
 """The figure of Gram matrices: cosines between class means and between classifier weights."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -121,15 +122,14 @@ def _draw(
     size = (side + 0.1 + 0.6 / len(names), 1.7 + side * len(part))
     figure, axes = style.panels(len(names), len(part), *size, sharex=True, sharey=True)
     colours = ScalarMappable(Normalize(*limits), colormaps["cividis"].with_extremes(bad="white"))
-    extent = (0.5, num_classes + 0.5, num_classes + 0.5, 0.5)
+    ends = (0.5, num_classes + 0.5)
+    look: Any = {"extent": (*ends, *ends[::-1]), "interpolation": "nearest"}
     for column, (label, rows) in zip(axes.T, part.items(), strict=True):
         for panel, name in zip(column, names, strict=True):
             if name not in rows:
                 panel.remove()
                 continue
-            panel.imshow(
-                rows[name], colours.cmap, colours.norm, extent=extent, interpolation="nearest"
-            )
+            panel.imshow(rows[name], colours.cmap, colours.norm, **look)
             panel.grid(visible=False)
             for axis in (panel.xaxis, panel.yaxis):
                 axis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=2))
@@ -146,15 +146,8 @@ def _draw(
 
 def _mark_ideal(bar: Axes, ideal: float) -> None:
     bar.axhline(ideal, color="white", linewidth=1.2)
-    place = bar.annotate(
-        "ETF",
-        (0, ideal),
-        (-3, 0),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-    )
+    coordinates: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    place = bar.annotate("ETF", (0, ideal), (-3, 0), ha="right", va="center", **coordinates)
     # In the gap that is there anyway: with room of its own it would take it from the panels.
     place.set_in_layout(False)
 

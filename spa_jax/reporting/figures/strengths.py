@@ -7,7 +7,7 @@ import numpy as np
 from spa_jax.reporting.figures import style
 from spa_jax.reporting.figures.style import Drawing, line_style, plain_text
 from spa_jax.reporting.grouping import Group, Sweep, find_sweeps, group_by
-from spa_jax.reporting.statistics import Columns, statistics
+from spa_jax.reporting.statistics import Columns, column_values, mean_and_spread
 
 _COLUMNS: Columns = {
     "test accuracy": ("test_accuracy", "last"),
@@ -35,12 +35,12 @@ def _draw_field(field: str, sweeps: Sequence[Sweep]) -> Drawing:
     values = [value for sweep in sweeps for value in sweep.values]
     for panel, column in zip(axes[0], _COLUMNS, strict=True):
         for i, sweep in enumerate(sweeps):
-            means, spreads = np.array([_mean_and_std(group, column) for group in sweep.groups]).T
+            means, spreads = np.transpose([_mean_and_spread(g, column) for g in sweep.groups])
             look = line_style(i) | {"marker": style.marker_of(i), "markersize": 4, "linewidth": 1.1}
             curves = np.stack([means, means - spreads, means + spreads])
             style.draw_curve(panel, sweep.values, curves, look, sweep.fixed or field)
         for i, (label, baseline) in enumerate(baselines.items(), start=len(sweeps)):
-            mean, _ = _mean_and_std(baseline, column)
+            mean, _ = _mean_and_spread(baseline, column)
             panel.axhline(mean, label=plain_text(label), linewidth=1.1, **line_style(i))
         panel.set(xlabel=plain_text(field), ylabel=column)
         if min(values) > 0 and max(values) / min(values) >= _LOGARITHMIC_FROM:
@@ -54,12 +54,10 @@ def _draw_field(field: str, sweeps: Sequence[Sweep]) -> Drawing:
 
 def _accuracies(sweep: Sweep) -> list[tuple[float, float]]:
     """Mean test accuracy by value."""
-    means = (_mean_and_std(group, "test accuracy")[0] for group in sweep.groups)
+    means = (_mean_and_spread(group, "test accuracy")[0] for group in sweep.groups)
     return list(zip(sweep.values, means, strict=True))
 
 
-def _mean_and_std(group: Group, column: str) -> tuple[float, float]:
-    """NaN where there is none."""
-    found = statistics(group.summaries, _COLUMNS)[column]
-    mean, std = (np.nan if value is None else value for value in found.values())
-    return mean, std
+def _mean_and_spread(group: Group, column: str) -> tuple[float, float]:
+    mean, spread = mean_and_spread(column_values(group.summaries, _COLUMNS[column]))
+    return float(mean), float(spread)

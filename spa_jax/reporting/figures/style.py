@@ -19,6 +19,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
+from spa_jax.reporting.statistics import mean_and_spread
+
 Item = TypeVar("Item")
 
 WIDTH = 7.0
@@ -182,12 +184,6 @@ def draw_band_curve(
         axes.set_yscale("log")
         plain_ticks(axes.yaxis, (1.0, 2.0, 5.0), 12)
     draw_curve(axes, x, curves, style, label)
-
-
-def mean_and_spread(values: Float[np.ndarray, "R ..."]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sample standard deviation over the runs; that of one run is NaN."""
-    mean = values.mean(axis=0)
-    return mean, values.std(axis=0, ddof=1) if len(values) > 1 else np.full_like(mean, np.nan)
 
 
 def draw_curve(
