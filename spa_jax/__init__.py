@@ -2,46 +2,14 @@
 
 Keeps the classifier weights of a long-tailed classifier pointing at their class means: as an optax
 gradient transformation (:func:`spa_proj`), as a function of the params after the update
-(:func:`spa_slerp`), or as a loss term (:func:`spa_reg`).
+(:func:`spa_slerp`), or as a loss term (:func:`spa_reg`). The names are those of
+:mod:`spa_jax.alignment`.
 """
 
-from spa_jax.alignment import (
-    ClassMeans,
-    SpaProjState,
-    SpaSlerpState,
-    class_cosines,
-    find_kernels,
-    row_angles,
-    row_cosines,
-    simplex_etf,
-    slerp_rows,
-    slerp_schedule,
-    spa_proj,
-    spa_reg,
-    spa_slerp,
-    spa_slerp_transform,
-    tangent_part,
-    unit_rows,
-)
+from spa_jax import alignment
+from spa_jax.alignment import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "ClassMeans",
-    "SpaProjState",
-    "SpaSlerpState",
-    "__version__",
-    "class_cosines",
-    "find_kernels",
-    "row_angles",
-    "row_cosines",
-    "simplex_etf",
-    "slerp_rows",
-    "slerp_schedule",
-    "spa_proj",
-    "spa_reg",
-    "spa_slerp",
-    "spa_slerp_transform",
-    "tangent_part",
-    "unit_rows",
-]
+__all__ = ["__version__"]
+__all__ += alignment.__all__
