@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from spa_jax.alignment import unit_rows
 from spa_jax.alignment.kernels import as_rows, find_kernels
 from spa_jax.dynamics.collapse import NCState, metrics, nc4_agreement
+from spa_jax.dynamics.collapse.measures import equiangularity, equinorm, etf_error
 from spa_jax.errors import InputError
 from spa_jax.longtail.method import Method
 from spa_jax.models.classifier import Classifier
@@ -122,12 +123,23 @@ def collapse_measures(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         state = found[part]["state"]
         try:
             values = metrics(state, weights, bias)
-        except InputError:
-            values = dict.fromkeys(MEASURES, np.nan)
-        measures[part] = {name: float(values[name]) for name in MEASURES}
+        except InputError:  # of the weights alone there may be some
+            values = _of_weights(weights)
+        measures[part] = {name: float(values.get(name, np.nan)) for name in MEASURES}
         measures[part]["nc4"] = float(found[part]["agreeing"] / max(np.sum(state.counts), 1))
         measures[part]["mean_cosine"] = float(found[part]["mean_cosine"])
     return measures
+
+
+def _of_weights(weights: Float[np.ndarray, "C D"]) -> dict[str, float]:
+    """The measures that need no class means, if the weights point somewhere."""
+    if not (np.isfinite(weights).all() and weights.any()):
+        return {}
+    return {
+        "nc2_equinorm_weights": equinorm(weights),
+        "nc2_equiangular_weights": equiangularity(weights),
+        "nc2_etf_weights": etf_error(weights, weights),
+    }
 
 
 def collapse_geometry(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
