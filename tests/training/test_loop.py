@@ -106,6 +106,9 @@ def test_files_and_plots_are_there(finished):
     for name in ("alignment.png", "cosine_by_class_size.png"):
         assert (workdir / name).read_bytes().startswith(b"\x89PNG")
     assert any((workdir / "events").iterdir())
+    # Nothing is measured that was not asked for.
+    assert "collapse" not in (workdir / "metrics.jsonl").read_text()
+    assert not (workdir / "geometry.npz").exists()
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["10", "5"]
 
 
