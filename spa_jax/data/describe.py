@@ -1,4 +1,4 @@
-"""Shows a long-tailed split: python -m spa_jax.data.describe cifar100 --imbalance-factor 100."""
+"""Shows a long-tailed split: python -m spa_jax.data.describe cifar100 --imbalance_factor 100."""
 
 import argparse
 import dataclasses
@@ -51,7 +51,7 @@ def describe(options: DataOptions) -> str:
     if max(counts) > max(sizes):
         raise InputError(
             f"The largest class would have {max(counts)} images, but a class of {name} has "
-            f"{max(sizes)}: lower --n-max."
+            f"{max(sizes)}: lower --n_max."
         )
     how = f"They are not at hand; prepare them once: {prepare_command(name, '')}"
     return _in_words(options, {"class_counts": counts}, how)
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(describe(DataOptions(**vars(_parser().parse_args(argv)))))
     except InputError as error:
         field = rf"(?:--)?config\.data\.({'|'.join(_FLAGS)})\b"
-        message = re.sub(field, lambda found: _flag(found[1]), str(error))
+        message = re.sub(field, lambda found: f"--{found[1]}", str(error))
         print(f"error: {message}", file=sys.stderr)
         return 2
     return 0
@@ -111,11 +111,13 @@ def _parser() -> argparse.ArgumentParser:
     fields = {field.name: field for field in dataclasses.fields(DataOptions)}
     parser.add_argument("name", help=fields["name"].metadata["meaning"])
     parser.add_argument("--source", dest="folder", default="", help="folder of the data")
-    parser.add_argument("--no-verify", dest="verify", action="store_false", help="CIFAR files")
+    parser.add_argument(
+        "--no_verify", "--no-verify", dest="verify", action="store_false", help="CIFAR files"
+    )
     for name in _FLAGS:
         field = fields[name]
         parser.add_argument(
-            _flag(name),
+            *dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")),  # dashes, as of before
             type=type(field.default),
             default=field.default,
             choices=field.metadata["choices"],
@@ -123,10 +125,6 @@ def _parser() -> argparse.ArgumentParser:
         )
     parser.set_defaults(imbalance_factor=100.0)
     return parser
-
-
-def _flag(field: str) -> str:
-    return f"--{field.replace('_', '-')}"
 
 
 if __name__ == "__main__":

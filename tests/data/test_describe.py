@@ -82,7 +82,7 @@ def parsed(output):
 
 
 def test_a_split_of_a_source_is_shown_with_its_checksum(capsys, npz_folder):
-    shown = parsed(output_of(capsys, "mine", "--source", npz_folder, "--imbalance-factor", "10"))
+    shown = parsed(output_of(capsys, "mine", "--source", npz_folder, "--imbalance_factor", "10"))
     assert shown["first"] == "mine: 4 classes, 105 training images, from 60 down to 6 in a class"
     assert shown["counts"] == COUNTS
     assert shown["groups"] == {"many": 1, "medium": 2, "few": 1}
@@ -96,22 +96,23 @@ def test_a_split_of_a_source_is_shown_with_its_checksum(capsys, npz_folder):
     ("arguments", "options"),
     [
         ((), {}),
-        (("--protocol=glmc", "--split-seed=3407"), {"protocol": "glmc", "split_seed": 3407}),
-        (("--split-seed=5",), {"split_seed": 5}),
+        (("--protocol=glmc", "--split_seed=3407"), {"protocol": "glmc", "split_seed": 3407}),
+        (("--split_seed=5",), {"split_seed": 5}),
         (("--profile=step",), {"profile": "step"}),
         (("--profile=pareto",), {"profile": "pareto"}),
         (("--profile=natural",), {"profile": "natural"}),
-        (("--n-max=30",), {"n_max": 30}),
-        (("--class-order=reversed",), {"class_order": "reversed"}),
+        (("--n_max=30",), {"n_max": 30}),
+        (("--n-max=30",), {"n_max": 30}),  # as it was spelt before
+        (("--class_order=reversed",), {"class_order": "reversed"}),
         (
-            ("--class-order=permuted", "--class-order-seed=4"),
+            ("--class_order=permuted", "--class_order_seed=4"),
             {"class_order": "permuted", "class_order_seed": 4},
         ),
     ],
     ids=str,
 )
 def test_every_argument_reaches_the_split(capsys, npz_folder, arguments, options):
-    arguments = ("mine", f"--source={npz_folder}", "--imbalance-factor=10", *arguments)
+    arguments = ("mine", f"--source={npz_folder}", "--imbalance_factor=10", *arguments)
     shown = parsed(output_of(capsys, *arguments))
     split = split_of("mine", npz_folder, **{"imbalance_factor": 10.0} | options)
     assert shown["counts"] == split["class_counts"]
@@ -126,7 +127,7 @@ def test_the_imbalance_factor_is_100_unless_it_is_given(capsys, no_data):
 def test_idx_files_are_shown(capsys, tmp_path):
     write_part(tmp_path, "train", *tiny_part(4, seed=1))
     write_part(tmp_path, "t10k", *tiny_part(2, seed=2))
-    arguments = ("fashion_mnist", f"--source={tmp_path}", "--imbalance-factor=4")
+    arguments = ("fashion_mnist", f"--source={tmp_path}", "--imbalance_factor=4")
     shown = parsed(output_of(capsys, *arguments))
     assert shown["counts"] == [4, 3, 2, 2, 2, 1, 1, 1, 1, 1]
     split = split_of("fashion_mnist", tmp_path, imbalance_factor=4)
@@ -139,7 +140,7 @@ def test_a_split_list_is_shown(capsys, tmp_path):
         (tmp_path / path).touch()
     listed = tmp_path / "my_list.txt"
     listed.write_text("train/dog/1.jpg 1\ntrain/cat/2.jpg 0\n")
-    arguments = ("pets", f"--source={tmp_path}", f"--train-list={listed}")
+    arguments = ("pets", f"--source={tmp_path}", f"--train_list={listed}")
     shown = parsed(output_of(capsys, *arguments))
     assert shown["counts"] == [1, 1]
     split = split_of("pets", tmp_path, train_list=str(listed))
@@ -160,7 +161,7 @@ def test_a_split_list_is_shown(capsys, tmp_path):
 def test_without_the_data_published_sizes_are_used_and_the_checksum_says_what_it_needs(
     capsys, no_data, name, factor, total, ends, groups
 ):
-    shown = parsed(output_of(capsys, name, f"--imbalance-factor={factor}"))
+    shown = parsed(output_of(capsys, name, f"--imbalance_factor={factor}"))
     assert f"{total} training images" in shown["first"]
     assert sum(shown["counts"]) == total
     assert (shown["counts"][0], shown["counts"][-1]) == ends
@@ -177,7 +178,7 @@ def test_a_prepared_folder_of_ones_own_may_be_named_by_the_environment(
     tiny_cifar10(tmp_path / "elsewhere")
     assert "needs the images" in output_of(capsys, "cifar10")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "elsewhere"))
-    assert "official order" in output_of(capsys, "cifar10", "--imbalance-factor=5")
+    assert "official order" in output_of(capsys, "cifar10", "--imbalance_factor=5")
 
 
 def test_a_damaged_set_is_refused_and_not_taken_for_one_that_is_not_there(
@@ -192,13 +193,13 @@ def test_a_damaged_set_is_refused_and_not_taken_for_one_that_is_not_there(
 
 
 def test_options_count_without_the_data_too(capsys, no_data):
-    arguments = ("--class-order=reversed", "--n-max=100", "--imbalance-factor=10")
+    arguments = ("--class_order=reversed", "--n_max=100", "--imbalance_factor=10")
     shown = parsed(output_of(capsys, "cifar10", *arguments))
     assert shown["counts"] == list(exponential_profile(100, 10, 10))[::-1]
-    shown = parsed(output_of(capsys, "cifar100", "--shot-groups=mislas"))
+    shown = parsed(output_of(capsys, "cifar100", "--shot_groups=mislas"))
     assert shown["groups"] == {"many": 36, "medium": 35, "few": 29}
     assert "36" in shown["rule"]
-    shown = parsed(output_of(capsys, "cifar100", "--shot-groups=glmc"))
+    shown = parsed(output_of(capsys, "cifar100", "--shot_groups=glmc"))
     assert shown["groups"] == {"many": 35, "medium": 34, "few": 31}
 
 
@@ -210,7 +211,7 @@ def test_published_sizes_are_those_of_the_papers():
 
 
 def test_the_groups_that_are_counted_are_those_of_training(capsys, npz_folder):
-    shown = parsed(output_of(capsys, "mine", "--source", npz_folder, "--imbalance-factor", "10"))
+    shown = parsed(output_of(capsys, "mine", "--source", npz_folder, "--imbalance_factor", "10"))
     expected = {name: len(labels) for name, labels in shot_groups(COUNTS).items()}
     assert shown["groups"] == expected
 
@@ -258,15 +259,15 @@ def test_of_many_classes_twenty_are_shown_from_the_largest_to_the_smallest(num_c
         (("mnist",), ("mnist is not prepared", "python -m spa_jax.data.prepare mnist")),
         (("cifar10", "--source=no/such/folder"), ("no/such/folder", "no folder")),
         (
-            ("cifar10", "--imbalance-factor=5001"),
+            ("cifar10", "--imbalance_factor=5001"),
             ("class 9 of 10 without an image", "largest that works is 5000"),
         ),
         (
-            ("cifar10", "--imbalance-factor=0.5"),
-            ("--imbalance-factor must be at least 1, got 0.5",),
+            ("cifar10", "--imbalance_factor=0.5"),
+            ("--imbalance_factor must be at least 1, got 0.5",),
         ),
-        (("cifar10", "--n-max=-3"), ("--n-max must be at least 0, got -3",)),
-        (("cifar10", "--train-list=list.txt"), ("cifar10 is not prepared",)),
+        (("cifar10", "--n_max=-3"), ("--n_max must be at least 0, got -3",)),
+        (("cifar10", "--train_list=list.txt"), ("cifar10 is not prepared",)),
     ],
     ids=str,
 )
@@ -279,13 +280,13 @@ def test_wrong_arguments_get_one_paragraph_and_status_2(capsys, no_data, argumen
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--imbalance-factor=61",), ("class 3 of 4", "largest that works is 60")),
+        (("--imbalance_factor=61",), ("class 3 of 4", "largest that works is 60")),
         (
-            ("--n-max=70", "--imbalance-factor=1"),
-            ("4 of the classes have fewer", "class 0 has 60 of 70", "Lower --n-max"),
+            ("--n_max=70", "--imbalance_factor=1"),
+            ("4 of the classes have fewer", "class 0 has 60 of 70", "Lower --n_max"),
         ),
-        (("--imbalance-factor=10", "--shot-groups=mislas"), ("10, 100 and 1000", "not for 4")),
-        (("--train-list=no_list.txt",), ("no_list.txt", "cannot be read")),
+        (("--imbalance_factor=10", "--shot_groups=mislas"), ("10, 100 and 1000", "not for 4")),
+        (("--train_list=no_list.txt",), ("no_list.txt", "cannot be read")),
     ],
     ids=str,
 )
@@ -309,9 +310,9 @@ def test_a_published_set_that_is_broken_in_its_folder_is_not_replaced_by_publish
     [
         "--profile=linear",
         "--protocol=oltr",
-        "--class-order=up",
-        "--shot-groups=halves",
-        "--n-max=x",
+        "--class_order=up",
+        "--shot_groups=halves",
+        "--n_max=x",
     ],
 )
 def test_an_unknown_choice_stops_with_status_2(capsys, argument):
@@ -322,7 +323,7 @@ def test_an_unknown_choice_stops_with_status_2(capsys, argument):
 
 
 def test_the_text_is_that_of_the_function(capsys, npz_folder):
-    printed = output_of(capsys, "mine", f"--source={npz_folder}", "--imbalance-factor=10")
+    printed = output_of(capsys, "mine", f"--source={npz_folder}", "--imbalance_factor=10")
     options = DataOptions(name="mine", folder=npz_folder, imbalance_factor=10.0)
     assert printed == describe(options) + "\n"
 
