@@ -6,17 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spa_jax.training.program import Program
 from tests.data.tiny import random_images, write_cifar
 from tests.data.tiny_tfds import CIFAR10_CLASSES, write_tiny_cifar10
-from tests.training.feeds.feeding import batches_of, one_device
-from tests.training.small import small_config
+from tests.training.feeds.feeding import batches_of
+from tests.training.small import small_config, small_program
 
 
 def first_batches(folder, **changes):
     """The split's record and the batches of the first epochs, as the step gets them."""
     config = small_config(data__name="cifar10", data__folder=str(folder), **changes)
-    program = Program(config, layout=one_device())
+    program = small_program(config)
     return program.data.split, batches_of(program.feed, range(3))
 
 

@@ -6,21 +6,16 @@ import pytest
 
 from spa_jax.data.splits.samplers import class_probabilities
 from spa_jax.training import checking
-from spa_jax.training.checking import prepare_run
+from spa_jax.training.checking import check_run
 from spa_jax.training.devices import PARALLEL_MODES, Layout
 from spa_jax.training.feeds.batch import channel_statistics
-from spa_jax.training.feeds.resident import evaluation_order
+from spa_jax.training.feeds.resident import ResidentFeed, evaluation_order
+from spa_jax.training.feeds.streamed import StreamFeed
 from spa_jax.training.program import Program
 from spa_jax.training.state import STATE_PLACES
 from tests.refusals import refusal
-from tests.training.feeds.feeding import (
-    after_steps,
-    batches_of,
-    feed_of,
-    one_device,
-    state_at,
-)
-from tests.training.small import small_config
+from tests.training.feeds.feeding import after_steps, batches_of, feed_of, state_at
+from tests.training.small import small_config, small_program
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -30,7 +25,7 @@ SECOND_DRAW = {"method__name": "glmc", "method__glmc__sampler_power": 0.5}
 
 @pytest.fixture(scope="module")
 def digits():
-    return prepare_run(small_config(), layout=one_device()).data
+    return small_program(small_config()).data
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +125,7 @@ def mixed_batches():
 def test_eight_devices_share_the_batch_that_one_has(mode, mixing, mixed_batches):
     changes, expected = mixed_batches[mixing]
     layout = Layout(mode)
-    feed = feed_of(layout, **changes)
+    feed = Program(small_config(**changes), layout=layout).feed
 
     def whole(state, inputs):
         return jax.tree.map(layout.gather, feed.batch(state, inputs))
@@ -151,7 +146,7 @@ def test_eight_devices_share_the_batch_that_one_has(mode, mixing, mixed_batches)
 def test_batch_statistics_of_each_device_are_averaged():
     """The mean of the devices' means is the batch's; of their variances, less than the batch's."""
     config = small_config(parallel="shard_map", model__batch_norm="per_device")
-    programs = (Program(config), Program(small_config(), layout=one_device()))
+    programs = (Program(config), small_program(small_config()))
     # Of the first layer, whose inputs are the same.
     local, whole = (
         after_steps(program, 1)[0].batch_stats["backbone"]["BatchNorm_0"] for program in programs
@@ -178,13 +173,13 @@ def test_an_evaluation_order_has_every_example_once_whatever_the_devices(example
 
 
 def test_what_fits_on_the_devices_lives_there_and_the_rest_is_streamed(monkeypatch):
-    assert not prepare_run(small_config()).streamed
+    assert isinstance(feed_of(), ResidentFeed)
     monkeypatch.setattr(checking, "DEVICE_BYTES", 1000)
-    assert prepare_run(small_config()).streamed
-    assert not prepare_run(small_config(data__feed="device")).streamed
+    assert isinstance(feed_of(), StreamFeed)
+    assert isinstance(feed_of(data__feed="device"), ResidentFeed)
 
 
 def test_a_batch_larger_than_the_training_set_is_refused():
-    message = refusal(prepare_run, small_config(batch_size=512))
+    message = refusal(check_run, small_config(batch_size=512))
     assert "512" in message
     assert "369" in message

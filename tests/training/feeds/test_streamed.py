@@ -14,22 +14,19 @@ import pytest
 from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.augment.on_host import train_image
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
+from spa_jax.data.sources.opening import load_data
 from spa_jax.data.splits.samplers import draw_probabilities
 from spa_jax.data.stream.epoch_order import EpochOrder
-from spa_jax.training.checking import prepare_run
+from spa_jax.training.checking import check_run, prepare_run
+from spa_jax.training.config import resolve
 from spa_jax.training.feeds.batch import prepare
 from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.program import Program
 from tests.data.tiny_jpeg import write_photographs
 from tests.refusals import refusal
-from tests.training.feeds.feeding import (
-    after_steps,
-    assert_close,
-    batches_of,
-    one_device,
-    state_at,
-)
-from tests.training.small import small_config
+from tests.training.feeds.feeding import after_steps, batches_of, state_at
+from tests.training.small import small_config, small_program
+from tests.training.test_parallel import assert_close
 from tests.training.test_processes import run_on_two_hosts
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -96,17 +93,17 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cutmix_program(folder):
-    return Program(stream_config(folder), layout=one_device())
+    return small_program(stream_config(folder))
 
 
 @pytest.fixture(scope="module")
 def glmc_program(folder):
-    return Program(glmc_config(folder), layout=one_device())
+    return small_program(glmc_config(folder))
 
 
 def arrived(config, epochs=(0, 1)):
     """What a stream brings for each step of some epochs, on the host."""
-    feed = Program(config, layout=one_device()).feed
+    feed = small_program(config).feed
     found = [inputs for epoch in epochs for inputs in feed.batches(state_at(0), 0, epoch)]
     feed.close()
     return jax.device_get(found)
@@ -222,7 +219,7 @@ def test_the_views_and_draws_of_a_stream_reach_the_network(glmc_program, two_str
     def as_float(images):
         return images.astype(jnp.float32)
 
-    views = prepare_run(glmc_program.config, glmc_program.data).options.views
+    views = resolve(glmc_program.config).views
     seen = functools.partial(prepare, augment=AugmentOptions(), views=views, normalize=as_float)
     inputs = jax.device_get(jax.jit(seen)(jax.random.key(0), jnp.int32(0), batch))
     np.testing.assert_array_equal(inputs.clean_images, first.images.astype(np.float32))
@@ -245,7 +242,7 @@ def test_two_workers_bring_what_none_does(two_streams, folder):
 
 def test_every_view_belongs_to_the_seed_the_step_the_row_the_draw_and_the_view(two_streams, folder):
     """The first of all is drawn as where there is one draw and one view."""
-    train = prepare_run(glmc_config(folder)).data.train
+    train = load_data(resolve(glmc_config(folder)).data).train
     options = AugmentOptions(image_size=12, resize=14, color_jitter=0.2)
     weights = 1.0 / np.array([20, 10, 7])[train.labels]
     orders = (EpochOrder(0, 37, 16), EpochOrder(0, 37, 16, weights, stream=1))
@@ -272,7 +269,7 @@ def test_the_first_view_of_the_first_draw_is_that_of_a_run_without_more(two_stre
 
 def test_a_streams_samplers_draw_by_the_weights_of_their_classes(two_streams, folder):
     config = stream_config(folder, data__sampler="class_aware", augment__mix="none")
-    labels = prepare_run(config).data.train.labels
+    labels = load_data(resolve(config).data).train.labels
     by_class = draw_probabilities(labels, "class_aware")
     for stream, steps in (
         (0, [batch for (batch,) in arrived(config)]),
@@ -287,11 +284,11 @@ def test_decoded_images_stream_at_their_own_size_and_in_two_views_where_colours_
     """They are not cropped on the host; a second view of the same colours would be none."""
     changes = {"data__feed": "stream", "loader__workers": 0, "method__name": "glmc"}
     config = small_config(**changes)
-    program = Program(config, layout=one_device())
-    assert program.feed.image_shape == (8, 8, 3)
     first, _ = arrived(config, [0])[0]
+    assert first.images.shape == (64, 8, 8, 3)
     assert first.second_images is None
-    known = {image.tobytes(): label for image, label in pairs(program.data)}
+    data = load_data(resolve(config).data)
+    known = {image.tobytes(): label for image, label in pairs(data)}
     grey = first.images[..., :1]
     np.testing.assert_array_equal(first.images, np.broadcast_to(grey, first.images.shape))
     assert [known[image.tobytes()] for image in grey] == first.labels.tolist()
@@ -346,7 +343,7 @@ def test_a_negative_stream_is_refused():
 
 def test_a_held_out_part_is_evaluated_too_with_all_its_classes_alike(tmp_path):
     config = small_config(data__validation=True, model__small__widths=(4,))
-    program = Program(config, layout=one_device())
+    program = small_program(config)
     summary = run(config, tmp_path, program, say=lambda line: None)
     data = program.data
     assert data.validation is not None
@@ -355,7 +352,7 @@ def test_a_held_out_part_is_evaluated_too_with_all_its_classes_alike(tmp_path):
     accuracies = [line["validation_accuracy"] for line in lines]
     assert summary["validation_accuracy"]["last"] == accuracies[-1]
     assert summary["validation_accuracy"]["best"] == max(accuracies)
-    held_out = Program(config, dataclasses.replace(data, test=data.validation), one_device())
+    held_out = small_program(config, data=dataclasses.replace(data, test=data.validation))
     report = jax.device_get(held_out.evaluate(held_out.init_state(config)))
     np.testing.assert_array_equal(report["correct"], report["validation_correct"])
     np.testing.assert_array_equal(
@@ -367,13 +364,11 @@ def test_a_held_out_part_is_evaluated_too_with_all_its_classes_alike(tmp_path):
 
 
 def test_a_broken_file_stops_the_run_with_its_name(folder, tmp_path):
-    program = Program(stream_config(folder), layout=one_device())
+    program = small_program(stream_config(folder))
     victim = program.data.train.names[EpochOrder(0, 37, 16).batch(0)[3]]
     copy_with_one_cut_file(folder, tmp_path / "copy", victim)
     config = stream_config(tmp_path / "copy")
-    message = refusal(
-        run, config, tmp_path / "run", Program(config, layout=one_device()), say=print
-    )
+    message = refusal(run, config, tmp_path / "run", small_program(config), say=print)
     assert Path(victim).name in message
 
 
@@ -387,7 +382,7 @@ def copy_with_one_cut_file(folder, target, victim):
 
 
 def test_the_device_memory_is_refused_for_files(folder):
-    message = refusal(prepare_run, stream_config(folder, data__feed="device"))
+    message = refusal(check_run, stream_config(folder, data__feed="device"))
     assert "config.data.feed=stream" in message
 
 
@@ -402,12 +397,12 @@ def test_the_device_memory_is_refused_for_files(folder):
     ],
 )
 def test_a_field_that_would_do_nothing_is_refused(changes, field):
-    assert field in refusal(prepare_run, small_config(**changes))
+    assert field in refusal(check_run, small_config(**changes))
 
 
 def test_images_that_are_not_square_are_refused_by_a_stream():
     wide = LabelledImages(np.zeros((64, 8, 16, 3), np.uint8), np.arange(64, dtype=np.int32) % 2)
     data = LongTailedDataset("wide", wide, wide, ("a", "b"), {"checksum": "c"})
-    message = refusal(prepare_run, small_config(data__feed="stream"), data)
+    message = refusal(prepare_run, resolve(small_config(data__feed="stream")), data)
     assert "8 by 16" in message
     assert "config.data.feed=device" in message

@@ -5,14 +5,12 @@ import shutil
 import jax
 import pytest
 
-from spa_jax.training.devices import Layout
 from spa_jax.training.loop import run
 from spa_jax.training.metrics import fetch
 from spa_jax.training.program import Program
 from spa_jax.training.rundir.checkpoints import Checkpoints, serializable, tree_checksum
 from tests.refusals import refusal
-from tests.training.feeds.feeding import one_device
-from tests.training.small import small_config
+from tests.training.small import small_config, small_program
 
 # orbax leaves tasks of its event loop behind when it fails to read, as it must here.
 pytestmark = [
@@ -142,7 +140,7 @@ def test_a_checkpoint_of_another_format_is_refused_and_left(copy, program, monke
 
 def test_a_checkpoint_of_another_network_is_refused_and_says_what_to_set(copy):
     wider = small_config(model__small__widths=(4,))
-    other = Program(wider, layout=one_device())
+    other = small_program(wider)
     with Checkpoints(copy / "checkpoints", keep=2, say=print) as checkpoints:
         message = refusal(checkpoints.restore_newest, other.init_state(wider))
     assert "another network" in message
@@ -159,7 +157,7 @@ def test_lost_lines_are_missed_before_anything_is_trained(copy, program):
 
 def test_a_checkpoint_of_eight_devices_is_read_on_one_and_in_another_view(copy, program):
     config = small_config(parallel="pmap")
-    one = Program(config, layout=Layout("pmap", jax.devices()[:1]))
+    one = small_program(config)
     with Checkpoints(copy / "checkpoints", keep=2, say=print) as checkpoints:
         state, step = checkpoints.restore_newest(one.init_state(config))
     assert step == 10
