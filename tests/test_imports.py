@@ -21,7 +21,7 @@ ARROWS = {
     "data": set(),
     "reporting": {"alignment"},
     "training": {"alignment", "dynamics", "longtail", "models", "data", "reporting"},
-    "sweeps": {"data", "training"},
+    "sweeps": {"training"},
     "reproduction": {"training", "sweeps"},
 }
 ALIGNMENT_MAY_IMPORT = {"jax", "optax", "jaxtyping", "numpy", "spa_jax"}

@@ -45,7 +45,8 @@ class Layers(NamedTuple):
       last_scale: start of the last scale of each block; with 0 a new block is its shortcut.
       identity_shortcuts: shortcuts are `identity_shortcut`; False: a 1x1 convolution with
         normalisation where the shape changes, and nothing elsewhere.
-      dtype: computation in float32 or bfloat16. Parameters and statistics are float32 either way.
+      dtype: computation in float32 or bfloat16, None for that of inputs and parameters. Parameters
+        and statistics are float32 either way.
       axis_name: of :func:`spa_jax.models.batch_norm.batch_norm`.
       as_pytorch: convolutions pad both sides alike, and layers carry PyTorch's names,
         `layer1.0.conv1` being `layer1_0/conv1`. False: Flax's "SAME", which pads an even image on
@@ -55,7 +56,7 @@ class Layers(NamedTuple):
     kernel_init: nn.initializers.Initializer
     last_scale: float = 1.0
     identity_shortcuts: bool = False
-    dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike | None = jnp.float32
     axis_name: str | None = None
     as_pytorch: bool = True
 
@@ -177,7 +178,7 @@ class ResNet(nn.Module):
             for number, block in enumerate(blocks):
                 name = self.layers.name(f"layer{stage}_{number}")
                 x = ResidualBlock(block, self.layers, name=name)(x, train)
-        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
 
 
 def basic_block(channels: int, stride: int = 1) -> Block:

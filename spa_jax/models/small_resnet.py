@@ -52,5 +52,6 @@ def make_small_resnet(
         raise InputError("config.model.small.widths must be positive integers, got ().")
     stem = Convolution(widths[0], max(3, stride + 1), stride)
     stages = stages_of(basic_block, widths, len(widths) * [options.blocks])
-    layers = Layers(_CONV_INIT, axis_name=axis_name, as_pytorch=False)
+    # Without a dtype of its own it follows its parameters: in float64 too, where JAX has that on.
+    layers = Layers(_CONV_INIT, dtype=None, axis_name=axis_name, as_pytorch=False)
     return ResNet(stem, stages, layers)

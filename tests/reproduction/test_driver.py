@@ -132,7 +132,7 @@ def test_runs_of_one_program_are_trained_together_in_pieces_too(whole, tmp_path,
     asked = {"only": [CELLS[2].name], "most_cells": 1, "together": False}
     first_lines = [(tmp_path / CELLS[i].name / "metrics.jsonl").read_text() for i in (0, 2)]
     assert train(tmp_path, plan, said.append, command=COMMAND, **asked) == 0
-    assert "Continuing the 2 runs of" in "".join(said)
+    assert f"Resuming {tmp_path / 'together' / '0'} after epoch 1." in said
     for i, line in zip((0, 2), first_lines, strict=True):
         assert (tmp_path / CELLS[i].name / "metrics.jsonl").read_text().startswith(line)
     found = records_of(tmp_path)
