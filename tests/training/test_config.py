@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from spa_jax.longtail.registry import METHODS
-from spa_jax.models.registry import NETWORKS
+from spa_jax.models.networks import NETWORKS
 from spa_jax.options import defaults_of
 from spa_jax.training.config import (
     check_field_name,

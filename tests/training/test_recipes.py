@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spa_jax.models.registry import build_classifier
+from spa_jax.models.networks import build_classifier
 from spa_jax.training import recipes
 from spa_jax.training.config import default_config, flatten_config, resolve
 from spa_jax.training.optimizer import learning_rate_multiple
