@@ -32,7 +32,7 @@ def parse_flags(argv: list[str], positional: bool = False) -> list[str]:
                 stop(str(unknown))
         text = _one_line(_cause(error))
         missing = re.search(r'Key "(\w+)" does not exist', text)  # set in a configuration file
-        stop(new_name_of(missing[1]) or text if missing else text)
+        stop(" ".join(filter(None, [missing and new_name_of(missing[1]), text])))
     if len(rest) > 1 and not positional:
         stop(f"Unknown arguments: {' '.join(rest[1:])}. Fields are set with --config.FIELD=VALUE.")
     logging.set_verbosity(logging.ERROR)  # orbax reports every file that it touches

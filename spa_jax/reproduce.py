@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
             minutes=values.minutes,
             most_cells=values.cells,
             only=values.only,
-            places=_parse_places(values.set),
+            overrides=_parse_overrides(values.set),
             together=values.together,
             command=own_command("-m spa_jax.reproduce"),
         )
@@ -56,15 +56,15 @@ def main(argv: Sequence[str]) -> None:
     _say(f"{left} runs of {name} are open; the records are in {options.records}.")
 
 
-def _parse_places(texts: Sequence[str]) -> dict[str, Any]:
+def _parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
     """Reads FIELD=VALUE texts; InputError for one that is not that, or a field set twice."""
-    places: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for text in texts:
         field, (value, *others) = parse_axis(text, "--set")
-        if others or field in places:
+        if others or field in overrides:
             raise InputError(f"--set {field} has more than one value: give it one.")
-        places[field] = value
-    return places
+        overrides[field] = value
+    return overrides
 
 
 def _say(line: str) -> None:

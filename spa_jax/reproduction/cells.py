@@ -102,7 +102,7 @@ CLEAN_FORWARD: Mapping[str, Any] = {
 
 GAMMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 IMBALANCE_FACTORS = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
-VARIANTS = ("none", "reg", "slerp", "proj")
+TABLE_VARIANTS = ("none", "reg", "slerp", "proj")
 TABLE_METHODS = ("cross_entropy", "glmc", "arb", "ldam_drw", "balanced_softmax")
 
 

@@ -19,7 +19,7 @@ from spa_jax.sweeps.grid import Member
 from spa_jax.sweeps.runner import Runner
 from spa_jax.training.checking import check_runs
 from spa_jax.training.loop import RunStopped
-from spa_jax.training.rundir.workdir import FREE_ON_RESUME, PLACES, check_workdir
+from spa_jax.training.rundir.workdir import FREE_ON_RESUME, LOCATION_FIELDS, check_workdir
 
 Say = Callable[[str], None]
 
@@ -35,7 +35,7 @@ class DriverOptions:
       most_cells: how many runs to begin or continue at most, but that those begun together go on
         together; None: no limit.
       only: names of runs, or of runs without their seed; empty: all of the table.
-      places: fields of every configuration that say where its data are and how they are brought.
+      overrides: fields of every configuration that say where its data are and how they are brought.
       together: begin runs as one program, or one by one; None: what is faster here.
       command: the command line that the runs' summaries name.
     """
@@ -45,7 +45,7 @@ class DriverOptions:
     minutes: float = math.inf
     most_cells: int | None = None
     only: Sequence[str] = ()
-    places: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     together: bool | None = None
     command: str | None = None
 
@@ -88,11 +88,11 @@ def _check_options(plan: TablePlan, options: DriverOptions) -> None:
             f"--only names {', '.join(strange)}, which the table does not have: its names are like "
             f"{cells[0].name}, or {cells[0].group_name} for all seeds."
         )
-    for field in options.places:
-        if field not in PLACES and field.split(".")[0] not in FREE_ON_RESUME:
+    for field in options.overrides:
+        if field not in LOCATION_FIELDS and field.split(".")[0] not in FREE_ON_RESUME:
             raise InputError(
                 f"--set {field} would change what the table's runs compute: it takes "
-                f"{', '.join(PLACES)} and the fields of {', '.join(FREE_ON_RESUME)}."
+                f"{', '.join(LOCATION_FIELDS)} and the fields of {', '.join(FREE_ON_RESUME)}."
             )
 
 
@@ -158,7 +158,7 @@ class _Driver:
 
     def _member(self, cell: Cell) -> Member:
         config = self._plan.config(cell)
-        config.update_from_flattened_dict(dict(self._options.places))
+        config.update_from_flattened_dict(dict(self._options.overrides))
         return Member(self._options.folder / cell.name, {}, cell.seed, config)
 
     def _next_group(self, ready: Sequence[Member], room: float) -> list[Member]:

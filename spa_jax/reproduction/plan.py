@@ -7,7 +7,7 @@ from typing import Any
 from spa_jax.reproduction.cells import (
     RELEASED,
     TABLE_METHODS,
-    VARIANTS,
+    TABLE_VARIANTS,
     Cell,
     chosen_settings,
 )
@@ -82,7 +82,7 @@ class TunedCells:
         self,
         seeds: Sequence[int],
         methods: Sequence[str] = TABLE_METHODS,
-        spa_methods: Sequence[str] = VARIANTS,
+        spa_methods: Sequence[str] = TABLE_VARIANTS,
         **changes: Any,
     ) -> list[Cell]:
         """Methods without SpA and with each of its variants."""

@@ -12,7 +12,7 @@ from spa_jax.reproduction.plan import Records, TablePlan
 from spa_jax.sweeps.grid import Member
 from spa_jax.training.config import default_config, flatten_config
 from spa_jax.training.rundir.json_lines import JsonLines
-from spa_jax.training.rundir.workdir import FREE_ON_RESUME, PLACES, differing_fields
+from spa_jax.training.rundir.workdir import FREE_ON_RESUME, LOCATION_FIELDS, differing_fields
 
 _CURVES = ("test_accuracy", "mean_cosine", "test_mean_cosine", "validation_accuracy", "train_loss")
 
@@ -61,7 +61,7 @@ def check_records(plan: TablePlan, records: Records) -> None:
             continue
         old = defaults | flatten_config(by_name[cell.name]["config"])
         new = flatten_config(plan.config(cell).to_dict())
-        differing = differing_fields(old, new, FREE_ON_RESUME + PLACES)
+        differing = differing_fields(old, new, FREE_ON_RESUME + LOCATION_FIELDS)
         if differing:
             raise InputError(
                 f"The record of {cell.name} was made with other values of {', '.join(differing)}: "

@@ -11,7 +11,7 @@ from spa_jax.errors import InputError
 from spa_jax.options import option
 from spa_jax.training.variants import Aligned, Variant
 
-_RELEASED_WARMUP = 11  # epochs; the last but one stands at the peak
+_RELEASED_WARMUP = 11  # epochs; the tenth is at the peak, the last a tenth above it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def learning_rate_multiple(
     total = epochs * steps_per_epoch // tick
     warmup = min(round(options.warmup_epochs * steps_per_epoch / tick), total - 1)
     share = 1.0 / max(warmup, 1)
-    begun = 0  # ticks of the fall that are over when it takes on
+    begun = 0  # ticks by which the fall has begun before the rise ends
     if released:
         warmup, share, begun = _RELEASED_WARMUP, 1.0 / (_RELEASED_WARMUP - 1), 2
     end = share * (warmup + 1) if by_epoch else 1.0

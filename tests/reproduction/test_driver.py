@@ -109,7 +109,7 @@ def test_pieces_of_an_epoch_each_end_where_one_piece_ends(whole, tmp_path, monke
     for folder, left in (("here", 1), ("there", 0)):
         time = leave_time_for_an_epoch(monkeypatch)
         places = {"data.folder": folder, "checkpoint.keep": 1}
-        assert train(tmp_path, say=said.append, places=places, **time, **asked) == left
+        assert train(tmp_path, say=said.append, overrides=places, **time, **asked) == left
     assert said.count(f"{CELLS[0].name}: stopped after epoch 1 of 2") == 1
     (record,), (expected, *_) = records_of(tmp_path), whole[2]
     assert (record["config"]["data"]["folder"], record["config"]["checkpoint"]["keep"]) == (
@@ -206,7 +206,7 @@ def test_a_named_run_that_waits_brings_its_tuning_along(tmp_path):
 
 
 def test_a_place_that_would_change_what_is_computed_is_refused(tmp_path):
-    message = refusal(train, tmp_path, places={"optimizer.learning_rate": 0.5})
+    message = refusal(train, tmp_path, overrides={"optimizer.learning_rate": 0.5})
     assert "--set optimizer.learning_rate would change what the table's runs compute" in message
 
 

@@ -1,4 +1,4 @@
-"""Whose folder a run's folder is: the configuration that made it, and which fields may change."""
+"""Which configuration made a run's folder, and which fields may change when it is continued."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from spa_jax.training.config import Config, flatten_config
 # A run may be continued with other values of these: they do not change what is computed.
 FREE_ON_RESUME = ("parallel", "checkpoint", "loader", "logging")
 
-PLACES = ("data.folder", "data.verify")
+LOCATION_FIELDS = ("data.folder", "data.verify")
 """Fields that say where the data are: a run may be continued where they lie elsewhere."""
 
 
@@ -29,8 +29,8 @@ def differing_fields(
 def check_workdir(workdir: Path, config: Config) -> None:
     """Raises InputError if the workdir holds a run that was made by another config.
 
-    Every field counts but `PLACES` and those of `FREE_ON_RESUME`; the message lists the fields that
-    differ.
+    Every field counts but `LOCATION_FIELDS` and those of `FREE_ON_RESUME`; the message lists those
+    that differ.
     """
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"{workdir} is a file, and a run needs a folder: choose another.")
@@ -55,7 +55,7 @@ def write_config(workdir: Path, config: Config) -> None:
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None:
-    free = FREE_ON_RESUME + PLACES
+    free = FREE_ON_RESUME + LOCATION_FIELDS
     lacking = [field for field in new if field not in old and field.split(".")[0] not in free]
     if lacking:
         raise InputError(
