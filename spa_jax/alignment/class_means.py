@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from spa_jax.alignment.checks import is_known
-from spa_jax.alignment.geometry import row_norms, unit_rows, widen
+from spa_jax.alignment.geometry import row_norms, unit_rows, widen, widen_labels
 
 SHORTEST_MEAN = 1e-6
 """A (centred) mean shorter than this share of the longest raw mean is rounding noise."""
@@ -142,13 +142,14 @@ class ClassMeans:
           >>> means.update_from_sums(sums, counts=jnp.array([3.0, 0.0])).mean.tolist()
           [[2.0], [0.0]]
         """
-        present = (counts > 0)[:, None]
-        batch_mean = sums / jnp.where(present, counts[:, None], 1.0)
+        batch_mean = sums / jnp.where(counts > 0, counts, 1.0)[:, None]
+        # A sum that overflows would leave the mean of its class broken for good.
+        present = ((counts > 0) & jnp.all(jnp.isfinite(batch_mean), axis=1))[:, None]
         step = (1.0 - self.decay) * jnp.minimum(counts, 1.0)[:, None]
         moved = self.mean + step * (batch_mean - self.mean)
         moved = jnp.where(self.seen[:, None], moved, batch_mean).astype(self.mean.dtype)
         mean = jnp.where(present, moved, self.mean)
-        return dataclasses.replace(self, mean=mean, seen=self.seen | (counts > 0))
+        return dataclasses.replace(self, mean=mean, seen=self.seen | present[:, 0])
 
     def directions(self, center: bool = True) -> Float[Array, "C D"]:
         r"""Unit directions of the class means.
@@ -176,7 +177,7 @@ def mean_directions(
     mean: Float[Array | np.ndarray, "C D"], seen: Bool[Array, " C"], center: bool
 ) -> Float[Array, "C D"]:
     """Unit rows of class means; zero rows for classes without a direction."""
-    seen = seen[:, None]
+    seen = (seen & jnp.all(jnp.isfinite(mean), axis=1))[:, None]
     raw = jnp.where(seen, widen(mean), 0.0)
     longest = jnp.max(row_norms(raw))
     offset = jnp.sum(raw, axis=0, keepdims=True) / jnp.maximum(jnp.sum(seen), 1) if center else 0.0
@@ -189,7 +190,8 @@ def mean_directions(
 def directions_of(
     class_means: ClassMeans | Float[Array | np.ndarray, "C D"], center: bool
 ) -> Float[Array, "C D"]:
-    """Directions of a `ClassMeans` or of a plain `(C, D)` array, whose zero rows are unseen."""
+    """Directions of a `ClassMeans` or of a plain `(C, D)` array, whose rows that are
+    zero or not finite are unseen classes."""
     if isinstance(class_means, ClassMeans):
         return class_means.directions(center)
     shape = tuple(np.shape(class_means))
@@ -226,7 +228,7 @@ def class_sums(
       >>> sums.tolist(), counts.tolist()
       ([[2.0, 2.0], [1.0, 1.0]], [2.0, 1.0])
     """
-    features, labels = widen(features), jnp.asarray(labels)
+    features, labels = widen(features), widen_labels(labels)
     if labels.ndim == 1:
         # One-hot rows of labels outside the range are zero; a scatter would wrap -1 to the last
         # class, which is the rarest.

@@ -8,7 +8,7 @@ rounds them to a shorter format.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
 Rows = Float[Array | np.ndarray, "C D"]
 """A matrix read row by row, one row per class."""
@@ -24,6 +24,18 @@ def widen(rows: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
     """Converts to float32, or leaves float64 as it is."""
     rows = jnp.asarray(rows)
     return rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
+
+
+def widen_labels(labels: Shaped[Array | np.ndarray, "..."]) -> Shaped[Array, "..."]:
+    """Integer labels in 32 bits at least, since one of 8 bits wraps against the number of a class.
+
+    Example:
+      >>> widen_labels(jnp.array([5], jnp.uint8)).dtype
+      dtype('int32')
+    """
+    labels = jnp.asarray(labels)
+    narrow = jnp.issubdtype(labels.dtype, jnp.integer) and labels.dtype.itemsize < 4
+    return labels.astype(jnp.int32) if narrow else labels
 
 
 def row_norms(rows: Rows) -> Float[Array, " C"]:

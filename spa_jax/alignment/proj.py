@@ -74,7 +74,8 @@ def spa_proj(
     wrappers that make another step of the inner update (`schedule_free`, `lookahead`) void it.
 
     `update` needs the params and the keyword `class_means`, a :class:`spa_jax.ClassMeans` or a
-    floating `(C, D)` array whose zero rows are classes not seen; other extra arguments are ignored.
+    floating `(C, D)` array whose rows that are zero or not finite are classes not seen; other extra
+    arguments are ignored.
 
     Args:
       gamma: share of the harmful component that is kept: a number in [0, 1] (1 changes nothing, 0

@@ -31,8 +31,8 @@ def class_cosines(
 
     Args:
       params: any pytree that holds the classifier kernel.
-      class_means: a :class:`spa_jax.ClassMeans`, or a floating `(C, D)` array whose zero rows are
-        classes not seen.
+      class_means: a :class:`spa_jax.ClassMeans`, or a floating `(C, D)` array whose rows that
+        are zero or not finite are classes not seen.
       classifier: path of the kernel, or a tuple of paths (several heads).
       class_axis: None for `(D, C)` kernels (Flax, Haiku), 0 for `(C, D)` (Equinox, PyTorch).
       center: measure against means centred by their average over the seen classes.
@@ -75,8 +75,8 @@ def spa_reg(
 
     Args:
       params: any pytree that holds the classifier kernel; the gradient flows to it.
-      class_means: a :class:`spa_jax.ClassMeans`, or a floating `(C, D)` array whose zero rows are
-        classes not seen.
+      class_means: a :class:`spa_jax.ClassMeans`, or a floating `(C, D)` array whose rows that
+        are zero or not finite are classes not seen.
       classifier: path of the kernel, or a tuple of paths: the mean over the heads.
       class_axis: None for `(D, C)` kernels (Flax, Haiku), 0 for `(C, D)` (Equinox, PyTorch).
       center: align with means centred by their average over the seen classes.

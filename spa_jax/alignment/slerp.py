@@ -88,8 +88,8 @@ def spa_slerp(
 
     Args:
       params: any pytree that holds the classifier kernel.
-      class_means: a :class:`spa_jax.ClassMeans`, or a floating `(C, D)` array whose zero rows are
-        classes not seen.
+      class_means: a :class:`spa_jax.ClassMeans`, or a floating `(C, D)` array whose rows that
+        are zero or not finite are classes not seen.
       alpha: share of the angle to turn, in [0, 1]: a number or a scalar array, which is used as
         given. A schedule has to be evaluated first, e.g. `slerp_schedule(0.02, steps)(step)`.
       threshold: turn only classes with a cosine below it, in [-1, 1]; arrays are used as given.

@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Num, Shaped
+from jaxtyping import Array, Float, Integer, Num, Shaped
 
 from spa_jax.alignment.checks import is_known
 from spa_jax.alignment.class_means import check_labels
-from spa_jax.alignment.geometry import widen
+from spa_jax.alignment.geometry import widen, widen_labels
 from spa_jax.errors import InputError
 
 Logits = Float[Array | np.ndarray, "B C"]
-Labels = Int[Array | np.ndarray, " B"]
+Labels = Integer[Array | np.ndarray, " B"]
 Targets = Labels | Float[Array | np.ndarray, "B C"]
 Counts = Num[Array | np.ndarray, " C"]
 Scalar = Num[Array | np.ndarray, ""] | float
@@ -229,7 +229,8 @@ def target_weights(targets: Targets, shape: tuple[int, ...]) -> Float[Array, "B 
     except ValueError as error:
         raise InputError(f"The targets do not fit: {error}") from error
     # A gather by label would give the last class, the rarest, to the label -1.
-    return jax.nn.one_hot(targets, shape[1]) if targets.ndim == 1 else widen(targets)
+    one_hot = targets.ndim == 1
+    return jax.nn.one_hot(widen_labels(targets), shape[1]) if one_hot else widen(targets)
 
 
 def class_row(

@@ -7,7 +7,9 @@ import pytest
 from jax import shard_map
 from jax.sharding import PartitionSpec as P
 
+import spa_jax
 from spa_jax import ClassMeans
+from spa_jax.alignment.class_means import class_sums
 from tests.alignment import reference
 
 C, D, B = 5, 3, 16
@@ -299,3 +301,46 @@ ALL, NONE, FIRST = np.ones(4, bool), np.zeros(4, bool), np.arange(4) < 1
 def test_classes_without_a_direction_have_zero_rows(mean, seen, center, has, scale):
     directions = means_of(scale * mean, seen).directions(center=center)
     np.testing.assert_allclose(np.linalg.norm(directions, axis=1), has, atol=1e-6)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_a_mean_that_is_not_finite_is_an_unseen_class_and_the_others_keep_their_directions(broken):
+    rng = np.random.default_rng(3)
+    means = rng.normal(size=(C, D)).astype(np.float32)
+    kernel = rng.normal(size=(D, C)).astype(np.float32)
+    params = {"head": {"kernel": jnp.asarray(kernel)}}
+    unseen, faulty = means.copy(), means.copy()
+    unseen[2], faulty[2, 1] = 0.0, broken
+    cosines = spa_jax.class_cosines(params, jnp.asarray(faulty))
+    np.testing.assert_array_equal(cosines, spa_jax.class_cosines(params, jnp.asarray(unseen)))
+    assert cosines[2] == 0 and np.all(np.delete(cosines, 2) != 0)
+    assert spa_jax.spa_reg(params, jnp.asarray(faulty)) == pytest.approx(
+        1 - np.delete(cosines, 2).mean(), rel=1e-6
+    )
+    turned = spa_jax.spa_slerp(params, jnp.asarray(faulty), alpha=0.5, threshold=1.0)
+    assert np.isfinite(turned["head"]["kernel"]).all()
+    np.testing.assert_array_equal(turned["head"]["kernel"][:, 2], kernel[:, 2])
+    carried = ClassMeans(mean=jnp.asarray(faulty), seen=jnp.ones(C, bool), decay=0.9)
+    np.testing.assert_array_equal(spa_jax.class_cosines(params, carried), cosines)
+
+
+def test_a_sum_that_overflows_leaves_the_class_as_it_was():
+    largest = np.float32(3e38)
+    features = jnp.full((2, D), largest)
+    new = empty().update(features, jnp.array([1, 1]))
+    assert not new.seen.any() and not new.mean.any()
+    known = some_means().update(features, jnp.array([1, 1]))
+    np.testing.assert_array_equal(known.mean, some_means().mean)
+    later = known.update(jnp.ones((1, D)), jnp.array([1]))
+    np.testing.assert_allclose(later.mean[1], 0.9 * known.mean[1] + 0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16])
+def test_a_small_label_counts_for_its_class_alone(dtype):
+    features, labels = jnp.ones((3, D)), np.array([5, 5, 100], dtype)
+    expected = np.zeros(300)
+    expected[[5, 100]] = 2, 1
+    for sums in (class_sums, jax.jit(class_sums, static_argnums=2)):
+        found, counts = sums(features, labels, 300)
+        np.testing.assert_array_equal(counts, expected)
+        np.testing.assert_array_equal(found[:, 0], expected)

@@ -252,3 +252,14 @@ REFUSED = {
 def test_wrong_input_is_refused_saying_what_and_what_to_do(what, untyped):
     call, says = REFUSED[what]
     assert re.search(says, refusal(call))
+
+
+def test_a_label_of_eight_bits_is_its_class_in_every_encoding():
+    labels, num_classes = np.array([5, 200], np.uint8), 300
+    counts = losses.batch_counts(labels, num_classes)
+    assert np.flatnonzero(counts).tolist() == [5, 200]
+    mixed = losses.mix_targets(labels, labels[::-1].copy(), 0.75, num_classes)
+    assert np.flatnonzero(mixed[0]).tolist() == [5, 200] and mixed.sum() == 2
+    logits = jnp.zeros((2, num_classes))
+    wide = losses.cross_entropy(logits, labels.astype(np.int32))
+    np.testing.assert_array_equal(losses.cross_entropy(logits, labels), wide)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from spa_jax.alignment.checks import is_known
-from spa_jax.alignment.geometry import widen
+from spa_jax.alignment.geometry import widen, widen_labels
 from spa_jax.dynamics.collapse.nc_state import product
 from spa_jax.dynamics.row_checks import (
     check_array,
@@ -167,7 +167,7 @@ def nc1_contributions(
     check_array(means, "means", jnp.floating, means.shape, "pass the means of a state")
     check_array(whitening, "whitening", jnp.floating, (len(whitening), dim), "as wide as the means")
     features, means, whitening = _finite(features=features, means=means, whitening=whitening)
-    labels = jnp.asarray(labels)
+    labels = widen_labels(labels)
     wanted = (labels >= 0) & (labels < num_classes)
     differences = features - means[jnp.where(wanted, labels, 0)]
     squares = jnp.sum(jnp.square(product(differences, whitening.T)), axis=1)

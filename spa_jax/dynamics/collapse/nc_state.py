@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float, Shaped
 
-from spa_jax.alignment.geometry import widen
+from spa_jax.alignment.geometry import widen, widen_labels
 from spa_jax.dynamics.row_checks import check_batch
 from spa_jax.errors import InputError
 
@@ -134,7 +134,7 @@ class NCState:
         """
         num_classes, dim = self.mean.shape
         check_batch(features, dim, labels, mask)
-        features, labels = widen(features), jnp.asarray(labels)
+        features, labels = widen(features), widen_labels(labels)
         features = features.astype(jnp.promote_types(features.dtype, self.mean.dtype))
         wanted = (labels >= 0) & (labels < num_classes)
         if mask is not None:

@@ -163,3 +163,11 @@ def test_dtypes_are_float32_unless_features_or_state_are_float64():
         state = NCState.create(C, D, jnp.float64)
         assert state.counts.dtype == state.not_finite.dtype == jnp.int32
         assert state.merge(NCState.create(C, D)).mean.dtype == jnp.float64
+
+
+def test_a_label_of_eight_bits_counts_for_its_class_alone():
+    features, labels = jnp.ones((2, D)), np.array([5, 200], np.uint8)
+    state = update(NCState.create(300, D), features, labels)
+    assert np.flatnonzero(state.counts).tolist() == [5, 200]
+    contributions = collapse.nc1_contributions(features, labels, np.ones((300, D)), np.eye(D))
+    np.testing.assert_array_equal(contributions, 0.0)
