@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from spa_jax.alignment.kernels import find_kernels
+from spa_jax.longtail.method import LossContext
 from spa_jax.longtail.registry import METHODS
+from spa_jax.models.networks import HEADS
 from spa_jax.training.checking import prepare_run
 from spa_jax.training.config import resolve
+from spa_jax.training.devices import SHARED, SPLIT, Layout
 from spa_jax.training.metrics import fetch
 from tests.training.small import small_config, small_program, take_steps
 
@@ -67,6 +70,47 @@ def test_every_method_learns(name):
             assert np.abs(after - before).max() > 1e-6
         else:
             assert np.abs(after - before).max() > 1e-4
+
+
+def loss_and_gradient(name, axis_name):
+    """A function of a matrix before the head, features and labels: this view's share of both."""
+    options = {"epoch": 0} if name == "ldam_drw" else {}
+    method = METHODS[name].make(METHODS[name].options(**options))
+    head = HEADS[method.head](10, axis_name, **method.head_options)
+
+    def share(matrix, variables, features, labels):
+        counts = jnp.arange(10.0, 0.0, -1.0)
+        context = LossContext(labels, counts, jnp.int32(1), epochs=3, axis_name=axis_name)
+        views = [features, -features] if method.views.mix == "glmc" else [features]
+        outputs = [
+            head.apply(variables, view @ matrix, train=True, mutable=["batch_stats"])[0]
+            for view in views
+        ]
+        return method.loss(tuple(outputs) if len(views) > 1 else outputs[0], labels, context)
+
+    return head, jax.value_and_grad(share)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_devices_shares_of_a_methods_loss_are_that_of_the_batch(name):
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(64, 12)).astype(np.float32)
+    matrix = generator.normal(size=(12, 12)).astype(np.float32)
+    # Sorted, so that no device has the classes of another.
+    labels = np.sort(generator.integers(0, 10, 64) * generator.integers(0, 2, 64)).astype(np.int32)
+    head, whole = loss_and_gradient(name, axis_name=None)
+    init = jax.jit(lambda key, features: head.init(key, features, train=True))
+    variables = init(jax.random.key(0), features)
+    _, shares = loss_and_gradient(name, axis_name="data")
+    layout = Layout("shard_map")
+    reduced = layout.compile(
+        lambda *arguments: jax.lax.pmean(shares(*arguments), "data"),
+        (SHARED, SHARED, SPLIT, SPLIT),
+    )
+    found = reduced(matrix, variables, features, labels)
+    expected = jax.jit(whole)(matrix, variables, features, labels)
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5 * max(1.0, np.abs(one).max()))
 
 
 def test_class_weights_begin_with_the_epoch_that_is_named():
