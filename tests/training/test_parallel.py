@@ -18,7 +18,8 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 MECHANISMS = {
     # The gradient of a term that every device has whole; statistics, means and randomness.
     "loss term": ({"spa__method": "reg"}, PARALLEL_MODES),
-    # Sums over the batch inside a loss, and partners that are in the parts of other devices.
+    # Sums over the batch inside a loss, partners that are in the parts of other devices, and
+    # class means of a forward of their own. GLMC's two views are a test of streams.
     "weighted mean": (
         {
             "method__name": "ldam_drw",
@@ -27,19 +28,9 @@ MECHANISMS = {
             "augment__flip": False,
             "augment__crop_padding": 0,
             "spa__method": "proj",
+            "spa__means_from": "clean",
         },
         ("pmap",),
-    ),
-    # Three forwards, two of them of mixed images, and the link that comes last.
-    "two views": (
-        {
-            "method__name": "glmc",
-            "augment__flip": False,
-            "augment__crop_padding": 0,
-            "spa__method": "slerp",
-            "spa__slerp__alpha_max": 0.5,
-        },
-        ("shard_map",),
     ),
 }
 

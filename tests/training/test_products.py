@@ -121,7 +121,7 @@ def assert_it_trains(network, method, variant, plain=None):
 
 def test_every_variant_of_spa_changes_what_the_head_does_unless_its_strength_is_nought():
     plain = assert_it_trains("small", "cross_entropy", "none")
-    for variant in VARIANTS:
+    for variant in [name for name in VARIANTS if name != "none"]:
         assert_it_trains("small", "cross_entropy", variant, plain)
 
 
@@ -151,5 +151,5 @@ def test_a_step_of_every_network_of_fixed_size_fits_together(network):
 def test_every_method_trains_with_every_network_and_every_variant(method, network):
     plain = assert_it_trains(network, method, "none")
     fixed = METHODS[method].make(METHODS[method].options()).fixed_kernel
-    for variant in () if fixed else VARIANTS:
+    for variant in [] if fixed else [name for name in VARIANTS if name != "none"]:
         assert_it_trains(network, method, variant, plain)
