@@ -183,8 +183,8 @@ def label_of(fields: dict[str, Any]) -> str:
     """Fields and their values as a label; without those that are None, which a run does not read.
 
     Example:
-      >>> label_of({"spa.method": "proj", "spa.gamma": 0.2, "spa.weight": None})
-      'spa.method=proj, spa.gamma=0.2'
+      >>> label_of({"spa.method": "proj", "spa.proj.gamma": 0.2, "spa.reg.weight": None})
+      'spa.method=proj, spa.proj.gamma=0.2'
     """
     return ", ".join(
         f"{field}={_in_words(value)}" for field, value in fields.items() if value is not None
