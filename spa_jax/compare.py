@@ -142,16 +142,19 @@ def main(argv: Sequence[str]) -> None:
     # A pipe has no width of its own; the table needs 90 columns.
     console = Console() if sys.stdout.isatty() else Console(width=100)
     config = read_config()
-    config.checkpoint.every_epochs = values.checkpoint_every
+    if "checkpoint.every_epochs" not in config_flags.get_override_values(values["config"]):
+        config.checkpoint.every_epochs = values.checkpoint_every
     out = Path(values.out)
+    record = Path(values.record) if values.record else None
+    if record is not None and (record.suffix != ".json" or record.is_dir()):
+        stop(f"--record={record} must be a file that ends in .json; a figure is put next to it.")
     try:
         _, methods = parse_axis(f"spa.method={values.methods}", "--methods")
         command = own_command("-m spa_jax.compare")
         comparison = compare(config, methods, parse_seeds(values.seeds), out, console, command)
     except InputError as error:
         stop(str(error))
-    if values.record:
-        record = Path(values.record)
+    if record is not None:
         write_text_whole(record, (out / "comparison.json").read_text())
         shutil.copyfile(out / "alignment.png", record.with_suffix(".png"))
     console.print(format_table(comparison))

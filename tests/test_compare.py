@@ -154,3 +154,25 @@ def test_what_could_not_be_compared_is_refused_before_anything_is_trained(
     for part in parts:
         assert part in error
     assert not (tmp_path / "out").exists()
+
+
+def test_checkpoints_that_the_config_asks_for_are_kept(copy, command):
+    shutil.rmtree(copy / "proj-seed1")
+    again = ("--methods=none,proj", "--seeds=2", "--config.checkpoint.every_epochs=3")
+    command(copy, *again)
+    every = {
+        path.parent.name: json.loads(path.read_text())["checkpoint"]["every_epochs"]
+        for path in copy.glob("*/config.json")
+    }
+    assert every == {"none-seed0": 0, "none-seed1": 0, "proj-seed0": 0, "proj-seed1": 3}
+
+
+@pytest.mark.parametrize("record", ["folder", "figure.png"])
+def test_a_record_that_is_no_json_file_is_refused_before_anything_is_trained(
+    record, command, tmp_path, capsys
+):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        command(tmp_path / "out", "--seeds=1", f"--record={tmp_path / record}")
+    assert "must be a file that ends in .json" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

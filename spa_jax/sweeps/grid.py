@@ -150,7 +150,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """
     parts = [part.strip() for part in text.split(",")]
     listed = parts[:-1] if len(parts) > 1 and not parts[-1] else parts
-    if not all(part.isdecimal() for part in listed) or text.strip() in ("", "0"):
+    none = len(parts) == 1 and not text.strip("0 ")
+    if not all(part.isdecimal() for part in listed) or none:
         raise InputError(
             "--seeds must be a number of seeds (5 for the seeds 0 to 4) or a list with commas "
             f"(0,3, or 7, for one), got {text!r}."

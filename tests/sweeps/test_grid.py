@@ -54,7 +54,7 @@ def test_seeds_are_a_number_of_them_or_a_list():
     assert parse_seeds("3") == (0, 1, 2)
     assert parse_seeds("0,3") == (0, 3)
     assert parse_seeds("7,") == (7,)
-    for wrong in ("", "0", "a", "1,1", "-1,2", "1,,2", "2.5"):
+    for wrong in ("", "0", "00", "a", "1,1", "-1,2", "1,,2", "2.5"):
         assert "--seeds" in refusal(parse_seeds, wrong)
 
 

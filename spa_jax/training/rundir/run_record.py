@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.reporting.figures.run_plots import (
     plot_alignment_over_epochs,
@@ -150,4 +151,11 @@ class RunRecord:
 def read_summary(workdir: Path) -> dict[str, Any] | None:
     """The content of `summary.json`; None if the run is not finished."""
     path = workdir / SUMMARY
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(
+            f"{path} cannot be read ({error}): remove it, and run again to write it anew."
+        ) from error

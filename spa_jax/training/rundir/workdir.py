@@ -32,8 +32,9 @@ def check_workdir(workdir: Path, config: Config) -> None:
     Every field counts but `LOCATION_FIELDS` and those of `FREE_ON_RESUME`; the message lists those
     that differ.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise InputError(f"{workdir} is a file, and a run needs a folder: choose another.")
+    for place in (workdir, *workdir.parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{place} is a file, and a run needs a folder: choose another.")
     path = workdir / "config.json"
     if path.exists():
         try:
