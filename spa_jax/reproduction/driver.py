@@ -145,14 +145,15 @@ class _Driver:
         for member in group:
             check_workdir(member.folder, member.config)
         self._say(f"{', '.join(member.name for member in group)}: {len(open_cells)} open")
-        new, stopped = sum(not member.is_done for member in group), False
+        new, stopped = [member for member in group if not member.is_done], False
         try:
             if new:
                 self._runner.train_group(group)
         except RunStopped as error:
             self._say(f"{group[0].name}: {error}")
             stopped = True
-        self._begun += new
+        # Where they could not be one program, the first was trained alone.
+        self._begun += sum(member.is_done for member in new)
         self._record(group)
         return not stopped
 
