@@ -1,8 +1,10 @@
 """What the commands share: flags that are parsed, and errors that are told, without a traceback."""
 
+import contextlib
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from absl import flags, logging
@@ -37,6 +39,15 @@ def parse_flags(argv: list[str], positional: bool = False) -> list[str]:
         stop(f"Unknown arguments: {' '.join(rest[1:])}. Fields are set with --config.FIELD=VALUE.")
     logging.set_verbosity(logging.ERROR)  # orbax reports every file that it touches
     return rest
+
+
+@contextlib.contextmanager
+def errors_told() -> Iterator[None]:
+    """Ends the command, see :func:`stop`, for an error that is told to a person."""
+    try:
+        yield
+    except (InputError, FloatingPointError) as error:
+        stop(str(error))
 
 
 def read_config() -> Any:

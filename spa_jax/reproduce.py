@@ -13,20 +13,22 @@ trains every cell of imagenet with one seed for two epochs on a few small JPEG f
 would train.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 
-from spa_jax.command_line import own_command, parse_flags, stop
+from spa_jax.command_line import errors_told, own_command, parse_flags, stop
 from spa_jax.errors import InputError
-from spa_jax.reproduction.driver import DriverOptions, reproduce
+from spa_jax.reproduction.driver import Driver
 from spa_jax.reproduction.dry_run import dry_run
 from spa_jax.reproduction.tables import TABLES, find_table
 from spa_jax.sweeps.grid import parse_axis
 
 
+@errors_told()
 def main(argv: Sequence[str]) -> None:
     """Trains what the flags name; exits with status 2 if the input is wrong."""
     if len(argv) != 2:
@@ -34,26 +36,26 @@ def main(argv: Sequence[str]) -> None:
     values, table = flags.FLAGS, argv[1]
     name = f"{table}_dry_run" if values.dry_run else table
     folder = Path(values.out) / name
-    try:
-        plan = find_table(table)
-        if values.dry_run and table != "imagenet":
-            stop("--dry_run is for imagenet, whose images are files; the others begin in seconds.")
-        options = DriverOptions(
-            folder=folder,
-            records=Path(values.records or f"results/{name}.jsonl"),
-            minutes=values.minutes,
-            most_cells=values.cells,
-            only=values.only,
-            overrides=_parse_overrides(values.set),
-            together=values.together,
-            command=own_command("-m spa_jax.reproduce"),
-        )
-        if values.dry_run:
-            plan = dry_run(plan, folder / "images")
-        left = reproduce(table, plan, options, _say)
-    except InputError as error:
-        stop(str(error))
-    _say(f"{left} runs of {name} are open; the records are in {options.records}.")
+    records = Path(values.records or f"results/{name}.jsonl")
+    plan = find_table(table)
+    if values.dry_run and table != "imagenet":
+        stop("--dry_run is for imagenet, whose images are files; the others begin in seconds.")
+    overrides = _parse_overrides(values.set)
+    driver = Driver(
+        table,
+        dry_run(plan, folder / "images") if values.dry_run else plan,
+        folder,
+        records,
+        minutes=values.minutes,
+        most_cells=values.cells,
+        only=values.only,
+        overrides=overrides,
+        together=values.together,
+        say=functools.partial(print, flush=True),
+        command=own_command("-m spa_jax.reproduce"),
+    )
+    left = driver.train()
+    print(f"{left} runs of {name} are open; the records are in {records}.")
 
 
 def _parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
@@ -65,10 +67,6 @@ def _parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"--set {field} has more than one value: give it one.")
         overrides[field] = value
     return overrides
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def define_flags() -> None:

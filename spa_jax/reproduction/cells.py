@@ -1,12 +1,14 @@
-"""The runs of a table, in the order of their worth; each is named by what sets it apart."""
+"""What a table is: its runs, each named by what sets it apart, and what tuning chose for them."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from spa_jax.training.config import Config
 
 Settings = tuple[tuple[str, Any], ...]
+Records = Sequence[Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,27 +130,27 @@ def tuning_cells(method: str, class_order: str, imbalance_factor: float) -> Iter
 
 
 def chosen_settings(
-    records: Sequence[Mapping[str, Any]], method: str, class_order: str, imbalance_factor: float
+    records: Records, method: str, class_order: str, imbalance_factor: float
 ) -> dict[str, Settings | None]:
     """For each variant the strengths of highest validation accuracy; None while a run is missing.
 
     The accuracy is that of the last epoch, the mean over classes. Of equal ones the first is taken.
     """
     by_name = {record["cell"]: record for record in records}
-    cells = list(tuning_cells(method, class_order, imbalance_factor))
-    chosen: dict[str, Settings | None] = {}
-    for spa_method, choices in TUNING.items():
-        found = [by_name.get(cell.name) for cell in cells if cell.spa_method == spa_method]
-        accuracies = [_validation_accuracy(record) for record in found if record]
-        complete = len(accuracies) == len(choices)
-        chosen[spa_method] = choices[accuracies.index(max(accuracies))] if complete else None
-    return chosen
+    found: dict[str, list[Mapping[str, Any] | None]] = {variant: [] for variant in TUNING}
+    for cell in tuning_cells(method, class_order, imbalance_factor):
+        found[cell.spa_method].append(by_name.get(cell.name))
+    return {
+        variant: None if None in runs else TUNING[variant][_best(runs)]
+        for variant, runs in found.items()
+    }
 
 
-def _validation_accuracy(record: Mapping[str, Any]) -> float:
-    """Of the last epoch; that of a run that diverged is lower than any."""
-    summary = record["summary"]
-    return summary["validation_accuracy"]["last"] if summary else float("-inf")
+def _best(runs: Sequence[Any]) -> int:
+    """The place of the first with the highest validation accuracy; one that diverged is lowest."""
+    summaries = [record["summary"] for record in runs]
+    last = [s["validation_accuracy"]["last"] if s else float("-inf") for s in summaries]
+    return last.index(max(last))
 
 
 def with_settings(config: Config, cell: Cell) -> Config:
@@ -163,3 +165,87 @@ def with_settings(config: Config, cell: Cell) -> Config:
     }
     config.update_from_flattened_dict(fields)
     return config
+
+
+class Published(NamedTuple):
+    """A published accuracy.
+
+    Attributes:
+      accuracy: in percent.
+      protocol: whose run it is, on which split, network and epoch.
+    """
+
+    accuracy: float
+    protocol: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TablePlan:
+    """A table of the reproduction.
+
+    Attributes:
+      config: `(cell)` -> the configuration of its run.
+      cells: `(records so far)` -> all runs in the order of their worth.
+      published: by the name of a group of cells.
+    """
+
+    config: Callable[[Cell], Config]
+    cells: Callable[[Records], list[Cell]]
+    published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
+
+
+def tuned_as(method: str) -> str:
+    """The method whose tuning a method's strengths come from."""
+    return "glmc" if method == "glmc" else "cross_entropy"
+
+
+class TunedCells:
+    """Makes cells whose strengths are those that tuning chose, on cross-entropy and on GLMC.
+
+    Attributes:
+      tuned_on: the methods that are tuned; the others take what cross-entropy's tuning chose.
+    """
+
+    tuned_on = ("cross_entropy", "glmc")
+
+    def __init__(self, records: Records, imbalance_factor: float, class_order: str) -> None:
+        """Reads from the records what was chosen at this imbalance factor and class order."""
+        self._factor, self._order = imbalance_factor, class_order
+        self._chosen = {
+            method: chosen_settings(records, method, class_order, imbalance_factor)
+            for method in self.tuned_on
+        }
+
+    def variants(
+        self,
+        seeds: Sequence[int],
+        methods: Sequence[str] = TABLE_METHODS,
+        spa_methods: Sequence[str] = TABLE_VARIANTS,
+        **changes: Any,
+    ) -> list[Cell]:
+        """Final runs of methods without SpA and with each variant; changes are of other fields."""
+        cells = []
+        for method, spa_method, seed in itertools.product(methods, spa_methods, seeds):
+            cell = Cell("final", method, spa_method, self._factor, seed, self._order)
+            if spa_method != "none":
+                settings = self._chosen[tuned_as(method)][spa_method]
+                cell = dataclasses.replace(cell, variant="tuned", settings=settings)
+            cells.append(dataclasses.replace(cell, **changes))
+        return cells
+
+    def tuning(self) -> list[Cell]:
+        """The runs that choose the strengths."""
+        runs = (tuning_cells(method, self._order, self._factor) for method in self.tuned_on)
+        return [*itertools.chain.from_iterable(runs)]
+
+    def plain(self, methods: Sequence[str], seeds: Sequence[int], **changes: Any) -> list[Cell]:
+        """Methods without SpA."""
+        return self.variants(seeds, methods, ("none",), **changes)
+
+    def released(self, seeds: Sequence[int], **changes: Any) -> list[Cell]:
+        """GLMC with the settings of SpA's released code."""
+        cells = []
+        for variant, settings in RELEASED.items():
+            own = {"variant": "released", "settings": settings, **changes}
+            cells += self.variants(seeds, ("glmc",), (variant,), **own)
+        return cells

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spa_jax.reproduction.cells import Cell
-from spa_jax.reproduction.plan import Records, TablePlan
+from spa_jax.reproduction.cells import Cell, TablePlan
 from spa_jax.training.config import Config
 
 _TRAIN_COUNTS = (24, 18, 14, 11, 8, 6, 5, 4, 3, 2)
@@ -37,11 +36,9 @@ def dry_run(plan: TablePlan, folder: Path) -> TablePlan:
         write_digits(unfinished)
         unfinished.rename(folder)
 
-    def cells(records: Records) -> list[Cell]:
-        del records
-        return dry_cells(plan)
-
-    return TablePlan(lambda cell: _shortened(plan.config(cell), folder), cells)
+    return TablePlan(
+        lambda cell: _shortened(plan.config(cell), folder), lambda records: dry_cells(plan)
+    )
 
 
 def dry_cells(plan: TablePlan) -> list[Cell]:

@@ -7,8 +7,7 @@ from typing import Any
 
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
-from spa_jax.reproduction.cells import Cell
-from spa_jax.reproduction.plan import Records, TablePlan
+from spa_jax.reproduction.cells import Cell, Records, TablePlan
 from spa_jax.sweeps.grid import Member
 from spa_jax.training.config import default_config, flatten_config
 from spa_jax.training.rundir.json_lines import JsonLines

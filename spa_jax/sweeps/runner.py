@@ -64,18 +64,26 @@ class Runner:
           RunStopped: `keep_going` said so.
         """
         self.check(members)
-        ordered = [member for group in by_program(members) for member in group]
+
+        def first_of_program(member: Member) -> int:
+            return next(i for i, other in enumerate(members) if _fits(member, other))
+
+        ordered = sorted(members, key=first_of_program)
         while group := self.next_group(ordered):
             self.train_group(group)
 
     def next_group(
-        self, members: Sequence[Member], known: Sequence[Member] | None = None
+        self,
+        members: Sequence[Member],
+        known: Sequence[Member] | None = None,
+        most: int | None = None,
     ) -> list[Member]:
         """What is trained next: an open chunk, or the first that is not done and what goes with it.
 
         Args:
           members: all that may be trained, the first first.
           known: all that an open chunk may hold; None: `members`.
+          most: of them that are begun together; None: no limit.
         """
         left = [member for member in members if not member.is_done]
         names = {member.name for member in left}
@@ -86,7 +94,7 @@ class Runner:
                 return chunk.members
         if not left or not self._as_one or left[0].was_begun:
             return left[:1]
-        return [left[0], *(m for m in left[1:] if _fits(m, left[0]) and not m.was_begun)]
+        return [m for m in left if _fits(m, left[0]) and not m.was_begun][:most]
 
     def train_group(self, group: Sequence[Member]) -> None:
         """Trains what :meth:`next_group` gave, to the end."""
@@ -158,17 +166,6 @@ class Runner:
             records[i].finish(program, trained, self.command)
             self.say(_outcome(members[i]))
         chunk.close()
-
-
-def by_program(members: Sequence[Member]) -> list[list[Member]]:
-    """Members that one program can train, together; in the order of the first of each."""
-    groups: list[list[Member]] = []
-    for member in members:
-        found = next((group for group in groups if _fits(member, group[0])), None)
-        if found is None:
-            groups.append(found := [])
-        found.append(member)
-    return groups
 
 
 def _fits(member: Member, other: Member) -> bool:

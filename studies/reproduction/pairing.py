@@ -9,8 +9,7 @@ import numpy as np
 
 from spa_jax.reporting.grouping import group_by, paired
 from spa_jax.reporting.statistics import paired_differences
-from spa_jax.reproduction.cells import Cell
-from spa_jax.reproduction.plan import Records
+from spa_jax.reproduction.cells import Cell, Records
 from spa_jax.reproduction.tables import find_table
 
 ACCURACIES = {

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from spa_jax.reproduction import driver
-from spa_jax.reproduction.cells import Cell, with_settings
-from spa_jax.reproduction.driver import DriverOptions, reproduce
-from spa_jax.reproduction.plan import TablePlan
+from spa_jax.reproduction.cells import Cell, TablePlan, with_settings
+from spa_jax.reproduction.driver import Driver
 from spa_jax.reproduction.records import append_record, check_records, read_records
 from spa_jax.reproduction.tables import TABLES, find_table
 from spa_jax.training.rundir.workdir import write_config
@@ -46,7 +45,7 @@ def quiet(line):
 
 def train(folder, plan=PLAN, say=quiet, **options):
     """Trains what `folder` lacks of a table of three runs of seconds, and one that waits."""
-    return reproduce("tiny", plan, DriverOptions(folder, folder / "r.jsonl", **options), say)
+    return Driver("tiny", plan, folder, folder / "r.jsonl", say=say, **options).train()
 
 
 def records_of(folder):

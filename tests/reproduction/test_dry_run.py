@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from spa_jax.reproduction.driver import DriverOptions, reproduce
+from spa_jax.reproduction.driver import Driver
 from spa_jax.reproduction.dry_run import dry_run
 from spa_jax.reproduction.records import read_records
 from spa_jax.reproduction.tables import TABLES
@@ -56,8 +56,8 @@ def test_a_cell_trains_from_the_files_to_a_record(dry, tmp_path):
 
     plan = dataclasses.replace(dry, config=config)
     name = "dry_run-cross_entropy-proj-released-if256-label"
-    options = DriverOptions(tmp_path, tmp_path / "r.jsonl", only=[name])
-    assert reproduce("imagenet_dry_run", plan, options, lambda line: None) == 0
+    driver = Driver("imagenet_dry_run", plan, tmp_path, tmp_path / "r.jsonl", only=[name])
+    assert driver.train() == 0
     (record,) = read_records(tmp_path / "r.jsonl")
     assert (record["stage"], record["variant"]) == ("dry_run", "released")
     assert record["summary"]["class_counts"] == [24, 18, 14, 11, 8, 6, 5, 4, 3, 2]

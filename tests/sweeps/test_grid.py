@@ -3,7 +3,7 @@
 import pytest
 
 from spa_jax.sweeps.grid import make_grid, parse_axes, parse_axis, parse_seeds
-from spa_jax.sweeps.runner import by_program
+from spa_jax.sweeps.runner import Runner
 from tests.refusals import refusal
 from tests.training.small import small_config
 
@@ -101,11 +101,25 @@ def test_runs_that_differ_in_what_is_traced_have_one_program(tmp_path):
         "optimizer.weight_decay": (0.0, 0.1),
     }
     members = make_grid(small_config(spa__method="proj"), axes, [0, 1], tmp_path)
-    groups = by_program(members)
-    assert [len(group) for group in groups] == [8, 8]
-    for group, size in zip(groups, (32, 64), strict=True):
+    runner = Runner(tmp_path, together=True)
+    for start, size in ((0, 32), (8, 64)):
+        group = runner.next_group(members[start:])
+        assert group == members[start : start + 8]
         assert {member.config.batch_size for member in group} == {size}
-    (one, other) = by_program(
-        make_grid(small_config(), {"spa.method": ("none", "reg")}, [0], tmp_path)
-    )
-    assert len(one) == len(other) == 1
+    variants = make_grid(small_config(), {"spa.method": ("none", "reg")}, [0], tmp_path)
+    assert runner.next_group(variants) == variants[:1]
+
+
+def test_runs_of_one_program_are_trained_after_one_another(tmp_path, monkeypatch):
+    """Whatever stands between them in the grid, so that it is compiled once."""
+    axes = {"spa.proj.gamma": (0.1, 0.9), "batch_size": (32, 64)}
+    members, trained = make_grid(small_config(spa__method="proj"), axes, [0], tmp_path), []
+
+    def finish(runner, group):
+        trained.extend(member.config.batch_size for member in group)
+        for member in group:
+            member.fail("made")
+
+    monkeypatch.setattr(Runner, "train_group", finish)
+    Runner(tmp_path).train(members)
+    assert trained == [32, 32, 64, 64]
