@@ -7,8 +7,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from spa_jax.command_line import own_command, parse_flags, read_config, stop
-from spa_jax.errors import InputError
+from spa_jax.command_line import errors_told, own_command, parse_flags, read_config
 from spa_jax.training.loop import run
 
 config_flags.DEFINE_config_file(
@@ -22,6 +21,7 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
+@errors_told()
 def main(argv: list[str]) -> None:
     """Runs the configuration that the flags give; exits with status 2 if the input is wrong."""
     del argv
@@ -29,16 +29,13 @@ def main(argv: list[str]) -> None:
     if _DISTRIBUTED.value:
         jax.distributed.initialize()  # finds the others through the cluster's environment
     primary = jax.process_index() == 0
-    try:
-        run(
-            config,
-            Path(_WORKDIR.value),
-            say=lambda line: print(line, flush=True) if primary else None,
-            show_progress=primary and sys.stderr.isatty(),
-            command=own_command("train.py"),
-        )
-    except (InputError, FloatingPointError) as error:
-        stop(str(error))
+    run(
+        config,
+        Path(_WORKDIR.value),
+        say=lambda line: print(line, flush=True) if primary else None,
+        show_progress=primary and sys.stderr.isatty(),
+        command=own_command("train.py"),
+    )
 
 
 if __name__ == "__main__":

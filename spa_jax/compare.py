@@ -8,7 +8,6 @@ read, not run again; one that was cut off is continued. --seeds=3 stands for the
 """
 
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,14 +18,14 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from spa_jax.command_line import own_command, parse_flags, read_config, stop
+from spa_jax.command_line import errors_told, own_command, parse_flags, read_config, stop
 from spa_jax.errors import InputError
-from spa_jax.files import write_text_whole
+from spa_jax.files import write_json
 from spa_jax.reporting.figures.run_plots import plot_alignment_over_epochs
 from spa_jax.reporting.grouping import differences_by_seed
-from spa_jax.reporting.statistics import COLUMNS, statistics
-from spa_jax.reporting.table_text import cells_of, difference_text, markdown_rows, mean_text
-from spa_jax.sweep import Point, points_table, train_and_record
+from spa_jax.reporting.statistics import statistics
+from spa_jax.reporting.table_text import cells_of, difference_text
+from spa_jax.sweep import define_grid_flags, finished, open_console, points_table, train_grid
 from spa_jax.sweeps.grid import parse_axis, parse_seeds
 from spa_jax.training.config import Config
 from spa_jax.training.rundir.json_lines import JsonLines
@@ -60,31 +59,26 @@ def compare(
         a variant of which every run failed.
     """
 
-    def content(points: Sequence[Point]) -> dict[str, Any]:
-        finished: dict[str, list[dict[str, Any]]] = {}
-        curves: dict[str, list[list[dict[str, Any]]]] = {}
-        for method, point in zip(methods, points, strict=True):
-            finished[method] = [summary for _, summary in point if summary]
-            if not finished[method]:
-                failed, _ = point[0]
-                raise InputError(f"No run of {method} came to its end: {failed.failure()}")
-            folders = [member.folder for member, summary in point if summary]
-            curves[method] = [JsonLines(folder / "metrics.jsonl").read() for folder in folders]
-        plot_alignment_over_epochs(curves, out / "alignment.png")
-        first, _ = points[0][0]
-        baseline, *others = methods
-        return {
-            "config": first.config.to_dict(),
-            "statistics": {method: statistics(found) for method, found in finished.items()},
-            "differences": {
-                method: differences_by_seed(finished[method], finished[baseline])
-                for method in others
-            },
-            "runs": [summary for found in finished.values() for summary in found],
-        }
-
     axes, options = {"spa.method": tuple(methods)}, {"together": False, "command": command}
-    return train_and_record("comparison", config, axes, seeds, out, console, content, **options)
+    record, points = train_grid(config, axes, seeds, out, console, **options)
+    by_method = dict(zip(methods, points, strict=True))
+    found = {method: finished(point) for method, point in by_method.items()}
+    curves = {}
+    for method, point in by_method.items():
+        if not found[method]:
+            failed, _ = point[0]
+            raise InputError(f"No run of {method} came to its end: {failed.failure()}")
+        folders = [member.folder for member, summary in point if summary]
+        curves[method] = [JsonLines(folder / "metrics.jsonl").read() for folder in folders]
+    plot_alignment_over_epochs(curves, out / "alignment.png")
+    record["config"] = points[0][0][0].config.to_dict()
+    record["statistics"] = {method: statistics(runs) for method, runs in found.items()}
+    record["differences"] = {
+        method: differences_by_seed(found[method], found[methods[0]]) for method in methods[1:]
+    }
+    record["runs"] = [summary for runs in found.values() for summary in runs]
+    write_json(out / "comparison.json", record)
+    return record
 
 
 def format_table(comparison: Mapping[str, Any]) -> Table:
@@ -94,7 +88,7 @@ def format_table(comparison: Mapping[str, Any]) -> Table:
         {"settings": {"method": method}, "statistics": found, "finished": finished[method]}
         for method, found in comparison["statistics"].items()
     ]
-    return points_table(_title(comparison), points, len(comparison["seeds"]))
+    return points_table(title_of(comparison), points, len(comparison["seeds"]))
 
 
 def format_differences(comparison: Mapping[str, Any]) -> str:
@@ -108,26 +102,8 @@ def format_differences(comparison: Mapping[str, Any]) -> str:
     return "\n".join(lines) if len(lines) > 1 else ""
 
 
-def markdown_table(comparison: Mapping[str, Any]) -> str:
-    """The comparison as a Markdown table, with what is needed to tell where it comes from."""
-    means, differences = comparison["statistics"], comparison["differences"]
-    corner = f"minus {next(iter(means))}"
-    tables = []
-    for name, part, text in (("method", means, mean_text), (corner, differences, difference_text)):
-        rows = [[method, *cells_of(found, text).values()] for method, found in part.items()]
-        tables.append(markdown_rows([[name, *COLUMNS], *rows]))
-    seeds = ", ".join(str(seed) for seed in comparison["seeds"])
-    hardware = comparison["hardware"]
-    origin = (
-        f"{_title(comparison)} (seeds {seeds}): mean ± sample standard deviation; below, the mean "
-        "paired difference ± half its 95% interval. Split "
-        f"`{comparison['split']['checksum'][:16]}`; jax {comparison['versions']['jax']}, "
-        f"{hardware['cpu_count']} CPU cores, {hardware['platform']}; {comparison['date']}."
-    )
-    return "\n\n".join([*tables, origin]) + "\n"
-
-
-def _title(comparison: Mapping[str, Any]) -> str:
+def title_of(comparison: Mapping[str, Any]) -> str:
+    """What was compared: the data, the seeds, the epoch."""
     split, data = comparison["split"], comparison["config"]["data"]["name"]
     return (
         f"{data}, IF {split['imbalance_factor']:g}, {sum(split['class_counts'])} training images, "
@@ -135,27 +111,22 @@ def _title(comparison: Mapping[str, Any]) -> str:
     )
 
 
+@errors_told()
 def main(argv: Sequence[str]) -> None:
     """Compares what the flags name; exits with status 2 if the input is wrong."""
     del argv
-    values = flags.FLAGS
-    # A pipe has no width of its own; the table needs 90 columns.
-    console = Console() if sys.stdout.isatty() else Console(width=100)
-    config = read_config()
+    values, config, console = flags.FLAGS, read_config(), open_console()
     if "checkpoint.every_epochs" not in config_flags.get_override_values(values["config"]):
         config.checkpoint.every_epochs = values.checkpoint_every
     out = Path(values.out)
     record = Path(values.record) if values.record else None
     if record is not None and (record.suffix != ".json" or record.is_dir()):
         stop(f"--record={record} must be a file that ends in .json; a figure is put next to it.")
-    try:
-        _, methods = parse_axis(f"spa.method={values.methods}", "--methods")
-        command = own_command("-m spa_jax.compare")
-        comparison = compare(config, methods, parse_seeds(values.seeds), out, console, command)
-    except InputError as error:
-        stop(str(error))
+    _, methods = parse_axis(f"spa.method={values.methods}", "--methods")
+    command = own_command("-m spa_jax.compare")
+    comparison = compare(config, methods, parse_seeds(values.seeds), out, console, command)
     if record is not None:
-        write_text_whole(record, (out / "comparison.json").read_text())
+        write_json(record, comparison)
         shutil.copyfile(out / "alignment.png", record.with_suffix(".png"))
     console.print(format_table(comparison))
     console.print(format_differences(comparison), markup=False, highlight=False)
@@ -163,14 +134,11 @@ def main(argv: Sequence[str]) -> None:
 
 
 def define_flags() -> None:
-    """The command line; not at import, since flags are global to a process."""
-    config_flags.DEFINE_config_file("config", None, "The configuration file.")
+    """The command line."""
+    define_grid_flags(seeds="0,1,2")
     flags.DEFINE_string("methods", ",".join(VARIANTS), "Variants of SpA, the baseline first.")
-    flags.DEFINE_string("seeds", "0,1,2", "A number of seeds from 0, or a list with commas.")
-    flags.DEFINE_string("out", None, "Folder for the runs, the table and the figure.")
     flags.DEFINE_string("record", None, "A JSON file for a copy; the figure goes next to it.")
     flags.DEFINE_integer("checkpoint_every", 0, "Epochs between checkpoints; 0: only at the end.")
-    flags.mark_flags_as_required(["config", "out"])
 
 
 if __name__ == "__main__":

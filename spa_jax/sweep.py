@@ -13,10 +13,9 @@ command again and it continues; a run that failed, with a `failed.json`, is not 
 that file is removed.
 """
 
-import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,9 +26,9 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from spa_jax.command_line import parse_flags, read_config, stop
+from spa_jax.command_line import errors_told, parse_flags, read_config, stop
 from spa_jax.errors import InputError
-from spa_jax.files import write_text_whole
+from spa_jax.files import write_json
 from spa_jax.reporting.statistics import COLUMNS, statistics
 from spa_jax.reporting.table_text import cells_of, mean_text
 from spa_jax.sweeps.grid import Axes, Member, make_grid, parse_axes, parse_seeds
@@ -77,53 +76,52 @@ def sweep(
     Raises:
       InputError: a wrong configuration or a folder of another run; before anything is trained.
     """
-
-    def content(points: Sequence[Point]) -> dict[str, Any]:
-        of_points, of_runs = [], []
-        for point in points:
-            finished = [summary for _, summary in point if summary]
-            of_points.append(
-                {
-                    "settings": point[0][0].settings,
-                    "finished": len(finished),
-                    "statistics": statistics(finished) if finished else None,
-                }
-            )
-            for member, summary in point:
-                run = {"folder": member.name, "settings": member.settings, "seed": member.seed}
-                came_to = {field: summary.get(field) for field in _OF_A_RUN}
-                of_runs.append({**run, "failed": member.failure(), **came_to})
-        values = {field: list(values) for field, values in axes.items()}
-        return {"axes": values, "points": of_points, "runs": of_runs}
-
     options = {"together": together, "at_once": at_once}
-    return train_and_record("sweep", config, axes, seeds, out, console, content, **options)
+    record, points = train_grid(config, axes, seeds, out, console, **options)
+    record["axes"] = {field: list(values) for field, values in axes.items()}
+    record["points"] = [
+        {
+            "settings": point[0][0].settings,
+            "finished": len(found := finished(point)),
+            "statistics": statistics(found) if found else None,
+        }
+        for point in points
+    ]
+    record["runs"] = [
+        {
+            "folder": member.name,
+            "settings": member.settings,
+            "seed": member.seed,
+            "failed": member.failure(),
+            **{field: summary.get(field) for field in _OF_A_RUN},
+        }
+        for point in points
+        for member, summary in point
+    ]
+    write_json(out / "sweep.json", record)
+    return record
 
 
-def train_and_record(
-    name: str,
+def train_grid(
     config: Config,
     axes: Axes,
     seeds: Sequence[int],
     out: Path,
     console: Console,
-    content: Callable[[Sequence[Point]], dict[str, Any]],
     **options: Any,
-) -> dict[str, Any]:
-    """Trains the runs of a grid that are not done, and writes what they came to.
+) -> tuple[dict[str, Any], list[Point]]:
+    """Trains the runs of a grid that are not done.
 
     Args:
-      name: what the record is called; its file is `<name>.json`.
       config: the configuration that the runs share.
       axes: fields and their values.
       seeds: values for `config.seed`.
-      out: gets a folder for each run, and the record.
+      out: gets a folder for each run.
       console: where progress is shown.
-      content: makes the fields that only this record has of the grid points.
       options: of :class:`spa_jax.sweeps.runner.Runner`.
 
     Returns:
-      The record.
+      What the record of any grid begins with, and the grid's points.
 
     Raises:
       InputError: a wrong configuration or a folder of another run; before anything is trained.
@@ -134,6 +132,7 @@ def train_and_record(
     members = make_grid(config, axes, seeds, out)
     say = partial(console.print, style="dim", markup=False, highlight=False)
     Runner(out, say=say, show_progress=sys.stderr.isatty(), **options).train(members)
+    console.print(f"{time.perf_counter() - began:.0f} s for {len(members)} run(s)", style="dim")
     runs = [(member, member.summary() or {}) for member in members]
     first = next((summary for _, summary in runs if summary), {})
     record = {
@@ -141,11 +140,13 @@ def train_and_record(
         "config": config.to_dict(),
         "seeds": list(seeds),
         **{field: first.get(field) for field in ("split", "hardware", "versions")},
-        **content([runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]),
     }
-    write_text_whole(out / f"{name}.json", json.dumps(record, indent=1) + "\n")
-    console.print(f"{time.perf_counter() - began:.0f} s for this {name}", style="dim")
-    return record
+    return record, [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
+
+
+def finished(point: Point) -> list[dict[str, Any]]:
+    """The summaries of the runs that did not fail."""
+    return [summary for _, summary in point if summary]
 
 
 def points_table(title: str, points: Sequence[Mapping[str, Any]], seeds: int) -> Table:
@@ -178,34 +179,38 @@ def format_table(record: Mapping[str, Any]) -> Table:
     return points_table(title, record["points"], seeds)
 
 
+def open_console() -> Console:
+    """Where tables are printed; a pipe has no width of its own, and no table is cut there."""
+    return Console() if sys.stdout.isatty() else Console(width=1000)
+
+
+@errors_told()
 def main(argv: Sequence[str]) -> None:
     """Sweeps over what the flags name; exits with status 2 if the input is wrong."""
     del argv
-    values = flags.FLAGS
-    # A pipe has no width of its own; the table needs more columns than a terminal is sure to have.
-    console = Console() if sys.stdout.isatty() else Console(width=120)
-    config = read_config()
+    values, config, console = flags.FLAGS, read_config(), open_console()
     if values.members is not None and values.members < 1:
         stop(f"--members must be 1 or more, got {values.members}.")
-    try:
-        axes, seeds = parse_axes(values.axis), parse_seeds(values.seeds)
-        out = Path(values.out)
-        record = sweep(config, axes, seeds, out, console, values.together, values.members)
-    except InputError as error:
-        stop(str(error))
+    axes, seeds, out = parse_axes(values.axis), parse_seeds(values.seeds), Path(values.out)
+    record = sweep(config, axes, seeds, out, console, values.together, values.members)
     console.print(format_table(record))
     console.print(f"All runs: {out / 'sweep.json'}", markup=False)
 
 
-def define_flags() -> None:
-    """The command line; not at import, since flags are global to a process."""
+def define_grid_flags(seeds: str) -> None:
+    """What every command over a grid has; not at import, since flags are global to a process."""
     config_flags.DEFINE_config_file("config", None, "The configuration file.")
+    flags.DEFINE_string("seeds", seeds, "A number of seeds from 0, or a list with commas.")
+    flags.DEFINE_string("out", None, "Folder for the runs, the record and its figures.")
+    flags.mark_flags_as_required(["config", "out"])
+
+
+def define_flags() -> None:
+    """The command line."""
+    define_grid_flags(seeds="1")
     flags.DEFINE_multi_string("axis", [], "FIELD=VALUE,VALUE; may be given several times.")
-    flags.DEFINE_string("seeds", "1", "A number of seeds from 0, or a list with commas.")
-    flags.DEFINE_string("out", None, "Folder for the runs and the record.")
     flags.DEFINE_boolean("together", None, "One program for all; default: where it is faster.")
     flags.DEFINE_integer("members", None, "Runs in a program; default: as many as fit.")
-    flags.mark_flags_as_required(["config", "out"])
 
 
 if __name__ == "__main__":

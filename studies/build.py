@@ -17,7 +17,7 @@ from pathlib import Path
 
 from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
-from spa_jax.reproduction.records import read_records
+from spa_jax.reproduction.cells import read_records
 from studies.contact_sheets import save_sheets
 from studies.reproduction.pairing import TableRuns
 from studies.reproduction.reproduction_figures import save_figures

@@ -8,9 +8,10 @@ from typing import Any
 
 import jax
 
-from spa_jax.compare import markdown_table
+from spa_jax.compare import title_of
 from spa_jax.files import write_text_whole
-from spa_jax.reporting.table_text import difference_text, markdown_rows
+from spa_jax.reporting.statistics import COLUMNS
+from spa_jax.reporting.table_text import cells_of, difference_text, markdown_rows, mean_text
 from studies.study import STUDIES, study_tables
 
 Record = Mapping[str, Any]
@@ -22,7 +23,7 @@ def record_table(record: Record) -> str:
     One that names none is of `python -m spa_jax.compare`.
     """
     kind = record.get("benchmark", record.get("study"))
-    return TABLES.get(kind, markdown_table)(record).strip()
+    return TABLES.get(kind, comparison_tables)(record).strip()
 
 
 def publish(benchmark: str, numbers: Record, path: str | None = None) -> None:
@@ -116,6 +117,25 @@ def error_exponents_table(record: Record) -> str:
         line += [f"{100 * (row['fitted_exponent'] / exponent - 1):+.2f} %"]
         rows.append([*line, f"{bound:.4f}", f"{exponent / bound:.3f}"])
     return markdown_rows(rows, text=(1,))
+
+
+def comparison_tables(comparison: Record) -> str:
+    """A comparison of variants: means, paired differences, and where they come from."""
+    means, differences = comparison["statistics"], comparison["differences"]
+    corner = f"minus {next(iter(means))}"
+    tables = []
+    for name, part, text in (("method", means, mean_text), (corner, differences, difference_text)):
+        rows = [[method, *cells_of(found, text).values()] for method, found in part.items()]
+        tables.append(markdown_rows([[name, *COLUMNS], *rows]))
+    seeds = ", ".join(str(seed) for seed in comparison["seeds"])
+    hardware = comparison["hardware"]
+    origin = (
+        f"{title_of(comparison)} (seeds {seeds}): mean ± sample standard deviation; below, the "
+        "mean paired difference ± half its 95% interval. Split "
+        f"`{comparison['split']['checksum'][:16]}`; jax {comparison['versions']['jax']}, "
+        f"{hardware['cpu_count']} CPU cores, {hardware['platform']}; {comparison['date']}."
+    )
+    return "\n\n".join([*tables, origin]) + "\n"
 
 
 def _origin(record: Record) -> str:

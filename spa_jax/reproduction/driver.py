@@ -8,17 +8,28 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from spa_jax.errors import InputError
-from spa_jax.reproduction.cells import Cell, TablePlan, tuned_as
-from spa_jax.reproduction.records import append_record, check_records, make_record, read_records
+from spa_jax.files import write_text_whole
+from spa_jax.reproduction.cells import Cell, Records, TablePlan, read_records
+from spa_jax.reproduction.tables import tuned_as
 from spa_jax.sweeps.grid import Member
 from spa_jax.sweeps.runner import Runner
 from spa_jax.training.checking import check_runs
+from spa_jax.training.config import default_config, flatten_config
 from spa_jax.training.loop import RunStopped, Say
-from spa_jax.training.rundir.workdir import FREE_ON_RESUME, LOCATION_FIELDS, check_workdir
+from spa_jax.training.rundir.json_lines import JsonLines
+from spa_jax.training.rundir.workdir import (
+    FREE_ON_RESUME,
+    LOCATION_FIELDS,
+    check_workdir,
+    differing_fields,
+)
+
+_CURVES = ("test_accuracy", "mean_cosine", "test_mean_cosine", "validation_accuracy", "train_loss")
 
 
 @dataclasses.dataclass
@@ -152,3 +163,50 @@ class Driver:
         config = self.plan.config(cell)
         config.update_from_flattened_dict(dict(self.overrides))
         return Member(self.folder / cell.name, {}, cell.seed, config)
+
+
+def make_record(table: str, cell: Cell, member: Member) -> dict[str, Any]:
+    """What is kept of a finished run: its place in the table, its config, summary and curves.
+
+    The summary is None if the loss or its gradient did not stay finite.
+    """
+    place = dataclasses.asdict(cell)
+    del place["settings"]
+    lines = JsonLines(member.folder / "metrics.jsonl").read()
+    kept = [name for name in _CURVES if lines and name in lines[-1]]
+    return {
+        "cell": cell.name,
+        "dataset": table,
+        **place,
+        "date": datetime.now(UTC).date().isoformat(),
+        "config": member.config.to_dict(),
+        "summary": member.summary(),
+        "curves": {name: [line[name] for line in lines] for name in kept},
+    }
+
+
+def append_record(path: Path, record: dict[str, Any]) -> None:
+    """Adds a record; what a crash left of half a line is dropped first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
+        whole = path.read_text().rpartition("\n")[0]
+        write_text_whole(path, whole + "\n" if whole else "")
+    JsonLines(path).append(record)
+
+
+def check_records(plan: TablePlan, records: Records) -> None:
+    """Raises InputError if a run was recorded with other settings than it has now."""
+    by_name = {record["cell"]: record for record in records}
+    # What a field that came later would have been.
+    defaults = flatten_config(default_config().to_dict())
+    for cell in plan.cells(records):
+        if cell.name not in by_name or cell.settings is None:
+            continue
+        old = defaults | flatten_config(by_name[cell.name]["config"])
+        new = flatten_config(plan.config(cell).to_dict())
+        differing = differing_fields(old, new, FREE_ON_RESUME + LOCATION_FIELDS)
+        if differing:
+            raise InputError(
+                f"The record of {cell.name} was made with other values of {', '.join(differing)}: "
+                "remove its line, and its folder of that name, to train it anew."
+            )

@@ -6,27 +6,65 @@ CIFAR-100-LT are 200 epochs of ResNet-32 and ImageNet-LT the published recipes, 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from spa_jax.errors import InputError
 from spa_jax.reproduction.cells import (
-    ABLATION,
-    CLEAN_FORWARD,
-    GAMMAS,
-    IMBALANCE_FACTORS,
-    PLAIN_ABLATION,
-    RELEASED,
-    TABLE_METHODS,
     Cell,
     Published,
     Records,
     Settings,
     TablePlan,
-    TunedCells,
+    settings_name,
     with_settings,
 )
 from spa_jax.training.config import Config, default_config
 from spa_jax.training.recipes import cifar10_lt, cifar100_lt, fashion_mnist_lt, imagenet_lt
+
+TUNING: Mapping[str, Sequence[Settings]] = {
+    "reg": [(("spa.reg.weight", weight),) for weight in (0.03, 0.1, 0.3, 1.0)],
+    "slerp": [
+        (("spa.slerp.alpha_max", alpha_max), ("spa.slerp.threshold", threshold))
+        for alpha_max, threshold in ((0.002, 0.95), (0.02, 0.95), (0.2, 0.9), (0.2, 0.85))
+    ],
+    "proj": [(("spa.proj.gamma", gamma),) for gamma in (0.0, 0.3, 0.6, 0.9)],
+}
+"""Strengths that tuning tries for each variant, at most four."""
+
+RELEASED: Mapping[str, Settings] = {
+    "slerp": (("spa.slerp.alpha_max", 0.002), ("spa.slerp.threshold", 0.95), ("spa.center", False)),
+    "proj": (("spa.proj.gamma", 0.6), ("spa.proj.radial", "scale")),
+}
+"""The settings of the released code, as far as they are known: none for Reg."""
+
+ABLATION: Mapping[str, Settings] = {
+    "radial-scale": (("spa.proj.radial", "scale"),),
+    "head-fc_cb": (("spa.classifier", "fc_cb/kernel"),),
+    "head-both": (("spa.classifier", "fc/kernel,fc_cb/kernel"),),
+    "uncentred": (("spa.center", False),),
+    "means-of-mixed": (("spa.means_from", "training"),),
+    "released-schedule": (
+        ("optimizer.schedule", "spa_released"),
+        ("optimizer.warmup_epochs", 0.0),
+    ),
+}
+"""In what the paper's text and the released code differ, one at a time, for GLMC with Proj."""
+
+PLAIN_ABLATION = ("means-of-mixed", "released-schedule")
+"""Those that change GLMC without SpA as well."""
+
+CLEAN_FORWARD: Mapping[str, Any] = {
+    "variant": "clean-forward",
+    "settings": (("spa.means_from", "auto"),),
+}
+"""GLMC with the forward of unmixed images that SpA's class means need: what its variants add to."""
+
+GAMMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
+IMBALANCE_FACTORS = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
+TABLE_VARIANTS = ("none", "reg", "slerp", "proj")
+TABLE_METHODS = ("cross_entropy", "glmc", "arb", "ldam_drw", "balanced_softmax")
 
 _SEEDS, _MANY_SEEDS = range(3), range(8)
 
@@ -53,7 +91,7 @@ _NOTES = "as later papers quote it: LDAM's split, usual width, epoch not stated"
 _PAPER = "the paper: four times the width, best epoch; recipe and split not stated"
 
 # Accuracies on CIFAR-10-LT and on CIFAR-100-LT.
-_PUBLISHED_CIFAR: Mapping[str, tuple[float | None, float | None, str]] = {
+_PUBLISHED_CIFAR: Mapping[str, tuple[float, float | None, str]] = {
     "final-glmc-none-if200-label": (83.4, None, _PAPER),
     "final-glmc-proj-released-if200-label": (84.2, None, _PAPER),
     "final-cross_entropy-none-if100-label": (70.36, 38.32, _BAG_OF_TRICKS),
@@ -74,6 +112,103 @@ _PUBLISHED_IMAGENET = {
         44.4, "Kang et al.: ResNeXt-50, 90 epochs, their own recipe"
     ),
 }
+
+
+def tuning_cells(method: str, class_order: str, imbalance_factor: float) -> Iterator[Cell]:
+    """The tuning runs of a method: one seed, a part of the training set held out."""
+    for spa_method, choices in TUNING.items():
+        for settings in choices:
+            yield Cell(
+                "tune",
+                method,
+                spa_method,
+                imbalance_factor,
+                0,
+                class_order,
+                settings_name(settings),
+                (*settings, ("data.validation", True)),
+            )
+
+
+def chosen_settings(
+    records: Records, method: str, class_order: str, imbalance_factor: float
+) -> dict[str, Settings | None]:
+    """For each variant the strengths of highest validation accuracy; None while a run is missing.
+
+    The accuracy is that of the last epoch, the mean over classes. Of equal ones the first is taken.
+    """
+    by_name = {record["cell"]: record for record in records}
+    found: dict[str, list[Mapping[str, Any] | None]] = {variant: [] for variant in TUNING}
+    for cell in tuning_cells(method, class_order, imbalance_factor):
+        found[cell.spa_method].append(by_name.get(cell.name))
+    return {
+        variant: None if None in runs else TUNING[variant][_best(runs)]
+        for variant, runs in found.items()
+    }
+
+
+def _best(runs: Sequence[Any]) -> int:
+    """The place of the first with the highest validation accuracy; one that diverged is lowest."""
+    summaries = [record["summary"] for record in runs]
+    last = [s["validation_accuracy"]["last"] if s else float("-inf") for s in summaries]
+    return last.index(max(last))
+
+
+def tuned_as(method: str) -> str:
+    """The method whose tuning a method's strengths come from."""
+    return "glmc" if method == "glmc" else "cross_entropy"
+
+
+class TunedCells:
+    """Makes cells whose strengths are those that tuning chose, on cross-entropy and on GLMC.
+
+    Attributes:
+      tuned_on: the methods that are tuned; the others take what cross-entropy's tuning chose.
+    """
+
+    tuned_on = ("cross_entropy", "glmc")
+
+    def __init__(self, records: Records, imbalance_factor: float, class_order: str) -> None:
+        """Reads from the records what was chosen at this imbalance factor and class order."""
+        self._factor, self._order = imbalance_factor, class_order
+        self._chosen = {
+            method: chosen_settings(records, method, class_order, imbalance_factor)
+            for method in self.tuned_on
+        }
+
+    def variants(
+        self,
+        seeds: Sequence[int],
+        methods: Sequence[str] = TABLE_METHODS,
+        spa_methods: Sequence[str] = TABLE_VARIANTS,
+        **changes: Any,
+    ) -> list[Cell]:
+        """Final runs of methods without SpA and with each variant; changes are of other fields."""
+        cells = []
+        for method, spa_method, seed in itertools.product(methods, spa_methods, seeds):
+            cell = Cell("final", method, spa_method, self._factor, seed, self._order)
+            if spa_method != "none":
+                settings = self._chosen[tuned_as(method)][spa_method]
+                cell = dataclasses.replace(cell, variant="tuned", settings=settings)
+            cells.append(dataclasses.replace(cell, **changes))
+        return cells
+
+    def tuning(self) -> list[Cell]:
+        """The runs that choose the strengths."""
+        runs = (tuning_cells(method, self._order, self._factor) for method in self.tuned_on)
+        return [*itertools.chain.from_iterable(runs)]
+
+    def plain(self, methods: Sequence[str], seeds: Sequence[int], **changes: Any) -> list[Cell]:
+        """Methods without SpA."""
+        return self.variants(seeds, methods, ("none",), **changes)
+
+    def released(self, seeds: Sequence[int], **changes: Any) -> list[Cell]:
+        """GLMC with the settings of SpA's released code."""
+        cells = []
+        for variant, settings in RELEASED.items():
+            own = {"variant": "released", "settings": settings, **changes}
+            cells += self.variants(seeds, ("glmc",), (variant,), **own)
+        return cells
 
 
 def _fashion_mnist_config(cell: Cell) -> Config:
@@ -129,7 +264,8 @@ def _cifar_cells(
     method: str, spa_method: str, variant: str, settings: Settings, records: Records
 ) -> list[Cell]:
     """The paper's own pair, the figures that check the code against the field's, then the rest."""
-    tuned, at_200 = TunedCells(records, 100.0, "label"), {"imbalance_factor": 200.0}
+    tuned = TunedCells(records, 100.0, "label")
+    at_200: dict[str, Any] = {"imbalance_factor": 200.0}
     pair = {"variant": variant, "settings": settings, **at_200}
     cells = tuned.plain((method,), _SEEDS, **at_200)
     cells += tuned.variants(_SEEDS, (method,), (spa_method,), **pair)
@@ -148,22 +284,6 @@ def _cifar_cells(
     for factor in (200.0, 50.0, 10.0):
         cells += tuned.variants(_SEEDS, imbalance_factor=factor)
     return list(dict.fromkeys(cells))
-
-
-def _cifar(
-    make_config: Callable[[float, str], Config],
-    first: tuple[str, str, str, Settings],
-    column: int,
-) -> TablePlan:
-    return TablePlan(
-        functools.partial(_cifar_config, make_config),
-        functools.partial(_cifar_cells, *first),
-        {
-            name: Published(row[column], row[2])
-            for name, row in _PUBLISHED_CIFAR.items()
-            if row[column] is not None
-        },
-    )
 
 
 def _imagenet_config(cell: Cell) -> Config:
@@ -196,10 +316,18 @@ def _imagenet_cells(records: Records) -> list[Cell]:
 
 TABLES = {
     "fashion_mnist": TablePlan(_fashion_mnist_config, _fashion_mnist_cells),
-    # First comes the pair of the paper's table.
-    "cifar10": _cifar(cifar10_lt, ("glmc", "proj", "released", RELEASED["proj"]), 0),
-    # First comes the pair of the paper's figure 4; Reg's published weight is unknown.
-    "cifar100": _cifar(cifar100_lt, ("cross_entropy", "reg", "default", ()), 1),
+    "cifar10": TablePlan(
+        functools.partial(_cifar_config, cifar10_lt),
+        # First comes the pair of the paper's table.
+        functools.partial(_cifar_cells, "glmc", "proj", "released", RELEASED["proj"]),
+        {name: Published(ten, whose) for name, (ten, _, whose) in _PUBLISHED_CIFAR.items()},
+    ),
+    "cifar100": TablePlan(
+        functools.partial(_cifar_config, cifar100_lt),
+        # First comes the pair of the paper's figure 4; Reg's published weight is unknown.
+        functools.partial(_cifar_cells, "cross_entropy", "reg", "default", ()),
+        {name: Published(x, whose) for name, (_, x, whose) in _PUBLISHED_CIFAR.items() if x},
+    ),
     "imagenet": TablePlan(_imagenet_config, _imagenet_cells, _PUBLISHED_IMAGENET),
 }
 """What `python -m spa_jax.reproduce` takes."""

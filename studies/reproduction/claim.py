@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from spa_jax.reporting.table_text import difference_text
-from spa_jax.reproduction.cells import TABLE_METHODS, Cell
+from spa_jax.reproduction.cells import Cell
+from spa_jax.reproduction.tables import TABLE_METHODS
 from studies.reproduction.cell_names import pair_name
 from studies.reproduction.pairing import (
     COSINE,

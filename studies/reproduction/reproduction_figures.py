@@ -20,8 +20,8 @@ from spa_jax.reporting.figures.style import (
     marker_of,
     panels,
 )
-from spa_jax.reproduction.cells import GAMMAS, TABLE_METHODS, Cell
-from spa_jax.reproduction.records import read_records
+from spa_jax.reproduction.cells import Cell, read_records
+from spa_jax.reproduction.tables import GAMMAS, TABLE_METHODS
 from studies.names import name_of
 from studies.reproduction.pairing import (
     COSINE,

@@ -4,17 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from spa_jax.reporting.statistics import statistics
 from spa_jax.reporting.table_text import difference_text, markdown_rows, mean_text, number_text
-from spa_jax.reproduction.cells import (
+from spa_jax.reproduction.cells import Cell, Records, settings_name
+from spa_jax.reproduction.dry_run import dry_cells
+from spa_jax.reproduction.tables import (
     TUNING,
-    Cell,
-    Records,
     TunedCells,
     chosen_settings,
-    settings_name,
+    find_table,
     tuning_cells,
 )
-from spa_jax.reproduction.dry_run import dry_cells
-from spa_jax.reproduction.tables import find_table
 from studies.names import name_of
 from studies.reproduction.cell_names import method_name, variant_name
 from studies.reproduction.pairing import (

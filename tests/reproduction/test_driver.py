@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from spa_jax.reproduction import driver
-from spa_jax.reproduction.cells import Cell, TablePlan, with_settings
-from spa_jax.reproduction.driver import Driver
-from spa_jax.reproduction.records import append_record, check_records, read_records
+from spa_jax.reproduction.cells import Cell, TablePlan, read_records, with_settings
+from spa_jax.reproduction.driver import Driver, append_record, check_records
 from spa_jax.reproduction.tables import TABLES, find_table
 from spa_jax.training.rundir.workdir import write_config
 from tests.refusals import refusal

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
+from spa_jax.reproduction.cells import read_records
 from spa_jax.reproduction.driver import Driver
 from spa_jax.reproduction.dry_run import dry_run
-from spa_jax.reproduction.records import read_records
 from spa_jax.reproduction.tables import TABLES
 from spa_jax.training.config import resolve
 from spa_jax.training.program import compiled_differences

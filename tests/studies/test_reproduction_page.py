@@ -5,8 +5,7 @@ import re
 import numpy as np
 from scipy.stats import ttest_rel
 
-from spa_jax.reproduction.cells import ABLATION, tuning_cells
-from spa_jax.reproduction.tables import TABLES
+from spa_jax.reproduction.tables import ABLATION, TABLES, tuning_cells
 from studies.reproduction.pairing import TableRuns
 from studies.reproduction.reproduction_figures import FIGURE_4
 from studies.reproduction.results_tables import (

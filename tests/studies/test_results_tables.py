@@ -2,8 +2,7 @@
 
 import pytest
 
-from spa_jax.reproduction.cells import TUNING, chosen_settings, tuning_cells
-from spa_jax.reproduction.tables import TABLES
+from spa_jax.reproduction.tables import TABLES, TUNING, chosen_settings, tuning_cells
 from spa_jax.training.config import resolve
 from spa_jax.training.program import compiled_differences
 from spa_jax.training.recipes import cifar10_lt

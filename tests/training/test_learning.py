@@ -5,11 +5,12 @@ import json
 import pytest
 from rich.console import Console
 
-from spa_jax.compare import compare, markdown_table
+from spa_jax.compare import compare
 from spa_jax.sweeps.grid import make_grid
 from spa_jax.training.loop import run
 from spa_jax.training.recipes import digits_lt
 from spa_jax.training.variants import VARIANTS
+from studies.tables import record_table
 from tests.training.small import small_program
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -55,6 +56,6 @@ def test_weights_are_not_aligned_before_they_are_trained(comparison, folder):
 
 
 def test_the_table_names_split_seeds_and_hardware(comparison):
-    table = markdown_table(comparison)
+    table = record_table(comparison)
     for part in (*VARIANTS, comparison["split"]["checksum"][:16], "seeds 0", "CPU cores"):
         assert part in table
