@@ -107,11 +107,12 @@ def main(argv: Sequence[str]) -> None:
             "accuracies": [run["test_accuracy"]["last"] for run in swept[name]["runs"]],
         }
     in_turn, at_once = (swept[name] for name in _WAYS)
+    pairs = list(zip(at_once["runs"], in_turn["runs"], strict=True))
     numbers = {
         "hardware": in_turn["hardware"] | {"load": os.getloadavg()[1]},
         **{key: in_turn[key] for key in ("config", "axes", "seeds", "split")},
         "ways": ways,
-        "differences": paired_differences(at_once["runs"], in_turn["runs"], _COLUMNS),
+        "differences": paired_differences(pairs, _COLUMNS),
         "agreement": agreement(config, axes, out / "agreement"),
     }
     publish("sweep", numbers)

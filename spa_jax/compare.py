@@ -22,9 +22,9 @@ from spa_jax.command_line import errors_told, own_command, parse_flags, read_con
 from spa_jax.errors import InputError
 from spa_jax.files import write_json
 from spa_jax.reporting.figures.run_plots import plot_alignment_over_epochs
-from spa_jax.reporting.grouping import differences_by_seed
-from spa_jax.reporting.statistics import statistics
-from spa_jax.reporting.table_text import cells_of, difference_text
+from spa_jax.reporting.grouping import paired
+from spa_jax.reporting.statistics import paired_differences, statistics
+from spa_jax.reporting.table_text import cells_of
 from spa_jax.sweep import define_grid_flags, finished, open_console, points_table, train_grid
 from spa_jax.sweeps.grid import parse_axis, parse_seeds
 from spa_jax.training.config import Config
@@ -74,7 +74,8 @@ def compare(
     record["config"] = points[0][0][0].config.to_dict()
     record["statistics"] = {method: statistics(runs) for method, runs in found.items()}
     record["differences"] = {
-        method: differences_by_seed(found[method], found[methods[0]]) for method in methods[1:]
+        method: paired_differences(paired(found[method], found[methods[0]]))
+        for method in methods[1:]
     }
     record["runs"] = [summary for runs in found.values() for summary in runs]
     write_json(out / "comparison.json", record)
@@ -96,7 +97,7 @@ def format_differences(comparison: Mapping[str, Any]) -> str:
     baseline = next(iter(comparison["statistics"]))
     lines = ["Paired by seed, mean ± half the 95% interval (one that holds 0 shows no difference):"]
     for method, found in comparison["differences"].items():
-        cells = cells_of(found, difference_text)
+        cells = cells_of(found)
         parts = [f"{name} {cells[name]}" for name in ("test accuracy", "held-out cosine")]
         lines.append(f"  {method} minus {baseline}: {', '.join(parts)}")
     return "\n".join(lines) if len(lines) > 1 else ""

@@ -30,7 +30,7 @@ from spa_jax.command_line import errors_told, parse_flags, read_config, stop
 from spa_jax.errors import InputError
 from spa_jax.files import write_json
 from spa_jax.reporting.statistics import COLUMNS, statistics
-from spa_jax.reporting.table_text import cells_of, mean_text
+from spa_jax.reporting.table_text import cells_of
 from spa_jax.sweeps.grid import Axes, Member, make_grid, parse_axes, parse_seeds
 from spa_jax.sweeps.runner import Runner
 from spa_jax.training.config import Config
@@ -165,7 +165,7 @@ def points_table(title: str, points: Sequence[Mapping[str, Any]], seeds: int) ->
         table.add_column(column, justify="right", no_wrap=True)
     for point in points:
         found, failed = point["statistics"], seeds - point["finished"]
-        cells = ["-"] * len(COLUMNS) if found is None else [*cells_of(found, mean_text).values()]
+        cells = ["-"] * len(COLUMNS) if found is None else [*cells_of(found).values()]
         if failed:
             cells[0] += f" ({failed} failed)"
         table.add_row(*map(str, point["settings"].values()), *cells)

@@ -11,15 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from spa_jax.reporting.figures.style import (
-    draw_band_curve,
-    epoch_axis,
-    legend_below,
-    line_style,
-    marker_of,
-    panels,
-    plain_ticks,
-)
+from spa_jax.reporting.figures import style
+from spa_jax.reporting.figures.style import legend_below, line_style, panels
 from spa_jax.reporting.grouping import Group
 from studies.names import name_of
 from studies.study_runs import BASELINE, Experiment, curve, place_of
@@ -67,28 +60,22 @@ def alignment_and_accuracy(experiments: Sequence[Experiment], found: Sequence[Nu
         row[1].set_ylabel("test accuracy")
         row[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         _draw_changes(row[2], numbers["runs"])
-    lines, names = axes[0][0].get_legend_handles_labels()
-    points, changes = axes[0][2].get_legend_handles_labels()
-    legend_below(figure, [*lines, *points], [*names, *changes])
+    legend_below(figure)
     return figure
 
 
 def nc2_convergence(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
     """NC2 of class means and of weights over epochs, by method."""
     del found
-    figure, axes = _draw_measures(experiments, _NC2)
-    for row, experiment in zip(axes, experiments, strict=True):
-        row[0].set_ylabel(_short(experiment))
-    return figure
+    return _draw_measures(experiments, _NC2)
 
 
 def architectures(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
     """Accuracy, held-out cosine, NC1 and NC2 over epochs by method; a row for each network."""
     del found
-    figure, axes = _draw_measures(experiments, _ARCHITECTURES)
-    for row, experiment in zip(axes, experiments, strict=True):
-        row[0].set_ylabel(f"{_short(experiment)}\n{experiment.network}")
-        row[0].yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    figure = _draw_measures(experiments, _ARCHITECTURES, with_network=True)
+    for panel in figure.axes[:: len(_ARCHITECTURES)]:
+        panel.yaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     return figure
 
 
@@ -109,35 +96,34 @@ def train_and_held_out(experiments: Sequence[Experiment], found: Sequence[Number
         row[0].set_xscale("log")
         # Four panels in a row have room for a few labels each.
         steps = (1.0, 3.0) if counts.max() < 30 * counts.min() else (1.0,)
-        plain_ticks(row[0].xaxis, steps, 8)
+        style.plain_ticks(row[0].xaxis, steps, 8)
         row[0].margins(x=0.08)
-    legend_below(figure, *axes[0][0].get_legend_handles_labels(), handle_length=1)
+    legend_below(figure, handle_length=1)
     return figure
 
 
 def neural_collapse(experiments: Sequence[Experiment], found: Sequence[Numbers]) -> Figure:
     """Errors and NC1 to NC4 over epochs without SpA; a line where training error first is zero."""
     figure, axes = panels(2 * len(experiments), 3, 1.9, sharex=True)
-    flat = list(axes.flat)
-    for i, (experiment, numbers) in enumerate(zip(experiments, found, strict=True)):
+    of_each = axes.reshape(len(experiments), len(_COLLAPSE))
+    for of_one, experiment, numbers in zip(of_each, experiments, found, strict=True):
         zero = [values["zero_epoch"] for values in numbers["runs"][BASELINE]]
-        shown = enumerate(zip(flat[6 * i : 6 * i + 6], _COLLAPSE.items(), strict=True))
-        for number, (panel, (name, title)) in shown:
-            for part, label, style in _PARTS:
-                _draw_curve(panel, experiment.baseline, name.format(part=part), label, style)
+        for panel, (name, title) in zip(of_one, _COLLAPSE.items(), strict=True):
+            for part, label, place in _PARTS:
+                _draw_curve(panel, experiment.baseline, name.format(part=part), label, place)
             panel.set_title(title, loc="left")
-            panel.set_xlabel("epoch" if number >= 3 else "")
+            panel.set_xlabel("epoch" if panel in of_one[3:] else "")
             if panel.get_yscale() == "linear":
                 panel.set_ylim(bottom=0)
             for epoch in (epoch for epoch in zero if epoch is not None):
                 panel.axvline(epoch, linewidth=0.6, **_GREY)
-    legend_below(figure, *flat[0].get_legend_handles_labels())
+    legend_below(figure)
     return figure
 
 
 def _draw_measures(
-    experiments: Sequence[Experiment], measures: Mapping[str, str]
-) -> tuple[Figure, np.ndarray]:
+    experiments: Sequence[Experiment], measures: Mapping[str, str], with_network: bool = False
+) -> Figure:
     """A row for each data set, a panel for each measure, a curve over epochs for each method."""
     figure, axes = panels(len(experiments), len(measures), 1.9, sharex="row")
     for row, experiment in zip(axes, experiments, strict=True):
@@ -147,20 +133,23 @@ def _draw_measures(
             panel.set_title(title, loc="left")
             if "nc2" in name:
                 panel.set_ylim(bottom=0)
-    legend_below(figure, *axes[0][0].get_legend_handles_labels())
-    return figure, axes
+        network = f"\n{experiment.network}" if with_network else ""
+        row[0].set_ylabel(_short(experiment) + network)
+    legend_below(figure)
+    return figure
 
 
 def _draw_curve(
-    axes: Axes, group: Group, name: str, label: str = "", style: int | None = None
+    axes: Axes, group: Group, name: str, label: str = "", place: int | None = None
 ) -> None:
     """A number over the epochs of a group's runs; NC1 falls by powers of ten."""
     values = np.array([curve(run, name) for run in group.runs])
-    look = line_style(place_of(group.method) if style is None else style) | {"linewidth": 1.1}
+    look = line_style(place_of(group.method) if place is None else place) | {"linewidth": 1.1}
     epochs = [line["epoch"] for line in group.runs[0].lines]
     logarithmic = name.endswith("nc1_over_c")
-    draw_band_curve(axes, epochs, values, look, label or name_of(group.method), logarithmic)
-    epoch_axis(axes)
+    label = label or name_of(group.method)
+    style.draw_band_curve(axes, epochs, values.T, look, label, logarithmic)
+    style.epoch_axis(axes)
 
 
 def _draw_changes(axes: Axes, runs: Mapping[str, Sequence[Numbers]]) -> None:
@@ -171,15 +160,14 @@ def _draw_changes(axes: Axes, runs: Mapping[str, Sequence[Numbers]]) -> None:
             np.array([run[name] - base[name] for run, base in zip(*sides, strict=True)])
             for name in ("held_out_cosine", "accuracy")
         )
-        colour, marker = line_style(place_of(method))["color"], marker_of(place_of(method))
-        look: Any = {"fillstyle": "none", "markersize": 4, "color": colour}
-        label = f"{name_of(method)} \u2212 none"
-        axes.plot(cosines, 100 * accuracies, marker, label=label, **look)
+        place = place_of(method)
+        look: Any = {"fillstyle": "none", "markersize": 4, "color": line_style(place)["color"]}
+        look["label"] = f"{name_of(method)} \u2212 none"
+        axes.plot(cosines, 100 * accuracies, style.marker_of(place), **look)
     axes.axhline(0, linewidth=0.8, **_GREY)
     axes.axvline(0, linewidth=0.8, **_GREY)
     axes.set_title("Change by seed", loc="left")
-    axes.set_xlabel("held-out cosine")
-    axes.set_ylabel("accuracy, points")
+    axes.set(xlabel="held-out cosine", ylabel="accuracy, points")
     axes.xaxis.set_major_locator(MaxNLocator(5))
 
 

@@ -11,7 +11,7 @@ from scipy.stats import t as student_t
 
 from spa_jax.errors import InputError
 from spa_jax.reporting.finished_runs import Run
-from spa_jax.reporting.grouping import paired_runs
+from spa_jax.reporting.grouping import paired
 from spa_jax.reporting.statistics import paired_differences, statistics
 from studies.study_runs import BASELINE, Experiment, clean_training_cosines, curve
 
@@ -59,7 +59,7 @@ def alignment_and_accuracy(experiment: Experiment) -> dict[str, Any]:
 def nc2_convergence(experiment: Experiment) -> dict[str, Any]:
     """NC2 on training features against the baseline: where it ends, how it gets there, how soon."""
     runs = {
-        method: [_nc2_values(*pair) for pair in paired_runs(group, experiment.baseline)]
+        method: [_nc2_values(*pair) for pair in paired(group.runs, experiment.baseline.runs)]
         for method, group in experiment.groups.items()
     }
     differences = _differences(runs)
@@ -81,7 +81,7 @@ def train_and_held_out(experiment: Experiment) -> dict[str, Any]:
     gaps = [name for name in runs[BASELINE][0] if not name.startswith("cosine_")]
     nothing = dict.fromkeys(gaps, 0.0)
     intervals = {
-        method: paired_differences(values, [nothing] * len(values), _columns(gaps))
+        method: paired_differences([(run, nothing) for run in values], _columns(gaps))
         for method, values in runs.items()
     }
     classes = _of_each_run(experiment, _class_cosines)
@@ -92,11 +92,12 @@ def neural_collapse(experiment: Experiment) -> dict[str, Any]:
     """NC1 to NC4 after the first epoch, when training error first is zero, and at the end."""
     found = [_collapse_values(run) for run in experiment.baseline.runs]
     names = [f"{part}_{name}" for part in ("train", "test") for name in COLLAPSE]
-    earlier, later = (
-        [{name: values[f"{moment}_{name}"] for name in names} for values in found]
-        for moment in ("zero", "last")
-    )
-    differences = paired_differences(later, earlier, _columns(names))
+
+    def at(moment: str, run: Values) -> Values:
+        return {name: run[f"{moment}_{name}"] for name in names}
+
+    pairs = [(at("last", run), at("zero", run)) for run in found]
+    differences = paired_differences(pairs, _columns(names))
     return _with_statistics({BASELINE: found}, differences)
 
 
@@ -259,9 +260,10 @@ def _differences(
     runs: Mapping[str, Sequence[Values]], names: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Of each method to the baseline, whose seeds are the same in the same order."""
-    baseline = runs[BASELINE]
     return {
-        method: paired_differences(values, baseline, _columns(names or values[0]))
+        method: paired_differences(
+            list(zip(values, runs[BASELINE], strict=True)), _columns(names or values[0])
+        )
         for method, values in runs.items()
         if method != BASELINE
     }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from spa_jax.reporting.table_text import Value, difference_text, markdown_rows, mean_text
+from spa_jax.reporting.table_text import Value, markdown_rows, spread_text
 from studies.names import name_of
 from studies.study_numbers import COLLAPSE, MEASURES, REACHED
 from studies.study_runs import BASELINE
@@ -60,7 +60,7 @@ def _reached(numbers: Numbers, method: str, measure: str) -> str:
     there = sum(epoch is not None for epoch in epochs)
     if there < len(epochs):
         return f"{there} of {len(epochs)} get there"
-    return difference_text(numbers["differences"][method][f"{measure}_reached"], digits=1)
+    return spread_text(numbers["differences"][method][f"{measure}_reached"], digits=1)
 
 
 def train_and_held_out(numbers: Numbers) -> list[str]:
@@ -86,7 +86,7 @@ def neural_collapse(numbers: Numbers) -> list[str]:
             rows.append([name, features, *cells])
     epochs = [run["zero_epoch"] for run in numbers["runs"][BASELINE]]
     zero = ", ".join(f"{epoch:.0f}" for epoch in epochs if epoch is not None)
-    error = mean_text(columns["last_training_error"], True)
+    error = spread_text(columns["last_training_error"], True)
     words = (
         f"Training error is zero for the first time after epoch {zero or 'none'} (one number a "
         f"seed); after the last epoch it is {error}%, and test accuracy "
@@ -114,6 +114,5 @@ def _by_method(
 
 def _cell(values: Mapping[str, Value], name: str) -> str:
     """A mean or a difference: accuracies in percent, correlations with two decimals."""
-    text = difference_text if "half_width" in values[name] else mean_text
     digits = 2 if name.startswith("r_") else None
-    return text(values[name], name.endswith("accuracy"), digits)
+    return spread_text(values[name], name.endswith("accuracy"), digits)

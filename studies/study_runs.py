@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from spa_jax.alignment.class_means import directions_of
 from spa_jax.errors import InputError
 from spa_jax.reporting.finished_runs import Run, find_run_folders, read_runs
-from spa_jax.reporting.grouping import Group, group_runs, paired_runs, why_not_paired
+from spa_jax.reporting.grouping import Group, group_runs, paired, why_not_paired
 from spa_jax.reporting.statistics import curves
 from studies.names import name_of
 
@@ -96,8 +95,8 @@ def read_experiment(folder: Path, needed: Sequence[str] = (BASELINE,)) -> Experi
         method and seed; a method that is missing, or a seed without its baseline.
     """
     runs, left_out = read_runs(find_run_folders([folder]))
-    if left_out:
-        raise InputError(f"{left_out[0].folder} is not finished ({left_out[0].reason}): wait.")
+    for unfinished, reason in left_out.items():
+        raise InputError(f"{unfinished} is not finished ({reason}): wait.")
     groups = group_runs(runs)
     others = {field for group in groups for field in group.fields} - {"spa.method"}
     if others:
@@ -123,10 +122,11 @@ def read_experiment(folder: Path, needed: Sequence[str] = (BASELINE,)) -> Experi
     for group in groups:
         seeds = [[run.summary["seed"] for run in part.runs] for part in (group, baseline)]
         if seeds[0] != seeds[1] or why_not_paired(group, baseline):
+            pairs = len(paired(group.runs, baseline.runs))
             raise InputError(
                 f"{folder}: {group.method} has seeds {seeds[0]} and {BASELINE} has {seeds[1]}, "
-                f"{len(paired_runs(group, baseline))} of them on the same split: differences are "
-                "paired by seed, so run the same seeds of every method on one split."
+                f"{pairs} of them on the same split: differences are paired by seed, so run the "
+                "same seeds of every method on one split."
             )
     order = sorted(by_method, key=lambda name: (place_of(name), name))
     return Experiment(folder, {name: by_method[name] for name in order})
@@ -176,10 +176,5 @@ def clean_training_cosines(run: Run) -> np.ndarray:
             f"{run.folder} has alignment for the classifiers {', '.join(heads)}, and this study "
             "follows one: choose it with --config.spa.classifier."
         )
-    weights = geometry.weights[geometry.heads.index(heads[0])].astype(float)
-    center = run.config.get("spa.center", True)
-    directions = np.asarray(directions_of(geometry.train_means, center), dtype=float)
-    lengths = np.linalg.norm(weights, axis=1)
-    known = (lengths > 0) & directions.any(axis=1)
-    products = np.sum(weights * directions, axis=1)
-    return np.where(known, products / np.where(known, lengths, 1.0), np.nan)
+    cosines = geometry.training_cosines(run.config.get("spa.center", True))
+    return cosines[geometry.heads.index(heads[0])]

@@ -11,7 +11,7 @@ import jax
 from spa_jax.compare import title_of
 from spa_jax.files import write_text_whole
 from spa_jax.reporting.statistics import COLUMNS
-from spa_jax.reporting.table_text import cells_of, difference_text, markdown_rows, mean_text
+from spa_jax.reporting.table_text import cells_of, markdown_rows, spread_text
 from studies.study import STUDIES, study_tables
 
 Record = Mapping[str, Any]
@@ -77,7 +77,7 @@ def sweep_table(record: Record) -> str:
         mean = 100 * sum(way["accuracies"]) / runs
         times = [f"{way['seconds']:.0f}", f"{way['processor_seconds']:.0f}"]
         rows.append([name, *times, f"{mean:.2f}"])
-    change = difference_text(record["differences"]["test accuracy"], in_percent=True, digits=2)
+    change = spread_text(record["differences"]["test accuracy"], in_percent=True, digits=2)
     apart = ", ".join(
         f"{row['difference']:.0e} after {row['steps']} steps in {row['type']}"
         for row in record["agreement"]
@@ -121,11 +121,11 @@ def error_exponents_table(record: Record) -> str:
 
 def comparison_tables(comparison: Record) -> str:
     """A comparison of variants: means, paired differences, and where they come from."""
-    means, differences = comparison["statistics"], comparison["differences"]
-    corner = f"minus {next(iter(means))}"
+    means = comparison["statistics"]
+    parts = {"method": means, f"minus {next(iter(means))}": comparison["differences"]}
     tables = []
-    for name, part, text in (("method", means, mean_text), (corner, differences, difference_text)):
-        rows = [[method, *cells_of(found, text).values()] for method, found in part.items()]
+    for name, part in parts.items():
+        rows = [[method, *cells_of(found).values()] for method, found in part.items()]
         tables.append(markdown_rows([[name, *COLUMNS], *rows]))
     seeds = ", ".join(str(seed) for seed in comparison["seeds"])
     hardware = comparison["hardware"]

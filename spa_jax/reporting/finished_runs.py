@@ -43,10 +43,9 @@ class Geometry:
         """
         directions = np.asarray(directions_of(self.train_means, center), dtype=float)
         weights = self.weights.astype(float)
-        lengths = np.linalg.norm(weights, axis=2)
-        known = (lengths > 0) & directions.any(axis=1)
-        products = (weights * directions).sum(axis=2)
-        return np.where(known, products / np.where(known, lengths, 1.0), np.nan)
+        with np.errstate(invalid="ignore"):  # 0 / 0 of a weight without a direction
+            cosines = (weights * directions).sum(axis=2) / np.linalg.norm(weights, axis=2)
+        return np.where(directions.any(axis=1), cosines, np.nan)
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,6 @@ class Run:
     lines: list[dict[str, Any]]
     summary: dict[str, Any]
     geometry: Geometry | None
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A folder that holds an unfinished run, and how far it came."""
-
-    folder: Path
-    reason: str
 
 
 def find_run_folders(paths: Sequence[Path]) -> list[Path]:
@@ -106,26 +97,23 @@ def find_run_folders(paths: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
-def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[LeftOut]]:
+def read_runs(folders: Sequence[Path]) -> tuple[list[Run], dict[Path, str]]:
     """Reads the finished runs; those still being written are left out, with the reason.
 
     Args:
       folders: folders of runs, see :func:`find_run_folders`.
 
     Returns:
-      The finished runs, and what was left out.
+      The finished runs, and the folders that were left out, with how far their runs came.
 
     Raises:
       InputError: a damaged file, no finished run, or runs with different numbers of classes.
     """
-    runs, left_out = [], []
-    for folder in folders:
-        if (folder / "summary.json").exists():
-            runs.append(read_run(folder))
-        else:
-            left_out.append(LeftOut(folder, _how_far(folder)))
+    done = [folder for folder in folders if (folder / "summary.json").exists()]
+    runs = [read_run(folder) for folder in done]
+    left_out = {folder: _how_far(folder) for folder in folders if folder not in done}
     if not runs:
-        waiting = _first(f"{run.folder} ({run.reason})" for run in left_out)
+        waiting = _first(f"{folder} ({reason})" for folder, reason in left_out.items())
         raise InputError(
             f"None of the {len(left_out)} runs is finished: {waiting}. Wait for them, or run their "
             "command again to continue them."

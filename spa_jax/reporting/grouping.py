@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from spa_jax.errors import InputError
 from spa_jax.options import is_read
 from spa_jax.reporting.finished_runs import Run
-from spa_jax.reporting.statistics import COLUMNS, Columns, paired_differences
 
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
@@ -78,16 +77,6 @@ def paired(
     """
     partners = {key(run): run for run in baseline}
     return [(run, partners[key(run)]) for run in runs if key(run) in partners]
-
-
-def differences_by_seed(
-    runs: Sequence[Mapping[str, Any]],
-    baseline: Sequence[Mapping[str, Any]],
-    columns: Columns = COLUMNS,
-) -> dict[str, dict[str, float | None]]:
-    """Differences of the summaries that have a partner, see :func:`paired_differences`."""
-    pairs = paired(runs, baseline)
-    return paired_differences([run for run, _ in pairs], [base for _, base in pairs], columns)
 
 
 # Compared by identity, since the arrays in their runs have no single truth value.
@@ -210,16 +199,11 @@ def baseline_of(group: Group, groups: Sequence[Group]) -> Group | None:
     return None if group is groups[0] else groups[0]
 
 
-def paired_runs(group: Group, baseline: Group) -> list[tuple[Run, Run]]:
-    """Runs of a group and of its baseline with the same seed on the same split."""
-    return paired(group.runs, baseline.runs)
-
-
 def why_not_paired(group: Group, baseline: Group) -> str:
     """Why some runs of a group have no partner in the baseline; "" if all have one."""
     same_seed = len(paired(group.runs, baseline.runs, key=lambda run: run.summary["seed"]))
     missing = {
-        "another split": same_seed - len(paired_runs(group, baseline)),
+        "another split": same_seed - len(paired(group.runs, baseline.runs)),
         "another seed": len(group.runs) - same_seed,
     }
     reasons = [f"{count} with {what}" for what, count in missing.items() if count]

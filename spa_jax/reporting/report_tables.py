@@ -1,7 +1,7 @@
 """The tables of a report: accuracy, alignment, paired differences, classes and runs, as text."""
 
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from spa_jax.reporting import grouping
 from spa_jax.reporting.grouping import Group
-from spa_jax.reporting.statistics import COLUMNS, IN_PERCENT, Columns, statistics
-from spa_jax.reporting.table_text import cells_of, interval_text, mean_text, number_text
+from spa_jax.reporting.statistics import COLUMNS, Columns, paired_differences, statistics
+from spa_jax.reporting.table_text import cells_of, interval_text, number_text
 
 _ACCURACY: Columns = {
     "last": ("test_accuracy", "last"),
@@ -54,12 +54,12 @@ def accuracy_table(groups: Sequence[Group]) -> Iterator[Table]:
     """Test accuracy of each group, over all classes and by shot group: mean ± std over seeds."""
     summaries = [summary for group in groups for summary in group.summaries]
     rules = {summary.get("shot_groups", {}).get("rule") for summary in summaries} - {None}
-    yield Table(_rows_of_means(groups, _ACCURACY, _ACCURACY), {"rules": sorted(rules)})
+    yield Table(_rows_of_means(groups, _ACCURACY), {"rules": sorted(rules)})
 
 
 def cosines_table(groups: Sequence[Group]) -> Iterator[Table]:
     """Cosines of weights and class means of each group."""
-    yield Table(_rows_of_means(groups, _COSINES, IN_PERCENT))
+    yield Table(_rows_of_means(groups, _COSINES))
 
 
 def differences_table(groups: Sequence[Group]) -> Iterator[Table]:
@@ -69,13 +69,11 @@ def differences_table(groups: Sequence[Group]) -> Iterator[Table]:
         baseline = grouping.baseline_of(group, groups)
         if baseline is None:
             continue
-        count = len(grouping.paired_runs(group, baseline))
+        pairs = grouping.paired(group.summaries, baseline.summaries)
         why = grouping.why_not_paired(group, baseline)
-        pairs = {"pairs": f"{count} ({why})" if why else f"{count}"}
-        sides = (group.summaries, baseline.summaries)
-        found = grouping.differences_by_seed(*sides, _DIFFERENCES)
-        names = {"configuration": group.label, "minus": baseline.label}
-        rows.append(names | pairs | cells_of(found, interval_text))
+        row = {"configuration": group.label, "minus": baseline.label}
+        row["pairs"] = f"{len(pairs)} ({why})" if why else f"{len(pairs)}"
+        rows.append(row | cells_of(paired_differences(pairs, _DIFFERENCES), interval_text))
     if rows:
         yield Table(rows)
 
@@ -87,16 +85,14 @@ def classes_table(groups: Sequence[Group]) -> Iterator[Table]:
     same = all((s["class_names"], s["class_counts"]) == (names, counts) for s in summaries)
     if len(counts) > _MOST_CLASSES or not same:
         return
-    missing = [None] * len(counts)
-    recorded = {
-        group.label: [summary.get("per_class_accuracy") or missing for summary in group.summaries]
-        for group in groups
-    }
-    means = {label: np.array(rows, dtype=float).mean(axis=0) for label, rows in recorded.items()}
     rows = []
     for c in np.argsort(-np.asarray(counts), kind="stable").tolist():
-        accuracies = {label: _percent(values[c]) for label, values in means.items()}
-        rows.append({"class": str(names[c]), "training images": str(counts[c]), **accuracies})
+        row = {"class": str(names[c]), "training images": str(counts[c])}
+        for group in groups:
+            recorded = [summary.get("per_class_accuracy") for summary in group.summaries]
+            values = np.array([of_run and of_run[c] for of_run in recorded], dtype=float)
+            row[group.label] = _percent(values.mean())
+        rows.append(row)
     yield Table(rows)
 
 
@@ -121,21 +117,17 @@ def runs_table(groups: Sequence[Group]) -> Iterator[Table]:
 
 def mark_of(group: Group, groups: Sequence[Group]) -> str:
     """A dagger for a group that was trained on another split than the first group."""
-    splits, first = (
-        {summary["split_checksum"] for summary in part.summaries} for part in (group, groups[0])
-    )
-    return "" if splits <= first else " †"
+    first = {summary["split_checksum"] for summary in groups[0].summaries}
+    same = all(summary["split_checksum"] in first for summary in group.summaries)
+    return "" if same else " †"
 
 
-def _rows_of_means(
-    groups: Sequence[Group], columns: Columns, in_percent: Container[str]
-) -> list[dict[str, str]]:
+def _rows_of_means(groups: Sequence[Group], columns: Columns) -> list[dict[str, str]]:
     rows = []
     for group in groups:
-        names = {"configuration": group.label + mark_of(group, groups)}
-        found = statistics(group.summaries, columns)
-        cells = cells_of(found, mean_text, in_percent)
-        rows.append(names | {"seeds": str(len(group.runs))} | cells)
+        row = {"configuration": group.label + mark_of(group, groups)}
+        cells = cells_of(statistics(group.summaries, columns), in_percent=_ACCURACY)
+        rows.append(row | {"seeds": str(len(group.runs))} | cells)
     return rows
 
 

@@ -1,6 +1,6 @@
 """Numbers over seeds: mean and standard deviation, and differences paired by seed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,7 @@ def statistics(
       >>> statistics([{"min_cosine": 0.5}, {"min_cosine": 1.0}], {"lowest": ("min_cosine",)})
       {'lowest': {'mean': 0.75, 'std': 0.3535533905932738}}
     """
-    result: dict[str, dict[str, float | None]] = {}
+    result = {}
     for column, path in columns.items():
         mean, std = mean_and_spread(column_values(runs, path))
         result[column] = {"mean": _number(mean), "std": _number(std)}
@@ -111,17 +111,14 @@ def statistics(
 
 
 def paired_differences(
-    runs: Sequence[Mapping[str, Any]],
-    baseline: Sequence[Mapping[str, Any]],
-    columns: Columns = COLUMNS,
+    pairs: Collection[tuple[Mapping[str, Any], Mapping[str, Any]]], columns: Columns = COLUMNS
 ) -> dict[str, dict[str, float | None]]:
-    r"""Differences to the baseline of the same seed, with their 95% interval.
+    r"""Differences of runs and their baselines, with their 95% interval.
 
     .. math:: \bar d \pm t_{0.975, n - 1} \, s_d / \sqrt n
 
     Args:
-      runs: summaries of a method, seed by seed.
-      baseline: summaries of the baseline for the same seeds in the same order.
+      pairs: the summary of a run, and that of the baseline of the same seed.
       columns: where each column's number stands.
 
     Returns:
@@ -129,15 +126,14 @@ def paired_differences(
       there is one seed only.
 
     Example:
-      >>> runs, baseline = [{"min_cosine": 0.75}], [{"min_cosine": 0.5}]
-      >>> paired_differences(runs, baseline, {"lowest": ("min_cosine",)})
+      >>> pairs = [({"min_cosine": 0.75}, {"min_cosine": 0.5})]
+      >>> paired_differences(pairs, {"lowest": ("min_cosine",)})
       {'lowest': {'mean': 0.25, 'half_width': None}}
     """
-    result: dict[str, dict[str, float | None]] = {}
+    result, n = {}, len(pairs)
     for column, path in columns.items():
-        pairs = zip(column_values(runs, path), column_values(baseline, path), strict=True)
-        mean, std = mean_and_spread(np.array([run - base for run, base in pairs]))
-        n = len(runs)
+        sides = (column_values([pair[side] for pair in pairs], path) for side in (0, 1))
+        mean, std = mean_and_spread(np.subtract(*sides))
         half_width = student_t.ppf(0.975, n - 1) * std / n**0.5 if n > 1 else np.nan
         result[column] = {"mean": _number(mean), "half_width": _number(half_width)}
     return result

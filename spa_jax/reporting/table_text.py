@@ -32,38 +32,23 @@ def number_text(
     return f"{scale * number:{sign}.{digits}f}"
 
 
-def mean_text(value: Value, in_percent: bool = False, digits: int | None = None) -> str:
-    """`mean ± std`, of what :func:`spa_jax.reporting.statistics.statistics` gives for a column.
+def spread_text(value: Value, in_percent: bool = False, digits: int | None = None) -> str:
+    """`mean ± std`, or `mean ± half_width`, signed, of a difference.
 
-    A dash where there is no mean; the mean alone where there is no deviation.
+    A dash where there is no mean; the mean alone where there is no deviation or interval.
 
     Example:
-      >>> mean_text({"mean": 0.5, "std": 0.25}, in_percent=True)
+      >>> spread_text({"mean": 0.5, "std": 0.25}, in_percent=True)
       '50.0 ± 25.0'
-      >>> mean_text({"mean": 0.5, "std": None}), mean_text({"mean": None, "std": None})
+      >>> spread_text({"mean": 0.5, "std": None}), spread_text({"mean": None, "std": None})
       ('0.500', '-')
-    """
-    return _with_spread(value["mean"], value["std"], in_percent, digits, sign="")
-
-
-def difference_text(value: Value, in_percent: bool = False, digits: int | None = None) -> str:
-    """`mean ± half_width`, of a :func:`spa_jax.reporting.statistics.paired_differences`, signed.
-
-    A dash where there is no mean; the mean alone where there is no interval.
-
-    Example:
-      >>> difference_text({"mean": 0.5, "half_width": 0.25}, digits=1)
+      >>> spread_text({"mean": 0.5, "half_width": 0.25}, digits=1)
       '+0.5 ± 0.2'
     """
-    return _with_spread(value["mean"], value["half_width"], in_percent, digits, sign="+")
-
-
-def _with_spread(
-    mean: float | None, spread: float | None, in_percent: bool, digits: int | None, sign: str
-) -> str:
+    mean, spread = value["mean"], value.get("std", value.get("half_width"))
     if mean is None:
         return "-"
-    text = number_text(mean, in_percent, digits, sign)
+    text = number_text(mean, in_percent, digits, sign="+" if "half_width" in value else "")
     return text if spread is None else f"{text} ± {number_text(spread, in_percent, digits)}"
 
 
@@ -78,26 +63,25 @@ def interval_text(value: Value, in_percent: bool = False) -> str:
     """
     mean, half_width = value["mean"], value["half_width"]
     if mean is None or half_width is None:
-        return difference_text(value, in_percent)
-    numbers = (mean, mean - half_width, mean + half_width)
-    texts = (number_text(number, in_percent, sign="+") for number in numbers)
-    return "{} [{}, {}]".format(*texts)
+        return spread_text(value, in_percent)
+    ends = (mean, mean - half_width, mean + half_width)
+    return "{} [{}, {}]".format(*(number_text(end, in_percent, sign="+") for end in ends))
 
 
 def cells_of(
     columns: Mapping[str, Value],
-    text: Callable[[Value, bool], str],
+    text: Callable[[Value, bool], str] = spread_text,
     in_percent: Container[str] = IN_PERCENT,
 ) -> dict[str, str]:
     """The columns of :mod:`spa_jax.reporting.statistics` as cells.
 
     Args:
       columns: what it gives.
-      text: how a cell is written, such as :func:`mean_text`.
+      text: how a cell is written.
       in_percent: the columns that are in percent.
 
     Example:
-      >>> cells_of({"lowest cosine": {"mean": 0.5, "std": None}}, mean_text)
+      >>> cells_of({"lowest cosine": {"mean": 0.5, "std": None}})
       {'lowest cosine': '0.500'}
     """
     return {name: text(value, name in in_percent) for name, value in columns.items()}

@@ -2,20 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
-from spa_jax.reporting.table_text import difference_text
+from spa_jax.reporting.table_text import spread_text
 from spa_jax.reproduction.cells import Cell
 from spa_jax.reproduction.tables import TABLE_METHODS
-from studies.reproduction.cell_names import pair_name
-from studies.reproduction.pairing import (
-    COSINE,
-    Compare,
-    Difference,
-    TableRuns,
-    Wanted,
-    intervals,
-    minus_none,
-    minus_tuned,
-)
+from studies.reproduction import pairing
+from studies.reproduction.pairing import Compare, Difference, TableRuns, Wanted, intervals
 
 _PAIRS = 3
 _LOW = 0.005  # the paper claims 0.5 to 2.6 points
@@ -40,7 +31,7 @@ def claim_sentences(class_order: str, factor: float, runs: TableRuns) -> str:
         place = (cell.stage, cell.class_order, cell.imbalance_factor)
         return place == ("final", class_order, factor) and cell.method in TABLE_METHODS
 
-    found, rows = _found(runs, wanted, minus_none)
+    found, rows = _found(runs, wanted, pairing.minus_none)
     tuned = {group: difference for group, difference in found.items() if group.variant == "tuned"}
     if not tuned or len(found) < rows:
         return _open(len(found), rows)
@@ -58,7 +49,7 @@ def changes_sentences(wanted: Wanted, name: Name, runs: TableRuns) -> str:
     Returns:
       The sentences; before every row has three pairs of seeds, that this is so.
     """
-    found, rows = _found(runs, wanted, minus_none)
+    found, rows = _found(runs, wanted, pairing.minus_none)
     if not found or len(found) < rows:
         return _open(len(found), rows)
     return f"Over these {rows} rows with SpA {_spread(found, name)}. {_alignment(found)}"
@@ -66,7 +57,7 @@ def changes_sentences(wanted: Wanted, name: Name, runs: TableRuns) -> str:
 
 def ablation_sentences(wanted: Wanted, name: Name, runs: TableRuns) -> str:
     """Those of `changes_sentences`, and one on how the rows differ from tuned SpA itself."""
-    found, rows = _found(runs, wanted, minus_tuned)
+    found, rows = _found(runs, wanted, pairing.minus_tuned)
     if not found or len(found) < rows:
         return _open(len(found), rows)
     mean, half = intervals(found.values(), "last")
@@ -95,7 +86,7 @@ def _open(found: int, rows: int) -> str:
 
 
 def _last(difference: Difference) -> str:
-    return difference_text(difference.columns["last"], True)
+    return spread_text(difference.columns["last"], True)
 
 
 def _own_pair(found: Found) -> str:
@@ -109,9 +100,10 @@ def _own_pair(found: Found) -> str:
 
 def _all_pairs(tuned: Found) -> str:
     mean, half = intervals(tuned.values(), "last")
+    spread = _spread(tuned, pairing.pair_name)
     return (
-        f"Over the {len(tuned)} pairs of a method with a tuned variant {_spread(tuned, pair_name)};"
-        f" {(mean + half < _LOW).sum()} lie wholly below the claimed +0.5 points and "
+        f"Over the {len(tuned)} pairs of a method with a tuned variant {spread}; "
+        f"{(mean + half < _LOW).sum()} lie wholly below the claimed +0.5 points and "
         f"{(mean - half >= _LOW).sum()} at or above them."
     )
 
@@ -130,7 +122,7 @@ def _spread(found: Found, name: Name) -> str:
 
 def _alignment(found: Found) -> str:
     """Of the rows that act on the classifier whose cosine the baseline has."""
-    mean, half = intervals(found.values(), COSINE)
+    mean, half = intervals(found.values(), pairing.COSINE)
     rows = "the same rows"
     if len(mean) < len(found):
         rows = f"the {len(mean)} rows that act on the baseline's classifier"

@@ -1,4 +1,4 @@
-"""Which records are averaged, and which are compared with which: differences paired by seed."""
+"""The rows of tables: which records each is of, its name, and which are compared, seed by seed."""
 
 import dataclasses
 import functools
@@ -11,6 +11,7 @@ from spa_jax.reporting.grouping import group_by, paired
 from spa_jax.reporting.statistics import paired_differences
 from spa_jax.reproduction.cells import Cell, Records
 from spa_jax.reproduction.tables import find_table
+from studies.names import name_of
 
 ACCURACIES = {
     "last": ("test_accuracy", "last"),
@@ -79,6 +80,21 @@ class TableRuns:
         return {cell: group for cell, group in self.groups.items() if wanted(cell)}
 
 
+def method_name(cell: Cell) -> str:
+    """Of a cell's method, with its network where that is not the table's own."""
+    return ", ".join(name_of(part) for part in (cell.method, cell.network) if part)
+
+
+def variant_name(cell: Cell) -> str:
+    """Of a cell's SpA method with the variant: `Proj (tuned)`."""
+    return name_of(cell.spa_method) + (f" ({cell.variant})" if cell.variant else "")
+
+
+def pair_name(cell: Cell) -> str:
+    """Of a cell's method with its SpA method."""
+    return f"{method_name(cell)} with {name_of(cell.spa_method)}"
+
+
 def minus_none(runs: Sequence[Record], records: Records) -> Difference | None:
     """Runs of a group minus those of the same method without SpA, seed by seed.
 
@@ -121,8 +137,8 @@ def difference_of(runs: Sequence[Record], others: Sequence[Record]) -> Differenc
         return None
     same_weights = runs[0]["config"]["spa"]["classifier"] == "auto"
     columns = COLUMNS if same_weights else ACCURACIES
-    summaries, baseline = ([pair[i]["summary"] for pair in pairs] for i in (0, 1))
-    return Difference(paired_differences(summaries, baseline, columns), len(pairs))
+    summaries = [(run["summary"], other["summary"]) for run, other in pairs]
+    return Difference(paired_differences(summaries, columns), len(pairs))
 
 
 def intervals(differences: Iterable[Difference], column: str) -> np.ndarray:

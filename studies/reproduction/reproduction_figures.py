@@ -11,22 +11,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spa_jax.reporting.figures.style import (
-    RC,
-    draw_band_curve,
-    epoch_axis,
-    legend_below,
-    line_style,
-    marker_of,
-    panels,
-)
+from spa_jax.reporting.figures import style
+from spa_jax.reporting.figures.style import line_style, panels
 from spa_jax.reproduction.cells import Cell, read_records
 from spa_jax.reproduction.tables import GAMMAS, TABLE_METHODS
 from studies.names import name_of
 from studies.reproduction.pairing import (
     COSINE,
     Difference,
-    Record,
     TableRuns,
     Wanted,
     intervals,
@@ -67,8 +59,7 @@ def differences_figure(runs: TableRuns) -> Figure | None:
         panel.set_xlabel(label)
     axes[0, 0].set_yticks(range(len(TABLE_METHODS)), map(name_of, TABLE_METHODS))
     axes[0, 0].set_ylim(len(TABLE_METHODS) - 0.5, -0.5)
-    (claim, *handles), (claimed, *labels) = axes[0, 0].get_legend_handles_labels()
-    legend_below(figure, [*handles, claim], [*labels, claimed], handle_length=1)
+    style.legend_below(figure, handle_length=1)
     return figure
 
 
@@ -102,14 +93,14 @@ def epochs_figure(names: Mapping[str, str], runs: TableRuns) -> Figure | None:
         for i, (name, text) in enumerate(names.items()):
             values = scale * np.array([record["curves"][curve] for record in found[name]])
             epochs = range(1, values.shape[1] + 1)
-            draw_band_curve(panel, epochs, values, line_style(i), label=text)
-        epoch_axis(panel)
+            style.draw_band_curve(panel, epochs, values.T, line_style(i), label=text)
+        style.epoch_axis(panel)
         panel.set_ylabel(label)
-    legend_below(figure, *axes[0, 0].get_legend_handles_labels())
+    style.legend_below(figure)
     return figure
 
 
-def drawn_groups(names: Mapping[str, str], runs: TableRuns) -> dict[str, Sequence[Record]] | None:
+def drawn_groups(names: Mapping[str, str], runs: TableRuns) -> dict[str, Sequence[Any]] | None:
     """The runs of each group that `epochs_figure` draws; None unless every group has one."""
     groups = runs.where(lambda cell: cell.group_name in names)
     found = {cell.group_name: group.runs for cell, group in groups.items() if group.runs}
@@ -136,7 +127,7 @@ def _draw_methods(axes: Axes, found: Mapping[Cell, Difference], column: str, sca
         cells = [cell for cell in found if cell.spa_method == variant]
         places = [TABLE_METHODS.index(cell.method) + 0.22 * (i - 1) for cell in cells]
         means, halves = scale * intervals([found[cell] for cell in cells], column)
-        look = {"color": line_style(i)["color"], "marker": marker_of(i), "linestyle": "none"}
+        look = {"color": line_style(i)["color"], "marker": style.marker_of(i), "linestyle": "none"}
         _error_bars(axes, means, places, xerr=halves, label=name_of(variant), **look)
 
 
@@ -181,7 +172,7 @@ def save_figures(results: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, (table, draw) in FIGURES.items():
         path = results / f"{table}.jsonl"
-        with matplotlib.rc_context(RC):
+        with matplotlib.rc_context(style.RC):
             figure = draw(TableRuns(table, read_records(path)))
             if figure is not None:
                 metadata = {"Description": records_checksum(path)}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from spa_jax.reporting.statistics import statistics
-from spa_jax.reporting.table_text import difference_text, markdown_rows, mean_text, number_text
+from spa_jax.reporting.table_text import markdown_rows, number_text, spread_text
 from spa_jax.reproduction.cells import Cell, Records, settings_name
 from spa_jax.reproduction.dry_run import dry_cells
 from spa_jax.reproduction.tables import (
@@ -14,26 +14,15 @@ from spa_jax.reproduction.tables import (
     tuning_cells,
 )
 from studies.names import name_of
-from studies.reproduction.cell_names import method_name, variant_name
-from studies.reproduction.pairing import (
-    ACCURACIES,
-    COLUMNS,
-    Compare,
-    Difference,
-    Group,
-    Record,
-    TableRuns,
-    Wanted,
-    difference_of,
-    minus_none,
-)
+from studies.reproduction import pairing
+from studies.reproduction.pairing import COLUMNS, Difference, Group, TableRuns, Wanted
 
-MINUS_NONE: Mapping[str, Compare] = {"last, minus none": minus_none}
+MINUS_NONE: Mapping[str, pairing.Compare] = {"last, minus none": pairing.minus_none}
 """The column that every table of results has: the change of the last accuracy by SpA."""
 
 
 def results_table(
-    wanted: Wanted, runs: TableRuns, compared: Mapping[str, Compare] = MINUS_NONE
+    wanted: Wanted, runs: TableRuns, compared: Mapping[str, pairing.Compare] = MINUS_NONE
 ) -> str:
     """A row for each group of runs that differ in the seed, next to its difference to others.
 
@@ -86,7 +75,7 @@ def methods_table(runs: TableRuns) -> str:
             row = [name_of(cell.method), str(len(group.runs))]
             row += _cells(runs.table, cell, group, columns)
             others = by_method["cross_entropy"] if cell.method != "cross_entropy" else []
-            difference = difference_of(group.runs, others)
+            difference = pairing.difference_of(group.runs, others)
             rows.append([*row, *(_change(difference, name) for name in compared)])
     return _markdown(rows)
 
@@ -116,7 +105,7 @@ def dry_run_table(records: Records) -> str:
     for cell in dry_cells(plan):
         record = by_name.get(cell.name)
         network = record["config"]["model"]["name"] if record else plan.config(cell).model.name
-        row = [name_of(cell.method), variant_name(cell), network]
+        row = [name_of(cell.method), pairing.variant_name(cell), network]
         if record is None:
             command = f"python -m spa_jax.reproduce imagenet --dry_run --only={cell.group_name}"
             row += ["", f"not run: `{command}`"]
@@ -157,7 +146,7 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _names(cell: Cell) -> list[str]:
-    return [method_name(cell), variant_name(cell), f"{cell.imbalance_factor:g}"]
+    return [pairing.method_name(cell), pairing.variant_name(cell), f"{cell.imbalance_factor:g}"]
 
 
 def _cells(table: str, cell: Cell, group: Group, columns: Iterable[str]) -> list[str]:
@@ -165,7 +154,7 @@ def _cells(table: str, cell: Cell, group: Group, columns: Iterable[str]) -> list
     if group.runs:
         summaries = [record["summary"] for record in group.runs]
         found = statistics(summaries, {name: COLUMNS[name] for name in columns})
-        return [mean_text(value, name in ACCURACIES) for name, value in found.items()]
+        return [spread_text(value, name in pairing.ACCURACIES) for name, value in found.items()]
     if group.diverged:
         return ["diverged"]
     return [f"not run: `python -m spa_jax.reproduce {table} --only={cell.group_name}`"]
@@ -179,10 +168,10 @@ def _seeds(group: Group) -> str:
 
 
 def _change(difference: Difference | None, column: str = "last") -> str:
-    return difference_text(difference.columns[column], True) if difference else ""
+    return spread_text(difference.columns[column], True) if difference else ""
 
 
-def _validation(record: Record | None) -> str:
+def _validation(record: pairing.Record | None) -> str:
     if record is None:
         return "not run"
     summary = record["summary"]

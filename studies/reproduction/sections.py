@@ -4,19 +4,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from spa_jax.reproduction.cells import Cell
-from studies.reproduction.cell_names import pair_name, variant_name
-from studies.reproduction.claim import ablation_sentences, changes_sentences, claim_sentences
-from studies.reproduction.pairing import TableRuns, Wanted, minus_tuned
+from studies.reproduction import claim
+from studies.reproduction import results_tables as tables
+from studies.reproduction.pairing import TableRuns, Wanted, minus_tuned, pair_name, variant_name
 from studies.reproduction.reproduction_figures import FIGURE_4, drawn_groups
-from studies.reproduction.results_tables import (
-    MINUS_NONE,
-    dry_run_table,
-    methods_table,
-    origin,
-    published_table,
-    results_table,
-    tuning_table,
-)
 
 Section = Callable[[TableRuns], str]
 
@@ -33,11 +24,11 @@ def _final(order: str, *factors: float) -> Wanted:
 def _cifar(table: str) -> dict[str, Section]:
     factors = {"if100": (100.0,), "if200": (200.0,), "others": (50.0, 10.0)}
     return {
-        f"{table}/origin": origin,
-        f"{table}/published": published_table,
-        f"{table}/tuning": partial(tuning_table, "label", 100.0),
+        f"{table}/origin": tables.origin,
+        f"{table}/published": tables.published_table,
+        f"{table}/tuning": partial(tables.tuning_table, "label", 100.0),
         **{
-            f"{table}/{name}": partial(results_table, _final("label", *some))
+            f"{table}/{name}": partial(tables.results_table, _final("label", *some))
             for name, some in factors.items()
         },
     }
@@ -46,14 +37,14 @@ def _cifar(table: str) -> dict[str, Section]:
 def _fashion(name: str, wanted: Wanted, row_name: Callable[[Cell], str]) -> dict[str, Section]:
     """A table, and sentences on what SpA changes in its rows, by the name of a row."""
     return {
-        f"{_FASHION}/{name}": partial(results_table, wanted),
-        f"{_FASHION}/{name}_changes": partial(changes_sentences, wanted, row_name),
+        f"{_FASHION}/{name}": partial(tables.results_table, wanted),
+        f"{_FASHION}/{name}_changes": partial(claim.changes_sentences, wanted, row_name),
     }
 
 
 def _ablation(runs: TableRuns) -> str:
-    compared = {**MINUS_NONE, "last, minus tuned": minus_tuned}
-    return results_table(_of_ablation, runs, compared)
+    compared = {**tables.MINUS_NONE, "last, minus tuned": minus_tuned}
+    return tables.results_table(_of_ablation, runs, compared)
 
 
 def _figure_4(runs: TableRuns) -> str:
@@ -83,23 +74,23 @@ def _of_imbalance(cell: Cell) -> bool:
 
 
 SECTIONS: Mapping[str, Section] = {
-    f"{_FASHION}/origin": origin,
-    f"{_FASHION}/methods": methods_table,
-    f"{_FASHION}/claim": partial(claim_sentences, "reversed", 100.0),
-    f"{_FASHION}/tuning": partial(tuning_table, "reversed", 100.0),
-    f"{_FASHION}/if100": partial(results_table, _final("reversed", 100.0)),
+    f"{_FASHION}/origin": tables.origin,
+    f"{_FASHION}/methods": tables.methods_table,
+    f"{_FASHION}/claim": partial(claim.claim_sentences, "reversed", 100.0),
+    f"{_FASHION}/tuning": partial(tables.tuning_table, "reversed", 100.0),
+    f"{_FASHION}/if100": partial(tables.results_table, _final("reversed", 100.0)),
     **_fashion("if200", _final("reversed", 200.0), pair_name),
     **_fashion("imbalance", _of_imbalance, _factor_name),
     f"{_FASHION}/ablation": _ablation,
-    f"{_FASHION}/ablation_changes": partial(ablation_sentences, _of_ablation, variant_name),
+    f"{_FASHION}/ablation_changes": partial(claim.ablation_sentences, _of_ablation, variant_name),
     **_fashion("gamma", _of_gamma, variant_name),
     **_fashion("label", _final("label", 100.0), pair_name),
     **_cifar("cifar10"),
     **_cifar("cifar100"),
     "cifar100/figure_4": _figure_4,
-    "imagenet/origin": origin,
-    "imagenet/published": published_table,
-    "imagenet/results": partial(results_table, _final("label", 256.0)),
-    "imagenet_dry_run/cells": lambda runs: dry_run_table(runs.records),
+    "imagenet/origin": tables.origin,
+    "imagenet/published": tables.published_table,
+    "imagenet/results": partial(tables.results_table, _final("label", 256.0)),
+    "imagenet_dry_run/cells": lambda runs: tables.dry_run_table(runs.records),
 }
 """By the file of records in `results/` and the section's name."""

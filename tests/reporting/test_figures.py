@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
+from spa_jax.report import words
 from spa_jax.reporting.figures import style
 from spa_jax.reporting.figures.classes import draw_angle_by_class_size
 from spa_jax.reporting.figures.epochs import (
@@ -15,7 +16,6 @@ from spa_jax.reporting.figures.gram_matrices import draw_gram_matrices
 from spa_jax.reporting.figures.strengths import draw_sweeps
 from spa_jax.reporting.finished_runs import read_run
 from spa_jax.reporting.grouping import group_runs
-from spa_jax.reporting.page import words
 from tests.reporting.made_runs import COLLAPSE, lines_of, one_group, write_run
 
 pytestmark = pytest.mark.usefixtures("figure_style")
@@ -80,7 +80,7 @@ def test_the_parts_of_nc2_are_those_of_means_above_and_of_weights_below(groups):
 def test_nc1_is_averaged_as_a_logarithm():
     axes = style.panels(1, 1, 2)[1][0, 0]
     values = np.array([[1.0, 0.0], [49.0, 1.0]])
-    style.draw_band_curve(axes, [1, 2], values, {"color": "black"}, logarithmic=True)
+    style.draw_band_curve(axes, [1, 2], values.T, {"color": "black"}, logarithmic=True)
     mean = axes.get_lines()[0].get_ydata()
     assert mean[0] == pytest.approx(7)
     assert np.isnan(mean[1])

@@ -18,12 +18,11 @@ import pytest
 from PIL import Image
 
 from spa_jax import report
-from spa_jax.report import write_report
+from spa_jax.report import report_page, write_report
 from spa_jax.reporting.figures import style
 from spa_jax.reporting.figures.classes import draw_train_against_held_out
 from spa_jax.reporting.finished_runs import find_run_folders, read_run, read_runs
 from spa_jax.reporting.grouping import group_runs
-from spa_jax.reporting.page import report_page
 from spa_jax.reporting.report_tables import differences_table
 from tests.refusals import refusal
 from tests.reporting.made_runs import write_run

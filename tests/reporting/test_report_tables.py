@@ -5,10 +5,10 @@ import statistics as reference
 import pytest
 from scipy.stats import ttest_rel
 
+from spa_jax.report import words
 from spa_jax.reporting import report_tables as tables
 from spa_jax.reporting.finished_runs import read_run
 from spa_jax.reporting.grouping import group_runs
-from spa_jax.reporting.page import words
 from tests.reporting.made_runs import write_run
 
 NONE, REG = (0.80, 0.82, 0.87), (0.81, 0.86, 0.86)

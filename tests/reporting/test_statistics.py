@@ -27,7 +27,8 @@ def test_mean_and_sample_deviation_are_those_of_the_standard_library(values):
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), min_size=2, max_size=6))
 def test_the_interval_of_differences_is_that_of_the_paired_t_test(pairs):
     runs, baseline = ([value / 1000 for value in side] for side in zip(*pairs, strict=True))
-    found = paired_differences(summaries(runs), summaries(baseline), ONE)["accuracy"]
+    sides = zip(summaries(runs), summaries(baseline), strict=True)
+    found = paired_differences(list(sides), ONE)["accuracy"]
     differences = [run - base for run, base in zip(runs, baseline, strict=True)]
     mean, half_width = found["mean"], found["half_width"]
     assert mean is not None
@@ -45,10 +46,10 @@ def test_what_a_run_does_not_have_is_null():
     runs = [*summaries([0.5]), {"test_accuracy": {"last": None}}]
     assert statistics(runs, ONE)["accuracy"] == {"mean": None, "std": None}
     nothing = {"mean": None, "half_width": None}
-    assert paired_differences(runs, runs, ONE)["accuracy"] == nothing
-    assert paired_differences([], [], ONE)["accuracy"] == nothing
+    assert paired_differences([(run, run) for run in runs], ONE)["accuracy"] == nothing
+    assert paired_differences([], ONE)["accuracy"] == nothing
     assert statistics(summaries([0.5]), ONE)["accuracy"] == {"mean": 0.5, "std": None}
-    one = paired_differences(summaries([0.5]), summaries([0.25]), ONE)["accuracy"]
+    one = paired_differences([tuple(summaries([0.5, 0.25]))], ONE)["accuracy"]
     assert one == {"mean": 0.25, "half_width": None}
 
 

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from studies import study_numbers
+from studies import study_figures, study_numbers
 from studies.build import PAGES, REPOSITORY
 from studies.study import STUDIES, study_tables
 from studies.study_runs import clean_training_cosines, read_experiment
@@ -158,9 +158,8 @@ PANELS = {
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_measures_draws_and_tabulates_every_data_set(experiments, name):
-    study = STUDIES[name]
-    found = [study.measure(experiment) for experiment in experiments]
-    figure = study.draw(experiments, found)
+    found = [getattr(study_numbers, name)(experiment) for experiment in experiments]
+    figure = getattr(study_figures, name)(experiments, found)
     assert len(figure.axes) == PANELS[name]
     described = [
         experiment.describe() | numbers
@@ -178,9 +177,8 @@ def test_methods_come_in_the_order_of_every_table_the_baseline_first(experiments
 
 
 def test_points_of_a_figure_are_the_differences_of_its_table(experiments):
-    study = STUDIES["alignment_and_accuracy"]
-    found = [study.measure(experiment) for experiment in experiments]
-    figure = study.draw(experiments, found)
+    found = [study_numbers.alignment_and_accuracy(experiment) for experiment in experiments]
+    figure = study_figures.alignment_and_accuracy(experiments, found)
     assert isinstance(figure, Figure)
     points = {line.get_label(): line for line in figure.axes[2].get_lines()}["Reg \u2212 none"]
     differences = found[0]["differences"]["reg"]

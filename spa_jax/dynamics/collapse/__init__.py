@@ -7,8 +7,7 @@ First pass over the data, on the device: :class:`NCState`. Once it is over, on t
 """
 
 from spa_jax.dynamics.collapse.examples import nc1_contributions, nc4, nc4_agreement
-from spa_jax.dynamics.collapse.measures import minority_collapse
-from spa_jax.dynamics.collapse.nc_metrics import centred_means, metrics, whitening
+from spa_jax.dynamics.collapse.measures import centred_means, metrics, minority_collapse, whitening
 from spa_jax.dynamics.collapse.nc_state import NCState
 
 __all__ = [

@@ -9,14 +9,8 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from spa_jax.alignment.checks import is_known
 from spa_jax.alignment.geometry import widen, widen_labels
+from spa_jax.dynamics import row_checks
 from spa_jax.dynamics.collapse.nc_state import product
-from spa_jax.dynamics.row_checks import (
-    check_array,
-    check_batch,
-    check_each,
-    check_finite,
-    check_weights,
-)
 from spa_jax.errors import InputError
 
 Features = Float[Array | np.ndarray, "B D"]
@@ -62,7 +56,7 @@ def nc4(
       Papyan, Han and Donoho, "Prevalence of neural collapse during the terminal phase of deep
       learning training", PNAS 2020.
     """
-    check_batch(features, means.shape[1], mask=mask)
+    row_checks.check_batch(features, means.shape[1], mask=mask)
     used = jnp.ones(len(features), jnp.bool_) if mask is None else jnp.asarray(mask) != 0
     if is_known(used) and not np.any(used):
         raise InputError("There is no example to compare: features are empty or all masked out.")
@@ -98,15 +92,15 @@ def nc4_agreement(
       >>> nc4_agreement(features, means, weights=jnp.array([[0.0, 1.0], [1.0, 0.0]])).tolist()
       [True, False]
     """
-    check_batch(features, means.shape[1])
-    check_array(means, "means", jnp.floating, means.shape, "pass the means of a state")
-    check_weights(weights, bias, means.shape)
+    row_checks.check_batch(features, means.shape[1])
+    row_checks.check_array(means, "means", jnp.floating, means.shape, "pass the means of a state")
+    row_checks.check_weights(weights, bias, means.shape)
     bias = jnp.zeros(len(means)) if bias is None else bias
     features, means, weights, bias = _finite(
         features=features, means=means, weights=weights, bias=bias
     )
     if is_known(means):
-        check_each(
+        row_checks.check_each(
             np.any(np.asarray(means) != 0, axis=1),
             "Class means must not be zero rows, which are classes without examples, got zero rows",
             "class means",
@@ -163,9 +157,11 @@ def nc1_contributions(
       [0.25, 0.25, 0.0]
     """
     num_classes, dim = means.shape
-    check_batch(features, dim, labels)
-    check_array(means, "means", jnp.floating, means.shape, "pass the means of a state")
-    check_array(whitening, "whitening", jnp.floating, (len(whitening), dim), "as wide as the means")
+    row_checks.check_batch(features, dim, labels)
+    row_checks.check_array(means, "means", jnp.floating, means.shape, "pass the means of a state")
+    row_checks.check_array(
+        whitening, "whitening", jnp.floating, (len(whitening), dim), "as wide as the means"
+    )
     features, means, whitening = _finite(features=features, means=means, whitening=whitening)
     labels = widen_labels(labels)
     wanted = (labels >= 0) & (labels < num_classes)
@@ -177,5 +173,5 @@ def nc1_contributions(
 def _finite(**named: Any) -> list[Array]:
     """The rows in float32 at least; InputError if a known one is not finite."""
     for name, values in named.items():
-        check_finite(widen(values), name)
+        row_checks.check_finite(widen(values), name)
     return [widen(values) for values in named.values()]

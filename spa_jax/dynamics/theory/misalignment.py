@@ -1,7 +1,5 @@
 """Classifiers turned away from their class means by given angles, with known error exponents."""
 
-import math
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -50,7 +48,9 @@ def rotated_weights(
     rows, turns = np.asarray(means, np.float64), np.asarray(angles, np.float64)[:, None]
     _, sizes, axes = np.linalg.svd(rows)
     rank = int(np.sum(sizes > 1e-5 * sizes[0]))
-    directions = _correlated_directions(num_classes, correlation)
+    # C unit rows with one inner product, in as few columns as they need.
+    values, vectors = np.linalg.eigh((1 - correlation) * np.eye(num_classes) + correlation)
+    directions = (vectors * np.sqrt(np.maximum(values, 0)))[:, values > 1e-9]
     needed = rank + directions.shape[1]
     if dim < needed:
         raise InputError(
@@ -139,19 +139,9 @@ def rotate_in_plane(
             f"Rows {first} and {second} are parallel and span no plane: take two others, of 3 "
             "classes or more."
         )
-    q = q / length
-    along_p, along_q = (rows @ p)[:, None], (rows @ q)[:, None]
-    shrunk = (math.cos(angle) - 1.0) * (along_p * p[None] + along_q * q[None])
-    swept = math.sin(angle) * (along_p * q[None] - along_q * p[None])
-    return jnp.asarray(rows + shrunk + swept, jnp.float32)
-
-
-def _correlated_directions(num_classes: int, correlation: float) -> np.ndarray:
-    """C unit rows with one inner product, in as few columns as they need."""
-    gram = (1 - correlation) * np.eye(num_classes) + correlation
-    values, vectors = np.linalg.eigh(gram)
-    needed = values > 1e-9
-    return vectors[:, needed] * np.sqrt(values[needed])
+    plane, shrunk, swept = np.stack([p, q / length]), np.cos(angle) - 1.0, np.sin(angle)
+    turn = np.array([[shrunk, swept], [-swept, shrunk]])
+    return jnp.asarray(rows + rows @ plane.T @ turn @ plane, jnp.float32)
 
 
 def _check_correlation(correlation: float, num_classes: int) -> None:

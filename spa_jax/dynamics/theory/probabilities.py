@@ -12,14 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import log_ndtr, logsumexp, ndtri_exp
 
-from spa_jax.dynamics.theory.exponents import (
-    Bias,
-    Priors,
-    Rows,
-    boundary_distances,
-    check_classifier,
-    check_priors,
-)
+from spa_jax.dynamics.theory import exponents
+from spa_jax.dynamics.theory.exponents import Bias, Priors, Rows
 from spa_jax.errors import InputError
 
 _BATCH = 4096  # samples at a time, to bound memory
@@ -102,7 +96,7 @@ def error_probability(
       to power systems analysis", Electronic Journal of Statistics 13, 2019; Maurer and Pontil,
       "Empirical Bernstein Bounds and Sample Variance Penalization", COLT 2009.
     """
-    check_classifier(means, weights, bias)
+    exponents.check_classifier(means, weights, bias)
     _check_sigma(sigma)
     if num_samples < 2:
         raise InputError(f"num_samples must be 2 or more, got {num_samples}: 20,000 is usual.")
@@ -111,12 +105,14 @@ def error_probability(
     centres, rows = np.asarray(means, np.float64), np.asarray(weights, np.float64)
     shift = np.zeros(len(rows)) if bias is None else np.asarray(bias, np.float64)
     with jax.enable_x64(True):
-        distances = np.asarray(boundary_distances(centres, rows, shift))
-    log_tails = _log_priors(priors, len(rows))[:, None] + log_ndtr(-distances / sigma)
-    log_union = _log_sum(log_tails)
-    log_pairwise = _log_sum(log_tails.max(axis=1))
+        distances = np.asarray(exponents.boundary_distances(centres, rows, shift))
+    shares = np.ones(len(rows)) if priors is None else np.asarray(priors, np.float64)
+    exponents.check_priors(shares, len(rows))
+    with np.errstate(divide="ignore"):
+        log_tails = np.log(shares / shares.sum())[:, None] + log_ndtr(-distances / sigma)
+    log_union, log_pairwise = _log_sum(log_tails), _log_sum(log_tails.max(axis=1))
     if log_union == -np.inf:  # no rival can win
-        return ErrorProbability(-np.inf, -np.inf, -np.inf, -np.inf, -np.inf)
+        return ErrorProbability(*[-np.inf] * 5)
     rng = np.random.default_rng(seed)
     cumulative = np.cumsum(np.exp(log_tails - log_union))
     lost = []
@@ -127,11 +123,15 @@ def error_probability(
         reached = distances[classes, rivals] / sigma
         noise = _noise_beyond(reached, rows[classes] - rows[rivals], rng)
         scores = (centres[classes] + sigma * noise) @ rows.T + shift[None]
-        lost.append(_count_losses(scores, classes, rivals))
-    shares = 1.0 / np.concatenate(lost)
-    lower, upper = _bernstein_interval(shares, 1.0 - 1.0 / (len(rows) - 1), confidence)
+        samples = np.arange(len(scores))
+        loses = scores >= scores[samples, classes][:, None]
+        loses[samples, classes] = False
+        loses[samples, rivals] = True  # by construction, whatever the rounding
+        lost.append(loses.sum(axis=1))
+    values = 1.0 / np.concatenate(lost)
+    interval = _bernstein_interval(values, 1.0 - 1.0 / (len(rows) - 1), confidence)
     with np.errstate(divide="ignore"):
-        estimate, low, high = (log_union + np.log([shares.mean(), lower, upper])).tolist()
+        estimate, low, high = (log_union + np.log([values.mean(), *interval])).tolist()
     return ErrorProbability(estimate, low, high, log_pairwise, log_union)
 
 
@@ -173,7 +173,10 @@ def equiangular_log_error(distances: Float[Array | np.ndarray, " J"], sigma: flo
     t = np.arange(min(-shifts.min() / 2, 0.0) - 12.0, 12.0, step)
     log_hazard = np.full_like(t, -np.inf)  # of minus the logarithm of the product
     for shift in shifts:
-        log_hazard = np.logaddexp(log_hazard, _log_minus_log_ndtr(t + shift))
+        # log(-log Phi(x)), where x is far that of Q(x), since Phi(x) rounds to 1 there.
+        x = t + shift
+        near = np.log(-log_ndtr(np.minimum(x, 8.0)))
+        log_hazard = np.logaddexp(log_hazard, np.where(x > 8, log_ndtr(-x), near))
     # 1 - exp(-h) is h where h is too small for the difference.
     log_error = np.where(
         log_hazard < -40, log_hazard, np.log(-np.expm1(-np.exp(np.maximum(log_hazard, -40))))
@@ -227,21 +230,6 @@ def _log_sum(logs: np.ndarray) -> float:
     return float(np.asarray(logsumexp(logs)))
 
 
-def _log_minus_log_ndtr(x: np.ndarray) -> np.ndarray:
-    """log(-log Phi(x)), also where Phi(x) rounds to 1: there -log Phi(x) is Q(x)."""
-    far = x > 8
-    return np.where(far, log_ndtr(-x), np.log(-log_ndtr(np.where(far, 0.0, x))))
-
-
-def _log_priors(priors: Priors | None, num_classes: int) -> np.ndarray:
-    if priors is None:
-        return np.full(num_classes, -np.log(num_classes))
-    check_priors(priors, num_classes)
-    shares = np.asarray(priors, np.float64)
-    with np.errstate(divide="ignore"):
-        return np.log(shares) - np.log(shares.sum())
-
-
 def _noise_beyond(
     reached: np.ndarray, differences: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
@@ -253,14 +241,6 @@ def _noise_beyond(
     noise = rng.standard_normal(differences.shape)
     along = np.sum(noise * normals, axis=1) + beyond
     return noise - along[:, None] * normals
-
-
-def _count_losses(scores: np.ndarray, classes: np.ndarray, rivals: np.ndarray) -> np.ndarray:
-    places = np.arange(len(scores))
-    lost = scores >= scores[places, classes][:, None]
-    lost[places, classes] = False
-    lost[places, rivals] = True  # by construction, whatever the rounding
-    return lost.sum(axis=1)
 
 
 def _bernstein_interval(

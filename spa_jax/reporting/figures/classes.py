@@ -31,12 +31,11 @@ _EVERY_POINT_BELOW = 500  # classes; above, an SVG holds a picture of the points
 
 
 class _Panel(NamedTuple):
-    """A classifier head of a group: mean and deviation of its angles, `(C,)` each."""
+    """A classifier head of a group: mean and deviation of its training and held-out angles."""
 
     title: str
     group: Group
-    training: tuple[np.ndarray, np.ndarray]
-    held_out: tuple[np.ndarray, np.ndarray]
+    angles: Float[np.ndarray, "2 2 C"]
 
 
 def draw_angle_by_class_size(groups: Sequence[Group]) -> Iterator[Drawing]:
@@ -94,7 +93,7 @@ def mean_angles(
 
 
 def _has_clean_means(group: Group) -> bool:
-    return all(_head_rows(run) for run in group.runs)
+    return all(_head_names(run) for run in group.runs)
 
 
 def _cosines(run: Run, held_out: bool, clean: bool) -> np.ndarray:
@@ -102,16 +101,15 @@ def _cosines(run: Run, held_out: bool, clean: bool) -> np.ndarray:
     if held_out or not clean or run.geometry is None:
         recorded = run.summary["per_class_test_cosine" if held_out else "per_class_cosine"]
         return np.atleast_2d(np.array(recorded, dtype=float))
-    return run.geometry.training_cosines(run.config.get("spa.center", True))[_head_rows(run)]
+    rows = [run.geometry.heads.index(head) for head in _head_names(run)]
+    return run.geometry.training_cosines(run.config.get("spa.center", True))[rows]
 
 
-def _head_rows(run: Run) -> list[int]:
-    """The rows of `geometry.npz` that the recorded cosines are of; none if that cannot be told."""
-    if run.geometry is None:
-        return []
-    heads = run.geometry.heads
-    rows = [heads.index(head) for head in run.summary.get("heads", heads) if head in heads]
-    return rows if len(rows) == len(_cosines(run, held_out=True, clean=False)) else []
+def _head_names(run: Run) -> list[str]:
+    """The heads in `geometry.npz` that the recorded cosines are of; none if that cannot be told."""
+    known = run.geometry.heads if run.geometry else ()
+    names = [head for head in run.summary.get("heads", known) if head in known]
+    return names if len(names) == len(_cosines(run, held_out=True, clean=False)) else []
 
 
 def _draw_panels(
@@ -127,7 +125,7 @@ def _draw_panels(
         figure, axes = style.grid([panel.title for panel in part], *labels, height)
         for panel, angles in zip(axes, part, strict=True):
             draw(panel, angles)
-        style.legend_below(figure, *axes[0].get_legend_handles_labels(), handle_length=1)
+        style.legend_below(figure, handle_length=1)
         facts = {
             "few": len(groups[0].class_counts) <= _FEW,
             "clean": sorted({_has_clean_means(panel.group) for panel in shown}),
@@ -140,20 +138,16 @@ def _panels_of(group: Group) -> list[_Panel]:
     """A panel for each head of a group; none if some run did not record cosines."""
     if not all(run.summary.get(field) for run in group.runs for field in _PER_CLASS):
         return []
-    first = group.runs[0]
-    training, held_out = (zip(*mean_angles(group, side), strict=True) for side in (False, True))
-    sides = list(zip(training, held_out, strict=True))
-    names = [f"head {number}" for number in range(1, len(sides) + 1)]
-    if first.geometry is not None and (rows := _head_rows(first)):
-        names = [first.geometry.heads[row] for row in rows]
-    titles = [group.label] if len(names) == 1 else [f"{group.label}: {name}" for name in names]
-    return [_Panel(title, group, *angles) for title, angles in zip(titles, sides, strict=True)]
+    angles = np.array([mean_angles(group, held_out) for held_out in (False, True)])
+    heads = angles.shape[2]
+    names = _head_names(group.runs[0]) or [f"head {number}" for number in range(1, heads + 1)]
+    titles = [f"{group.label}: {name}" for name in names] if heads > 1 else [group.label]
+    return [_Panel(title, group, angles[:, :, head]) for head, title in enumerate(titles)]
 
 
 def _draw_angles(axes: Axes, panel: _Panel) -> None:
     counts = panel.group.class_counts
-    angles = (panel.training, panel.held_out)
-    for (name, shift, look), (mean, spread) in zip(_SIDES, angles, strict=True):
+    for (name, shift, look), (mean, spread) in zip(_SIDES, panel.angles, strict=True):
         axes.errorbar(
             shift * np.asarray(counts),
             mean,
@@ -169,7 +163,7 @@ def _draw_angles(axes: Axes, panel: _Panel) -> None:
 
 
 def _draw_shots(axes: Axes, panel: _Panel) -> None:
-    (x, _), (y, _) = panel.training, panel.held_out
+    (x, _), (y, _) = panel.angles
     points = _points(len(x))
     shots = panel.group.runs[0].summary.get("shot_groups", {}).get("classes")
     if not shots:
@@ -190,7 +184,7 @@ def _points(num_classes: int) -> dict[str, Any]:
 
 def _largest_angle(panel: _Panel) -> dict[str, Any] | None:
     """The largest held-out angle, and of which class; None if no class has one."""
-    angles, _ = panel.held_out
+    _, (angles, _) = panel.angles
     if np.isnan(angles).all():
         return None
     worst = int(np.nanargmax(angles))

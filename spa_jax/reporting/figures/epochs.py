@@ -13,6 +13,9 @@ from spa_jax.reporting.figures.style import Drawing
 from spa_jax.reporting.grouping import Group
 from spa_jax.reporting.statistics import curves
 
+Lines = Sequence[Sequence[Mapping[str, Any]]]
+"""The lines of `metrics.jsonl` of several runs."""
+
 Path = tuple[str, ...]
 """Where a number stands in a line of `metrics.jsonl`."""
 
@@ -53,63 +56,37 @@ def draw_alignment(groups: Sequence[Group]) -> Iterator[Drawing]:
     Yields:
       The figure; none if no run recorded a cosine.
     """
-    if not _any_recorded(groups, list(_ALIGNMENT)[:2]):
+    runs = _lines_of(groups)
+    if not _any_recorded(runs, list(_ALIGNMENT)[:2]):
         return
     figure, axes = style.panels(2, 2, 2.2)
     *over_epochs, against = axes.flat
     over_epochs[1].sharey(over_epochs[0])  # the two cosines are there to be compared
     for panel, (path, title) in zip(over_epochs, _ALIGNMENT.items(), strict=True):
-        _draw_curves(panel, groups, path, title)
+        draw_curves(panel, runs, path, title)
     over_epochs[0].set_ylabel("cosine")
     over_epochs[2].set_ylabel("test accuracy")
-    _draw_paths(against, groups)
-    yield _finished("alignment", figure, groups, ("test_mean_cosine",))
+    _draw_paths(against, runs)
+    yield _finished("alignment", figure, runs, ("test_mean_cosine",))
 
 
 def draw_collapse(groups: Sequence[Group]) -> Iterator[Drawing]:
     """NC1, NC2, NC3 and NC4 over epochs, on training and on held-out features, as far as known."""
-    rows = {label: row for label, row in _COLLAPSE.items() if _any_recorded(groups, row)}
-    if rows:
-        first = next(path for row in rows.values() for path in row)
-        figure = _draw_rows(groups, rows, sharey="col")
-        yield _finished("collapse", figure, groups, first)
+    return _draw_rows("collapse", groups, _COLLAPSE, measure=0, sharey="col")
 
 
 def draw_equinorm_equiangular(groups: Sequence[Group]) -> Iterator[Drawing]:
     """The parts of NC2, of class means and of weights, over epochs."""
-    if any(_any_recorded(groups, row) for row in _NC2.values()):
-        figure = _draw_rows(groups, _NC2)
-        for panel in figure.axes:
+    for drawing in _draw_rows("nc2", groups, _NC2, measure=-1):
+        for panel in drawing.figure.axes:
             panel.set_ylim(bottom=0)
-        yield _finished("nc2", figure, groups, ("collapse", "train", "nc2_etf_means"))
+        yield drawing
 
 
-def _values(group: Group, path: Path) -> tuple[list[int], Float[np.ndarray, "R T"]]:
-    """Epochs `(T,)`, and the values of the runs that have any."""
-    epochs, values = curves([run.lines for run in group.runs], path)
-    return epochs, values[~np.isnan(values).all(axis=1)]
-
-
-def _any_recorded(groups: Sequence[Group], paths: Iterable[Path]) -> bool:
-    return any(len(_values(group, path)[1]) for path in paths for group in groups)
-
-
-def _draw_rows(groups: Sequence[Group], rows: Mapping[str, Row], **options: Any) -> Figure:
-    """A row of panels for each label, with the titles over the first and epochs below the last."""
-    figure, axes = style.panels(
-        len(rows), len(next(iter(rows.values()))), 1.9, sharex=True, **options
-    )
-    for i, (label, row) in enumerate(rows.items()):
-        for panel, (path, title) in zip(axes[i], row.items(), strict=True):
-            _draw_curves(panel, groups, path, title if i == 0 else "")
-            panel.set_xlabel("epoch" if i == len(rows) - 1 else "")
-        axes[i][0].set_ylabel(label)
-    return figure
-
-
-def _draw_curves(axes: Axes, groups: Sequence[Group], path: Path, title: str) -> None:
-    for i, group in enumerate(groups):
-        epochs, values = _values(group, path)
+def draw_curves(axes: Axes, runs: Mapping[str, Lines], path: Path, title: str) -> None:
+    """Draws a number over epochs: a curve a name, the mean over its runs that have the number."""
+    for i, (name, lines) in enumerate(runs.items()):
+        epochs, values = _values(lines, path)
         if not len(values):
             continue
         # A marker now and then, at other epochs for each curve, tells them apart without colour.
@@ -119,33 +96,66 @@ def _draw_curves(axes: Axes, groups: Sequence[Group], path: Path, title: str) ->
             "linewidth": 1.1,
             "marker": style.marker_of(i),
             "markersize": 3,
-            "markevery": (i * step // len(groups) % step, step),
+            "markevery": (i * step // len(runs) % step, step),
         }
-        style.draw_band_curve(axes, epochs, values, look, group.label, path[-1] == _LOGARITHMIC)
+        style.draw_band_curve(axes, epochs, values.T, look, name, path[-1] == _LOGARITHMIC)
     axes.set_title(title, loc="left")
     style.epoch_axis(axes)
 
 
-def _draw_paths(axes: Axes, groups: Sequence[Group]) -> None:
+def _lines_of(groups: Sequence[Group]) -> dict[str, Lines]:
+    return {group.label: [run.lines for run in group.runs] for group in groups}
+
+
+def _values(lines: Lines, path: Path) -> tuple[list[int], Float[np.ndarray, "R T"]]:
+    """Epochs `(T,)`, and the values of the runs that have any."""
+    epochs, values = curves(lines, path)
+    return epochs, values[~np.isnan(values).all(axis=1)]
+
+
+def _any_recorded(runs: Mapping[str, Lines], paths: Iterable[Path]) -> bool:
+    return any(len(_values(lines, path)[1]) for path in paths for lines in runs.values())
+
+
+def _draw_rows(
+    name: str, groups: Sequence[Group], known: Mapping[str, Row], measure: int, **options: Any
+) -> Iterator[Drawing]:
+    """A row of panels for each label of which something is recorded, if there is one.
+
+    Titles are over the first row, epochs below the last; the figure states one measure of a row.
+    """
+    runs = _lines_of(groups)
+    rows = {label: row for label, row in known.items() if _any_recorded(runs, row)}
+    if not rows:
+        return
+    measures = list(next(iter(rows.values())))
+    figure, axes = style.panels(len(rows), len(measures), 1.9, sharex=True, **options)
+    for i, (label, row) in enumerate(rows.items()):
+        for panel, (path, title) in zip(axes[i], row.items(), strict=True):
+            draw_curves(panel, runs, path, title if i == 0 else "")
+            panel.set_xlabel("epoch" if i == len(rows) - 1 else "")
+        axes[i][0].set_ylabel(label)
+    yield _finished(name, figure, runs, measures[measure])
+
+
+def _draw_paths(axes: Axes, runs: Mapping[str, Lines]) -> None:
     """Test accuracy against held-out cosine, both means over seeds; a marker at the end."""
-    for i, group in enumerate(groups):
-        cosines, accuracies = (
-            _values(group, (field,))[1] for field in ("test_mean_cosine", "test_accuracy")
-        )
-        if not len(cosines) or not len(accuracies):
-            continue
-        x, y = cosines.mean(axis=0), accuracies.mean(axis=0)
-        look = style.line_style(i)
-        axes.plot(x, y, **look, linewidth=0.9)
-        axes.plot(x[-1], y[-1], style.marker_of(i), color=look["color"], markersize=6, mec="white")
+    for i, lines in enumerate(runs.values()):
+        sides = [_values(lines, (field,))[1] for field in ("test_mean_cosine", "test_accuracy")]
+        if all(map(len, sides)):
+            x, y = (values.mean(axis=0) for values in sides)
+            look = style.line_style(i)
+            end = {"color": look["color"], "markersize": 6, "mec": "white"}
+            axes.plot(x, y, **look, linewidth=0.9)
+            axes.plot(x[-1], y[-1], style.marker_of(i), **end)
     axes.set_title("d  Test accuracy against held-out cosine", loc="left")
     axes.set(xlabel="mean cosine, held-out class means", ylabel="test accuracy")
 
 
-def _finished(name: str, figure: Figure, groups: Sequence[Group], measure: Path) -> Drawing:
+def _finished(name: str, figure: Figure, runs: Mapping[str, Lines], measure: Path) -> Drawing:
     """With a legend, which one group alone does not need, and with what a measure comes to."""
-    if len(groups) > 1:
-        style.legend_of_panels(figure)
-    found = {group.label: _values(group, measure)[1] for group in groups}
+    if len(runs) > 1:
+        style.legend_below(figure)
+    found = {label: _values(lines, measure)[1] for label, lines in runs.items()}
     ends = [(label, rows[:, -1].mean()) for label, rows in found.items() if len(rows)]
     return Drawing(name, figure, {"measure": measure[-1], "ends": ends})

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -32,25 +31,23 @@ def draw_gram_matrices(groups: Sequence[Group]) -> Iterator[Drawing]:
       Figures of up to four columns; none if no run has a geometry.
     """
     known = [group for group in groups if any(run.geometry for run in group.runs)]
-    matrices = {group.label: mean_gram_matrices(group) for group in known}
-    cells = [matrix.ravel() for rows in matrices.values() for matrix in rows.values()]
-    values = np.concatenate([[], *cells])
+    matrices = [(group.label, mean_gram_matrices(group)) for group in known]
+    values = np.concatenate([[], *(rows.ravel() for _, of in matrices for rows in of.values())])
     values = values[~np.isnan(values)]
     limits = (min(values, default=-1.0), max(values, default=1.0))
     num_classes = len(groups[0].class_counts)
-    for name, labels in style.in_parts("gram", list(matrices), _COLUMNS):
-        part = {label: matrices[label] for label in labels}
+    for name, part in style.in_parts("gram", matrices, _COLUMNS):
         facts = {
             "ideal": _ideal(num_classes),
             "classes_a_cell": num_classes / _MOST_CELLS,
             "cosines": [
                 (label, kind, np.nanmean(matrix))
-                for label, rows in part.items()
+                for label, rows in part
                 for kind, matrix in rows.items()
                 if not np.isnan(matrix).all()
             ],
         }
-        yield Drawing(name, _draw(part, limits, num_classes), facts)
+        yield Drawing(name, _draw(dict(part), limits, num_classes), facts)
 
 
 def mean_gram_matrices(group: Group) -> dict[str, Float[np.ndarray, "B B"]]:
@@ -139,17 +136,14 @@ def _draw(
         panel.set_ylabel(f"{name}\nclass, by size")
     bar = figure.colorbar(colours, ax=axes, label="cosine", aspect=40, shrink=0.6, pad=0.09)
     bar.outline.set_linewidth(0.6)  # type: ignore[operator]
-    if limits[0] <= _ideal(num_classes) <= limits[1]:
-        _mark_ideal(bar.ax, _ideal(num_classes))
+    ideal = _ideal(num_classes)
+    if limits[0] <= ideal <= limits[1]:
+        bar.ax.axhline(ideal, color="white", linewidth=1.2)
+        place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        name = bar.ax.annotate("ETF", (0, ideal), (-3, 0), ha="right", va="center", **place)
+        # In the gap that is there anyway: with room of its own it would take it from the panels.
+        name.set_in_layout(False)
     return figure
-
-
-def _mark_ideal(bar: Axes, ideal: float) -> None:
-    bar.axhline(ideal, color="white", linewidth=1.2)
-    coordinates: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    place = bar.annotate("ETF", (0, ideal), (-3, 0), ha="right", va="center", **coordinates)
-    # In the gap that is there anyway: with room of its own it would take it from the panels.
-    place.set_in_layout(False)
 
 
 def _ideal(num_classes: int) -> float:

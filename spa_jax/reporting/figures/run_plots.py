@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 
 from spa_jax.reporting.figures import style
-from spa_jax.reporting.statistics import curves
+from spa_jax.reporting.figures.epochs import Lines, draw_curves
 
 _PANELS = {
     "mean_cosine": "mean cosine, EMA class means",
@@ -17,9 +16,7 @@ _PANELS = {
 }
 
 
-def plot_alignment_over_epochs(
-    runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path
-) -> None:
+def plot_alignment_over_epochs(runs: Mapping[str, Lines], path: Path) -> None:
     """Draws alignment and accuracy over epochs, one curve a name; a band shows several seeds.
 
     Args:
@@ -27,20 +24,13 @@ def plot_alignment_over_epochs(
         band one standard deviation to each side. One name alone gets no legend.
       path: the PNG to write.
     """
-    with matplotlib.rc_context(style.LOOSE_RC):
+    with matplotlib.rc_context(style.LOOSE_RC | {"axes.titlesize": 9}):
         figure, ((cosine, held_out, accuracy),) = style.panels(1, 3, 3.2, width=10)
         held_out.sharey(cosine)  # the two cosines are there to be compared
         for axes, (field, title) in zip((cosine, held_out, accuracy), _PANELS.items(), strict=True):
-            for i, (name, of_name) in enumerate(runs.items()):
-                epochs, values = curves(of_name, (field,))
-                # A line of one epoch would not show.
-                marker = "o" if len(epochs) <= 5 else None
-                look = {"linewidth": 1.4, "marker": marker, "markersize": 4, **style.line_style(i)}
-                style.draw_band_curve(axes, epochs, values, look, name)
-            style.epoch_axis(axes, most=10)
-            axes.set_title(title, loc="left", fontsize=9)
+            draw_curves(axes, runs, (field,), title)
         if len(runs) > 1:
-            style.legend_of_panels(figure, handle_length=2)
+            style.legend_below(figure)
         figure.savefig(path, dpi=160)
 
 

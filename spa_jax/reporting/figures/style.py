@@ -6,7 +6,7 @@ A figure of a report is 7 inches wide, the text width of a page, with one size o
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from spa_jax.reporting.statistics import mean_and_spread
@@ -113,13 +114,9 @@ def panels(
       width: of the figure in inches; None: that of a page, or half of it for one column.
       options: of `Figure.subplots`.
     """
-    width = width or _width_for(columns)
-    figure = Figure(figsize=(width, rows * height), layout="constrained")
+    size = (width or WIDTH / (2 if columns == 1 else 1), rows * height)
+    figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-def _width_for(columns: int) -> float:
-    return WIDTH if columns > 1 else WIDTH / 2
 
 
 def grid(
@@ -141,63 +138,51 @@ def grid(
     texts = [wrapped(title, 30 if columns < 4 else 24) for title in titles]
     # Long titles get room of their own, or they would take it from the panels.
     room = 0.14 * max(text.count("\n") for text in texts)
-    rows, inches = math.ceil(count / columns), height or _width_for(columns) / columns + 0.7
+    rows, inches = math.ceil(count / columns), height or WIDTH / max(columns, 2) + 0.7
     figure, axes = panels(rows, columns, inches + room, sharex=True, sharey=True)
-    flat = list(axes.flat)
-    for unused in flat[count:]:
+    for unused in axes.flat[count:]:
         unused.remove()
-    for text, panel in zip(texts, flat, strict=False):
+    for place, (text, panel) in enumerate(zip(texts, axes.flat, strict=False)):
         panel.set_title(text, loc="left")
         panel.set_box_aspect(None if height else 1)
-    for panel in flat[max(0, count - columns) : count]:
-        panel.tick_params(labelbottom=True)  # the panel below it may be one of those removed
-        panel.set_xlabel(x_label)
-    for panel in flat[:count:columns]:
-        panel.set_ylabel(y_label)
-    return figure, flat[:count]
+        if place + columns >= count:
+            panel.tick_params(labelbottom=True)  # the panel below it may be one of those removed
+            panel.set_xlabel(x_label)
+        if place % columns == 0:
+            panel.set_ylabel(y_label)
+    return figure, figure.axes
 
 
 def draw_band_curve(
     axes: Axes,
     x: Sequence[float],
-    values: Float[np.ndarray, "R T"],
+    values: Iterable[Float[np.ndarray, " R"]],
     style: Mapping[str, Any],
     label: str = "",
     logarithmic: bool = False,
 ) -> None:
-    """Draws the mean over runs and one sample standard deviation to each side.
+    """Draws the mean over runs, and shades one sample standard deviation to each side.
 
     Args:
       axes: where.
       x: `(T,)`.
-      values: `(R, T)`, a row a run; NaN leaves a gap.
+      values: of the runs at each x, such as the columns of an array with a row a run; NaN leaves a
+        gap.
       style: of the line, `color` among it.
       label: for the legend.
       logarithmic: take mean and deviation of the logarithm.
     """
     if logarithmic:
-        values = np.log(np.where(values > 0, values, np.nan))
-    mean, spread = mean_and_spread(values)
+        values = (np.log(np.where(at > 0, at, np.nan)) for at in values)
+    mean, spread = np.transpose([mean_and_spread(at) for at in values])
     curves = np.stack([mean, mean - spread, mean + spread])
     if logarithmic:
         curves = np.exp(curves)
         axes.set_yscale("log")
         plain_ticks(axes.yaxis, (1.0, 2.0, 5.0), 12)
-    draw_curve(axes, x, curves, style, label)
-
-
-def draw_curve(
-    axes: Axes,
-    x: Sequence[float],
-    curves: Float[np.ndarray, "3 T"],
-    style: Mapping[str, Any],
-    label: str,
-) -> None:
-    """Draws a curve, and shades in its colour what lies between a lower and an upper one."""
-    mean, low, high = curves
-    axes.plot(x, mean, label=plain_text(label), **style)
-    if not np.isnan(low).all():
-        axes.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
+    axes.plot(x, curves[0], label=plain_text(label), **style)
+    if not np.isnan(curves[1]).all():
+        axes.fill_between(x, *curves[1:], color=style["color"], alpha=0.12, linewidth=0)
 
 
 def plain_ticks(axis: Axis, subs: Sequence[float], most: int | None = None) -> None:
@@ -213,36 +198,27 @@ def epoch_axis(axes: Axes, most: int = 5) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=most, steps=[1, 2, 5, 10]))
 
 
-def legend_below(
-    figure: Figure, handles: Sequence[Any], labels: Sequence[str], handle_length: float = 3
-) -> None:
-    """One legend for all panels, outside the data, in as many columns as fit.
+def legend_below(figure: Figure, handle_length: float = 3) -> None:
+    """One legend of what any panel shows, each label once, outside the data.
 
     Args:
-      figure: gets it.
-      handles: what the panels show.
-      labels: what it is called.
+      figure: gets it, with areas after lines and points, in as many columns as fit.
       handle_length: of a sample in letters, 3 for lines, 1 for points.
     """
-    longest = max(len(label) for label in labels)
+    shown: dict[str, Any] = {}
+    for panel in figure.axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            shown.setdefault(label, handle)
+    labels = sorted(shown, key=lambda label: isinstance(shown[label], Patch))
     # A letter of 8 points is about 0.065 inches wide; line and gap take about half an inch.
-    columns = int(figure.get_figwidth() / (0.065 * longest + 0.55))
+    columns = int(figure.get_figwidth() / (0.065 * max(map(len, labels)) + 0.55))
     figure.legend(
-        handles,
+        [shown[label] for label in labels],
         labels,
         loc="outside lower center",
         ncols=max(1, min(columns, len(labels))),
         handlelength=handle_length,
     )
-
-
-def legend_of_panels(figure: Figure, handle_length: float = 3) -> None:
-    """A legend below of what any panel shows, each label once; see :func:`legend_below`."""
-    shown: dict[str, Any] = {}
-    for panel in figure.axes:
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            shown.setdefault(label, handle)
-    legend_below(figure, list(shown.values()), list(shown), handle_length)
 
 
 def save(drawing: Drawing, folder: Path) -> tuple[Path, Path]:
