@@ -457,7 +457,7 @@ def _geometry(state: NCState, center: Center) -> tuple[NCState, np.ndarray, np.n
     return known, means, scales[:, None] * directions
 
 
-def _check_sound(known: NCState, limits: jnp.finfo) -> None:
+def _check_sound(known: NCState, limits: Any) -> None:
     """Raises InputError unless metrics of a fetched state mean something."""
     if known.not_finite:
         raise InputError(
