@@ -13,16 +13,6 @@ import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 
-_NO_CODE = {
-    tokenize.COMMENT,
-    tokenize.NL,
-    tokenize.NEWLINE,
-    tokenize.INDENT,
-    tokenize.DEDENT,
-    tokenize.ENCODING,
-    tokenize.ENDMARKER,
-}
-
 
 def code_lines(text: str) -> int:
     """The number of lines of a Python source that hold code.
@@ -34,13 +24,12 @@ def code_lines(text: str) -> int:
     lines: set[int] = set()
     statement: list[tokenize.TokenInfo] = []
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in _NO_CODE:
+        if token.string.strip() and token.type != tokenize.COMMENT:
             statement.append(token)
         elif token.type in (tokenize.NEWLINE, tokenize.ENDMARKER):
             if not all(part.type == tokenize.STRING for part in statement):
-                lines.update(
-                    number for part in statement for number in range(part.start[0], part.end[0] + 1)
-                )
+                for part in statement:
+                    lines.update(range(part.start[0], part.end[0] + 1))
             statement = []
     return len(lines)
 

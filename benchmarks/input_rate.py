@@ -16,12 +16,11 @@ import io
 import multiprocessing
 import os
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -53,11 +52,8 @@ _STREAMS = {
 }
 
 
-class Rate(NamedTuple):
-    """Images a second."""
-
-    processor: float
-    clock: float
+Rate = tuple[float, float]
+"""Images a second: of processor time, and of the clock."""
 
 
 def write_photos(folder: Path, height: int, width: int, count: int) -> LabelledImages:
@@ -103,7 +99,7 @@ def time_calls(function: Callable[[bytes], Any], files: list[bytes]) -> Rate:
     for content in files:
         function(content)
     processor, clock = time.process_time() - processor, time.perf_counter() - began
-    return Rate(len(files) / processor, len(files) / clock)
+    return len(files) / processor, len(files) / clock
 
 
 def time_stream(stream: Generator[HostBatch, None, None], workers: int, batches: int) -> Rate:
@@ -123,7 +119,7 @@ def time_stream(stream: Generator[HostBatch, None, None], workers: int, batches:
     clock = time.perf_counter() - began
     wait_until_idle()
     processor = processor_seconds() - processor
-    return Rate((buffered + batches) * _BATCH / processor, batches * _BATCH / clock)
+    return (buffered + batches) * _BATCH / processor, batches * _BATCH / clock
 
 
 def pillow(content: bytes) -> Image.Image:
@@ -131,19 +127,14 @@ def pillow(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content)).convert("RGB")
 
 
-def crop_and_resize(generator: np.random.Generator, content: bytes) -> np.ndarray:
-    """Decodes, crops at random and resizes to 224 pixels."""
-    choose_box = functools.partial(random_resized_crop_box, generator)
-    return decode_rgb(content, "a photo", choose_box, 224)
-
-
-def measure(examples: LabelledImages) -> dict[str, list[Rate]]:
-    """The rates of all rows in all rounds."""
+def measure(examples: LabelledImages) -> dict[str, np.ndarray]:
+    """The rates of all rows in all rounds, `(rounds, 2)`."""
     files = [examples.images[i] for i in range(len(examples))]
+    box = functools.partial(random_resized_crop_box, np.random.default_rng(0))
     calls: dict[str, Callable[[bytes], Any]] = {
         "bare decode": pillow,
         "bare decode to an array": lambda content: np.asarray(pillow(content)),
-        "bare decode, crop, resize": functools.partial(crop_and_resize, np.random.default_rng(0)),
+        "bare decode, crop, resize": lambda content: decode_rgb(content, "a photo", box, 224),
     }
     order = EpochOrder(0, len(examples), _BATCH)
     with contextlib.ExitStack() as stack:
@@ -154,25 +145,22 @@ def measure(examples: LabelledImages) -> dict[str, list[Rate]]:
             next(stream)  # starts the workers
             timers[name] = functools.partial(time_stream, stream, workers, len(files) // _BATCH)
         rounds = [{name: timer() for name, timer in timers.items()} for _ in range(_ROUNDS.value)]
-    return {name: [rates[name] for rates in rounds] for name in timers}
+    return {name: np.array([rates[name] for rates in rounds]) for name in timers}
 
 
-def summarize(rates: dict[str, list[Rate]]) -> dict[str, dict[str, float]]:
+def summarize(rates: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """Medians, and the share of the bare decode's rate in the same round."""
-
-    def share(found: list[Rate], of: str) -> float:
-        pairs = zip(found, rates[of], strict=True)
-        return statistics.median(rate.processor / other.processor for rate, other in pairs)
-
-    return {
-        name: {
-            "images_per_processor_second": statistics.median(rate.processor for rate in found),
-            "images_per_second": statistics.median(rate.clock for rate in found),
-            "share_of_bare_decode": share(found, "bare decode"),
-            "share_of_decode_crop_resize": share(found, "bare decode, crop, resize"),
-        }
-        for name, found in rates.items()
+    shares = {
+        "share_of_bare_decode": "bare decode",
+        "share_of_decode_crop_resize": "bare decode, crop, resize",
     }
+    rows = {}
+    for name, found in rates.items():
+        processor, clock = np.median(found, axis=0)
+        rows[name] = {"images_per_processor_second": processor, "images_per_second": clock}
+        for share, of in shares.items():
+            rows[name][share] = np.median(found[:, 0] / rates[of][:, 0])
+    return rows
 
 
 def machine() -> dict[str, Any]:
