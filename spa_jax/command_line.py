@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from absl import flags, logging
 
 from spa_jax.errors import InputError
+from spa_jax.options import parse_value
 from spa_jax.training.config import check_field_name, new_name_of
 
 
@@ -85,10 +86,7 @@ def parse_argument(argument: str, defaults: dict[str, Any]) -> dict[str, Any]:
                 f"This configuration takes {', '.join(f'{known}=VALUE' for known in defaults)} "
                 f"after the colon, separated by commas; got {part!r}."
             )
-        try:
-            values[name] = type(defaults[name])(text)
-        except ValueError as error:
-            raise InputError(f"{name} must be like {defaults[name]!r}, got {text!r}.") from error
+        values[name] = parse_value(name, text, defaults[name])
     return values
 
 

@@ -115,6 +115,34 @@ def read_options(options: type, group: Mapping[str, Any], where: str) -> Any:
     return options(**values)
 
 
+def parse_value(name: str, text: str, default: Any) -> Any:
+    """A text as a value of the type of a default; of a tuple's the parts stand between commas.
+
+    Args:
+      name: what messages call it.
+      text: such as "0.5", "true" or "8,16".
+      default: fixes the type.
+
+    Raises:
+      InputError: a text that is no such value.
+
+    Example:
+      >>> parse_value("widths", "8,16", (32,)), parse_value("center", "false", True)
+      ((8, 16), False)
+    """
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if isinstance(default, tuple):
+            return tuple(type(default[0])(part) for part in text.split(","))
+        return type(default)(text)
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{name} takes values of type {type(default).__name__}, as its default "
+            f"{default!r} is; got {text!r}."
+        ) from error
+
+
 def check_options(instance: Any, where: str) -> None:
     """The same checks for options that are made in code, for their `__post_init__`.
 

@@ -26,6 +26,7 @@ from spa_jax.reproduction.driver import Driver
 from spa_jax.reproduction.dry_run import dry_run
 from spa_jax.reproduction.tables import TABLES, find_table
 from spa_jax.sweeps.grid import parse_axis
+from spa_jax.sweeps.runner import Runner
 
 
 @errors_told()
@@ -41,18 +42,16 @@ def main(argv: Sequence[str]) -> None:
     if values.dry_run and table != "imagenet":
         stop("--dry_run is for imagenet, whose images are files; the others begin in seconds.")
     overrides = _parse_overrides(values.set)
+    say = functools.partial(print, flush=True)
     driver = Driver(
         table,
         dry_run(plan, folder / "images") if values.dry_run else plan,
-        folder,
         records,
-        minutes=values.minutes,
-        most_cells=values.cells,
-        only=values.only,
-        overrides=overrides,
-        together=values.together,
-        say=functools.partial(print, flush=True),
-        command=own_command("-m spa_jax.reproduce"),
+        Runner(folder, values.together, say=say, command=own_command("-m spa_jax.reproduce")),
+        values.minutes,
+        values.cells,
+        values.only,
+        overrides,
     )
     left = driver.train()
     print(f"{left} runs of {name} are open; the records are in {records}.")

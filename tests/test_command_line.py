@@ -59,10 +59,19 @@ def test_what_is_no_name_with_a_value_is_refused_with_the_names(argument, offend
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
-        ("imbalance_factor=high", "imbalance_factor must be like 100.0, got 'high'"),
-        ("imbalance_factor=", "imbalance_factor must be like 100.0, got ''"),
-        ("depth=2.5", "depth must be like 32, got '2.5'"),
-        ("model=small,depth=deep", "depth must be like 32, got 'deep'"),
+        (
+            "imbalance_factor=high",
+            "imbalance_factor takes values of type float, as its default 100.0 is; got 'high'",
+        ),
+        (
+            "imbalance_factor=",
+            "imbalance_factor takes values of type float, as its default 100.0 is; got ''",
+        ),
+        ("depth=2.5", "depth takes values of type int, as its default 32 is; got '2.5'"),
+        (
+            "model=small,depth=deep",
+            "depth takes values of type int, as its default 32 is; got 'deep'",
+        ),
     ],
 )
 def test_a_value_of_another_type_is_refused_with_the_default(argument, expected):

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from spa_jax.training.config import Config
 from spa_jax.training.rundir.json_lines import JsonLines
@@ -84,18 +84,6 @@ def with_settings(config: Config, cell: Cell) -> Config:
     return config
 
 
-class Published(NamedTuple):
-    """A published accuracy.
-
-    Attributes:
-      accuracy: in percent.
-      protocol: whose run it is, on which split, network and epoch.
-    """
-
-    accuracy: float
-    protocol: str
-
-
 @dataclasses.dataclass(frozen=True)
 class TablePlan:
     """A table of the reproduction.
@@ -103,12 +91,10 @@ class TablePlan:
     Attributes:
       config: `(cell)` -> the configuration of its run.
       cells: `(records so far)` -> all runs in the order of their worth.
-      published: by the name of a group of cells.
     """
 
     config: Callable[[Cell], Config]
     cells: Callable[[Records], list[Cell]]
-    published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -20,14 +20,9 @@ from spa_jax.sweeps.grid import Member
 from spa_jax.sweeps.runner import Runner
 from spa_jax.training.checking import check_runs
 from spa_jax.training.config import default_config, flatten_config
-from spa_jax.training.loop import RunStopped, Say
+from spa_jax.training.loop import RunStopped
 from spa_jax.training.rundir.json_lines import JsonLines
-from spa_jax.training.rundir.workdir import (
-    FREE_ON_RESUME,
-    LOCATION_FIELDS,
-    check_workdir,
-    differing_fields,
-)
+from spa_jax.training.rundir.workdir import FREE_ANYWHERE, check_same, check_workdir
 
 _CURVES = ("test_accuracy", "mean_cosine", "test_mean_cosine", "validation_accuracy", "train_loss")
 
@@ -39,40 +34,28 @@ class Driver:
     Attributes:
       table: its name, which the records carry.
       plan: its runs.
-      folder: gets a workdir for each run.
       records: a file of JSON lines, one for each finished run; it says what is done.
+      runner: trains them, each in a folder of its own below the runner's.
       minutes: for how long to go on; a run that is cut off is continued the next time.
       most_cells: how many runs to begin or continue at most, but that those begun together go on
         together; None: no limit.
       only: names of runs, or of runs without their seed; empty: all of the table.
       overrides: fields of every configuration that say where its data are and how they are brought.
-      together: begin runs as one program, or one by one; None: what is faster here.
-      say: gets a line for a person now and then.
-      command: the command line that the runs' summaries name.
     """
 
     table: str
     plan: TablePlan
-    folder: Path
     records: Path
+    runner: Runner
     minutes: float = math.inf
     most_cells: int | None = None
     only: Sequence[str] = ()
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    together: bool | None = None
-    say: Say = print
-    command: str | None = None
 
     def __post_init__(self) -> None:
         self._ends = time.monotonic() + 60 * self.minutes
         self._begun = 0
-        self._runner = Runner(
-            self.folder,
-            self.together,
-            say=self.say,
-            keep_going=lambda: time.monotonic() < self._ends,
-            command=self.command,
-        )
+        self.runner.keep_going = lambda: time.monotonic() < self._ends
 
     def train(self) -> int:
         """Trains in the order of worth; returns how many of the runs asked for are still open.
@@ -83,7 +66,7 @@ class Driver:
             data; nothing has been trained.
         """
         if not self.records.exists():
-            self.say(f"There are no records yet: {self.records.absolute()} does not exist.")
+            self.runner.say(f"There are no records yet: {self.records.absolute()} does not exist.")
         self._check()
         while self._train_next():
             pass
@@ -101,13 +84,13 @@ class Driver:
                 f"like {cells[0].name}, or {cells[0].group_name} for all seeds."
             )
         for field in self.overrides:
-            if field not in LOCATION_FIELDS and field.split(".")[0] not in FREE_ON_RESUME:
+            if not {field, field.split(".")[0]} & {*FREE_ANYWHERE}:
                 raise InputError(
                     f"--set {field} would change what the table's runs compute: it takes "
-                    f"{', '.join(LOCATION_FIELDS)} and the fields of {', '.join(FREE_ON_RESUME)}."
+                    f"these groups and fields: {', '.join(FREE_ANYWHERE)}."
                 )
         left = self._open_cells()
-        self._runner.check([self._member(cell) for cell in left if cell.settings is not None])
+        self.runner.check([self._member(cell) for cell in left if cell.settings is not None])
         # Of what these will be set to nothing is known yet.
         check_runs(self._member(cell).config for cell in left if cell.settings is None)
 
@@ -138,16 +121,16 @@ class Driver:
             return False
         # What was finished and not recorded, as after a crash, is recorded first.
         group = [member for member in ready if member.is_done]
-        group = group or self._runner.next_group(ready, [*members.values()], room)
+        group = group or self.runner.next_group(ready, [*members.values()], room)
         for member in group:
             check_workdir(member.folder, member.config)
-        self.say(f"{', '.join(member.name for member in group)}: {len(open_cells)} open")
+        self.runner.say(f"{', '.join(member.name for member in group)}: {len(open_cells)} open")
         new, stopped = [member for member in group if not member.is_done], False
         try:
             if new:
-                self._runner.train_group(group)
+                self.runner.train_group(group)
         except RunStopped as error:
-            self.say(f"{group[0].name}: {error}")
+            self.runner.say(f"{group[0].name}: {error}")
             stopped = True
         # Where they could not be one program, the first was trained alone.
         self._begun += sum(member.is_done for member in new)
@@ -156,13 +139,13 @@ class Driver:
             if member.is_done and member.name not in recorded:
                 append_record(self.records, make_record(self.table, cells[member.name], member))
                 if member.summary() is None:
-                    self.say(f"{member.name}: {member.failure()}")
+                    self.runner.say(f"{member.name}: {member.failure()}")
         return not stopped
 
     def _member(self, cell: Cell) -> Member:
         config = self.plan.config(cell)
         config.update_from_flattened_dict(dict(self.overrides))
-        return Member(self.folder / cell.name, {}, cell.seed, config)
+        return Member(self.runner.out / cell.name, {}, cell.seed, config)
 
 
 def make_record(table: str, cell: Cell, member: Member) -> dict[str, Any]:
@@ -202,11 +185,6 @@ def check_records(plan: TablePlan, records: Records) -> None:
     for cell in plan.cells(records):
         if cell.name not in by_name or cell.settings is None:
             continue
-        old = defaults | flatten_config(by_name[cell.name]["config"])
-        new = flatten_config(plan.config(cell).to_dict())
-        differing = differing_fields(old, new, FREE_ON_RESUME + LOCATION_FIELDS)
-        if differing:
-            raise InputError(
-                f"The record of {cell.name} was made with other values of {', '.join(differing)}: "
-                "remove its line, and its folder of that name, to train it anew."
-            )
+        record = defaults | flatten_config(by_name[cell.name]["config"])
+        remedy = "Remove its line, and its folder of that name, to train it anew."
+        check_same(record, plan.config(cell), f"The record of {cell.name}", remedy)

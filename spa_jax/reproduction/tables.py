@@ -1,4 +1,4 @@
-"""The tables by name: the runs of each in the order of their worth, and what is published of them.
+"""The tables by name, and the runs of each in the order of their worth.
 
 Fashion-MNIST-LT with its classes in reversed order is what a CPU can train; CIFAR-10-LT and
 CIFAR-100-LT are 200 epochs of ResNet-32 and ImageNet-LT the published recipes, for accelerators.
@@ -13,7 +13,6 @@ from typing import Any
 from spa_jax.errors import InputError
 from spa_jax.reproduction.cells import (
     Cell,
-    Published,
     Records,
     Settings,
     TablePlan,
@@ -85,49 +84,14 @@ _IMAGENET_STRENGTHS: Mapping[str, tuple[str, Settings]] = {
 # GLMC published its settings for these; what it did elsewhere is known from SpA's code alone.
 _GLMC_FACTORS = (10.0, 50.0, 100.0)
 
-_GLMC = "GLMC's updated figures: its split (seed 3407), four times the width, best epoch"
-_BAG_OF_TRICKS = "re-run by Bag of Tricks: LDAM's split, usual width, epoch not stated"
-_NOTES = "as later papers quote it: LDAM's split, usual width, epoch not stated"
-_PAPER = "the paper: four times the width, best epoch; recipe and split not stated"
-
-# Accuracies on CIFAR-10-LT and on CIFAR-100-LT.
-_PUBLISHED_CIFAR: Mapping[str, tuple[float, float | None, str]] = {
-    "final-glmc-none-if200-label": (83.4, None, _PAPER),
-    "final-glmc-proj-released-if200-label": (84.2, None, _PAPER),
-    "final-cross_entropy-none-if100-label": (70.36, 38.32, _BAG_OF_TRICKS),
-    "final-ldam_drw-none-if100-label": (77.03, 42.04, _NOTES),
-    "final-balanced_softmax-none-if100-label": (77.54, 42.99, _BAG_OF_TRICKS),
-    "final-glmc-none-if100-label": (88.50, 57.97, _GLMC),
-    "final-glmc-none-if50-label": (91.04, 63.78, _GLMC),
-    "final-glmc-none-if10-label": (94.87, 73.40, _GLMC),
-    "final-cross_entropy-none-if50-label": (74.81, 43.85, _BAG_OF_TRICKS),
-    "final-ldam_drw-none-if50-label": (81.60, 47.29, _BAG_OF_TRICKS),
-    "final-balanced_softmax-none-if50-label": (81.11, 46.55, _BAG_OF_TRICKS),
-}
-_PUBLISHED_IMAGENET = {
-    "final-glmc-none-if256-label": Published(
-        56.3, "GLMC's code: ResNeXt-50, 135 epochs, best epoch"
-    ),
-    "final-cross_entropy-none-if256-label": Published(
-        44.4, "Kang et al.: ResNeXt-50, 90 epochs, their own recipe"
-    ),
-}
-
 
 def tuning_cells(method: str, class_order: str, imbalance_factor: float) -> Iterator[Cell]:
     """The tuning runs of a method: one seed, a part of the training set held out."""
     for spa_method, choices in TUNING.items():
         for settings in choices:
-            yield Cell(
-                "tune",
-                method,
-                spa_method,
-                imbalance_factor,
-                0,
-                class_order,
-                settings_name(settings),
-                (*settings, ("data.validation", True)),
-            )
+            name, all_settings = settings_name(settings), (*settings, ("data.validation", True))
+            place = (method, spa_method, imbalance_factor, 0, class_order)
+            yield Cell("tune", *place, name, all_settings)
 
 
 def chosen_settings(
@@ -320,15 +284,13 @@ TABLES = {
         functools.partial(_cifar_config, cifar10_lt),
         # First comes the pair of the paper's table.
         functools.partial(_cifar_cells, "glmc", "proj", "released", RELEASED["proj"]),
-        {name: Published(ten, whose) for name, (ten, _, whose) in _PUBLISHED_CIFAR.items()},
     ),
     "cifar100": TablePlan(
         functools.partial(_cifar_config, cifar100_lt),
         # First comes the pair of the paper's figure 4; Reg's published weight is unknown.
         functools.partial(_cifar_cells, "cross_entropy", "reg", "default", ()),
-        {name: Published(x, whose) for name, (_, x, whose) in _PUBLISHED_CIFAR.items() if x},
     ),
-    "imagenet": TablePlan(_imagenet_config, _imagenet_cells, _PUBLISHED_IMAGENET),
+    "imagenet": TablePlan(_imagenet_config, _imagenet_cells),
 }
 """What `python -m spa_jax.reproduce` takes."""
 

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import itertools
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 from urllib.parse import quote
 
 from spa_jax.errors import InputError
-from spa_jax.files import write_text_whole
-from spa_jax.options import CHOSEN_BY, is_read
+from spa_jax.files import read_json, write_json
+from spa_jax.options import CHOSEN_BY, is_read, parse_value
 from spa_jax.training.config import (
     Config,
     check_field_name,
@@ -25,8 +24,6 @@ from spa_jax.training.rundir.workdir import FREE_ON_RESUME
 
 Axes = Mapping[str, tuple[Any, ...]]
 """Dotted fields of the configuration, and the values that each takes."""
-
-_TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +69,12 @@ class Member:
     def failure(self) -> str | None:
         """Why it failed; None if it did not."""
         path = self.failure_path
-        return json.loads(path.read_text())["reason"] if path.exists() else None
+        remedy = "remove it, and run again to train it anew."
+        return read_json(path, remedy).get("reason", "") if path.exists() else None
 
     def fail(self, reason: str) -> None:
         """Records that its training came to an end that leaves nothing to continue."""
-        write_text_whole(self.failure_path, json.dumps({"reason": reason}) + "\n")
+        write_json(self.failure_path, {"reason": reason})
 
 
 def parse_axis(text: str, flag: str = "--axis") -> tuple[str, tuple[Any, ...]]:
@@ -113,7 +111,7 @@ def parse_axis(text: str, flag: str = "--axis") -> tuple[str, tuple[Any, ...]]:
             f"{flag} {text} lacks a value: write the field, an equals sign, and its values with "
             f"commas between, as in {flag} {field}={default},..."
         )
-    parsed = tuple(_parse_value(f"{flag} {field}", part, default) for part in parts)
+    parsed = tuple(parse_value(f"{flag} {field}", part, default) for part in parts)
     twice = [value for value, count in Counter(parsed).items() if count > 1]
     if twice:
         raise InputError(f"{flag} {field} has the value {twice[0]!r} twice: give each value once.")
@@ -148,17 +146,14 @@ def parse_seeds(text: str) -> tuple[int, ...]:
       >>> parse_seeds("3"), parse_seeds("0,3"), parse_seeds("7,")
       ((0, 1, 2), (0, 3), (7,))
     """
-    parts = [part.strip() for part in text.split(",")]
-    listed = parts[:-1] if len(parts) > 1 and not parts[-1] else parts
-    none = len(parts) == 1 and not text.strip("0 ")
-    if not all(part.isdecimal() for part in listed) or none:
+    numbers, seeds = text.strip().removesuffix(",").split(","), ()
+    if all(number.strip().isdecimal() for number in numbers):
+        seeds = tuple(map(int, numbers)) if "," in text else tuple(range(int(text)))
+    if not seeds:
         raise InputError(
             "--seeds must be a number of seeds (5 for the seeds 0 to 4) or a list with commas "
             f"(0,3, or 7, for one), got {text!r}."
         )
-    seeds = tuple(int(part) for part in listed)
-    if len(parts) == 1:
-        return tuple(range(seeds[0]))
     if len({*seeds}) < len(seeds):
         raise InputError(f"--seeds={text} has a seed twice: give each once.")
     return seeds
@@ -210,20 +205,6 @@ def _check_axes(axes: Axes, members: Sequence[Member]) -> None:
                 f"--axis {field} is read with config.{chooser}={name} only, and here it is "
                 f"{found}: all its runs would be the same. Add --config.{chooser}={name}."
             )
-
-
-def _parse_value(name: str, text: str, default: Any) -> Any:
-    try:
-        if isinstance(default, bool):
-            return _TRUTH[text.lower()]
-        if isinstance(default, tuple):
-            return tuple(type(default[0])(part) for part in text.split(","))
-        return type(default)(text)
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            f"{name} takes values of type {type(default).__name__}, as its default "
-            f"{default!r} is; got {text!r}."
-        ) from error
 
 
 def _short(value: Any) -> str:

@@ -11,7 +11,7 @@ from spa_jax.sweeps.chunks import Chunk, open_chunks, program_of_chunk, program_
 from spa_jax.sweeps.grid import Member
 from spa_jax.training.checking import check_runs
 from spa_jax.training.devices import CannotTrainTogether
-from spa_jax.training.loop import EpochLoop, Say, run
+from spa_jax.training.loop import EpochLoop, Say
 from spa_jax.training.program import Program, compiled_differences
 from spa_jax.training.rundir.checkpoints import Checkpoints
 from spa_jax.training.rundir.run_record import RunRecord, Trained
@@ -30,7 +30,7 @@ class Runner:
       together: train those of one program as one; None: where that is faster, on accelerators.
       at_once: members in a program; None: as many as fit into the devices' memory.
       say: gets a line for a person now and then.
-      show_progress: draw a progress bar for what trains together.
+      show_progress: draw a progress bar.
       keep_going: asked after each epoch but the last; False stops at a checkpoint.
       command: the command line that the summaries name as the runs'.
     """
@@ -121,51 +121,51 @@ class Runner:
             return
         size = program.layout.size
         for start in range(0, len(group), size):
-            chunk = Chunk.create(self.out, group[start : start + size], size)
-            self._train_chunk(chunk, program)
+            self._train_chunk(Chunk.create(self.out, group[start : start + size], size), program)
 
     def _train_alone(self, member: Member) -> None:
         if self._program is None or compiled_differences(self._program.config, member.config):
             self.say(f"{member.name}: compiling")
             self._program = None  # frees its data before the new one's are loaded
             self._program = Program(member.config)
-        try:
-            run(
-                member.config,
-                member.folder,
-                self._program,
-                say=lambda line: None,
-                keep_going=self.keep_going,
-                command=self.command,
-            )
-        except FloatingPointError as error:
-            member.fail(str(error))
-        self.say(_outcome(member))
+        self._train([member], member.folder, self._program)
 
     def _train_chunk(self, chunk: Chunk, program: Program) -> None:
-        members = chunk.members
+        self._train(chunk.members, chunk.folder, program)
+        chunk.close()
+
+    def _train(self, members: Sequence[Member], folder: Path, program: Program) -> None:
+        """To the end, with checkpoints of all in a folder, which may be that of a single run."""
+        alone = folder == members[0].folder
         records = [RunRecord(member.config, member.folder) for member in members]
 
         def fail(i: int, error: FloatingPointError) -> None:
             members[i].fail(str(error))
-            self.say(f"{members[i].name} failed; the others go on.")
+            self.say(f"{members[i].name}: failed; see {members[i].failure_path}")
 
         loop = EpochLoop(
             program,
             records,
-            chunk.folder / "checkpoints",
+            folder / "checkpoints",
             self.say,
             self.show_progress,
             self.keep_going,
             # Those that were finished or had failed before are trained along, and not written to.
             closed=[i for i, member in enumerate(members) if member.is_done],
-            fail=fail,
+            fail=None if alone else fail,
         )
-        for i, trained in loop.train().items():
-            _leave_checkpoint(members[i], trained, self.say)
-            records[i].finish(program, trained, self.command)
-            self.say(_outcome(members[i]))
-        chunk.close()
+        try:
+            ended = loop.train()
+        except FloatingPointError as error:
+            if not alone:
+                raise
+            fail(0, error)
+            return
+        for i, trained in ended.items():
+            if not alone:
+                _leave_checkpoint(members[i], trained, self.say)
+            summary = records[i].finish(program, trained, self.command)
+            self.say(f"{members[i].name}: test accuracy {summary['test_accuracy']['last']:.3f}")
 
 
 def _fits(member: Member, other: Member) -> bool:
@@ -178,10 +178,3 @@ def _leave_checkpoint(member: Member, trained: Trained, say: Say) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # of a finish that was cut off
     with Checkpoints(folder, member.config.checkpoint.keep, say) as checkpoints:
         checkpoints.save(trained.state)
-
-
-def _outcome(member: Member) -> str:
-    summary = member.summary()
-    if summary is None:
-        return f"{member.name}: failed; see {member.failure_path}"
-    return f"{member.name}: test accuracy {summary['test_accuracy']['last']:.3f}"

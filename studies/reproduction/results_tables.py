@@ -16,6 +16,7 @@ from spa_jax.reproduction.tables import (
 from studies.names import name_of
 from studies.reproduction import pairing
 from studies.reproduction.pairing import COLUMNS, Difference, Group, TableRuns, Wanted
+from studies.reproduction.published_figures import PUBLISHED
 
 MINUS_NONE: Mapping[str, pairing.Compare] = {"last, minus none": pairing.minus_none}
 """The column that every table of results has: the change of the last accuracy by SpA."""
@@ -49,7 +50,7 @@ def results_table(
 
 def published_table(runs: TableRuns) -> str:
     """What is published for a cell, under which protocol, and what came out here."""
-    published = find_table(runs.table).published
+    published = PUBLISHED[runs.table]
     columns = ("last", "best epoch")
     rows = [["method", "SpA", "IF", "published", "protocol", "seeds", *columns]]
     for cell, group in runs.where(lambda cell: cell.group_name in published).items():

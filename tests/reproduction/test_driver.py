@@ -15,6 +15,7 @@ from spa_jax.reproduction import driver
 from spa_jax.reproduction.cells import Cell, TablePlan, read_records, with_settings
 from spa_jax.reproduction.driver import Driver, append_record, check_records
 from spa_jax.reproduction.tables import TABLES, find_table
+from spa_jax.sweeps.runner import Runner
 from spa_jax.training.rundir.workdir import write_config
 from tests.refusals import refusal
 from tests.training.small import small_config
@@ -42,9 +43,10 @@ def quiet(line):
     del line
 
 
-def train(folder, plan=PLAN, say=quiet, **options):
+def train(folder, plan=PLAN, say=quiet, together=None, command=None, **options):
     """Trains what `folder` lacks of a table of three runs of seconds, and one that waits."""
-    return Driver("tiny", plan, folder, folder / "r.jsonl", say=say, **options).train()
+    runner = Runner(folder, together, say=say, command=command)
+    return Driver("tiny", plan, folder / "r.jsonl", runner, **options).train()
 
 
 def records_of(folder):
@@ -233,7 +235,7 @@ def test_a_record_of_other_settings_is_refused_and_named(tmp_path):
     config.optimizer.learning_rate = 0.5
     append_record(tmp_path / "r.jsonl", {"cell": CELLS[0].name, "config": config.to_dict()})
     message = refusal(train, tmp_path)
-    for part in (CELLS[0].name, "optimizer.learning_rate", "remove its line"):
+    for part in (CELLS[0].name, "optimizer.learning_rate (0.5 there, 0.1 now)", "Remove its line"):
         assert part in message
 
 

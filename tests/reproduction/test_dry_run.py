@@ -8,6 +8,7 @@ from spa_jax.reproduction.cells import read_records
 from spa_jax.reproduction.driver import Driver
 from spa_jax.reproduction.dry_run import dry_run
 from spa_jax.reproduction.tables import TABLES
+from spa_jax.sweeps.runner import Runner
 from spa_jax.training.config import resolve
 from spa_jax.training.program import compiled_differences
 
@@ -56,7 +57,8 @@ def test_a_cell_trains_from_the_files_to_a_record(dry, tmp_path):
 
     plan = dataclasses.replace(dry, config=config)
     name = "dry_run-cross_entropy-proj-released-if256-label"
-    driver = Driver("imagenet_dry_run", plan, tmp_path, tmp_path / "r.jsonl", only=[name])
+    records = tmp_path / "r.jsonl"
+    driver = Driver("imagenet_dry_run", plan, records, Runner(tmp_path), only=[name])
     assert driver.train() == 0
     (record,) = read_records(tmp_path / "r.jsonl")
     assert (record["stage"], record["variant"]) == ("dry_run", "released")

@@ -7,8 +7,8 @@ import jax
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spa_jax.sweeps import device_memory
-from spa_jax.sweeps.device_memory import members_that_fit, memory_limit
+from spa_jax.sweeps import chunks
+from spa_jax.sweeps.chunks import members_that_fit, memory_limit
 
 
 @given(
@@ -46,10 +46,10 @@ def test_the_limit_of_a_device_is_its_own_or_its_part_of_the_main_memory(monkeyp
     silent = SimpleNamespace(platform="gpu", memory_stats=lambda: None)
     assert memory_limit(silent) is None
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    monkeypatch.setattr(device_memory, "_CONTROL_GROUP_LIMIT", tmp_path / "none")
+    monkeypatch.setattr(chunks, "_CONTROL_GROUP_LIMIT", tmp_path / "none")
     assert memory_limit(jax.devices()[0]) == int(0.5 * host / jax.local_device_count())
     group = tmp_path / "memory.max"
-    monkeypatch.setattr(device_memory, "_CONTROL_GROUP_LIMIT", group)
+    monkeypatch.setattr(chunks, "_CONTROL_GROUP_LIMIT", group)
     for text, total in (("max\n", host), ("1600000\n", 1600000)):
         group.write_text(text)
         assert memory_limit(jax.devices()[0]) == int(0.5 * total / jax.local_device_count())

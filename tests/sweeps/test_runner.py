@@ -222,7 +222,7 @@ def test_a_member_that_diverges_is_recorded_and_does_not_touch_the_others(tmp_pa
     assert sick.summary() is None
     assert "not finite at step" in sick.failure()
     assert not (sick.folder / "checkpoints").exists()
-    assert f"{sick.name} failed; the others go on." in said
+    assert f"{sick.name}: failed; see {sick.failure_path}" in said
     assert fine.failure() is None
     assert without_times(fine.summary()) == without_times(members["healthy"][0].summary())
     assert all(member.failure() for member in members["all"])

@@ -1,7 +1,7 @@
 """Checkpoints: the one file that knows orbax."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        self._manager.close()  # which waits
 
     def save(self, on_host: TrainState) -> None:
         """Begins to save a state under the number of its step.
@@ -45,17 +44,11 @@ class Checkpoints:
         Args:
           on_host: `fetch(serializable(state))`; its checksum is stored with it.
         """
-        record = {
-            "format": FORMAT,
-            "shapes": _shapes(on_host),
-            "checksum": tree_checksum(on_host),
-        }
-        self._manager.save(
-            int(on_host.step),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(on_host), record=ocp.args.JsonSave(record)
-            ),
-        )
+        checksum = tree_checksum(on_host)
+        record = {"format": FORMAT, "shapes": _shapes(on_host), "checksum": checksum}
+        state, record_args = ocp.args.StandardSave(on_host), ocp.args.JsonSave(record)
+        args = ocp.args.Composite(state=state, record=record_args)
+        self._manager.save(int(on_host.step), args=args)
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, int]:
         """The newest whole checkpoint, on the devices of `like`, and its step.
@@ -75,7 +68,8 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             restored, reason = self._restore(step, template)
             if restored is not None:
-                self._set_aside(unreadable)
+                if unreadable:
+                    self._set_aside(unreadable)
                 rng = jax.random.wrap_key_data(restored.rng, impl=jax.random.key_impl(like.rng))
                 return restored.replace(rng=jax.device_put(rng, like.rng.sharding)), step
             self._say(f"The checkpoint of step {step} cannot be read ({reason}).")
@@ -90,15 +84,12 @@ class Checkpoints:
 
     def _restore(self, step: int, template: PyTree) -> tuple[Any, str]:
         """The checkpointed state, or None and why it cannot be read; the same on every host."""
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template
-        )
         state, reason = None, "another host cannot read it"
         try:
             args = ocp.args.Composite(record=ocp.args.JsonRestore())
             record = self._manager.restore(step, args=args)["record"]
             self._check_fits(step, record, template)
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(template))
             state = self._manager.restore(step, args=args)["state"]
             if tree_checksum(fetch(state)) != record["checksum"]:
                 state, reason = None, "its content does not match its checksum"
@@ -119,11 +110,9 @@ class Checkpoints:
                 "that began it, or start over elsewhere."
             )
         there, here = record["shapes"], _shapes(template)
-        differing = sorted(
-            path for path in there.keys() | here if there.get(path) != here.get(path)
-        )
+        differing = [path for path in there.keys() | here if there.get(path) != here.get(path)]
         if differing:
-            path = differing[0]
+            path = min(differing)
             raise InputError(
                 f"The checkpoint of step {step} in {self.folder} holds another network or "
                 f"optimiser: {len(differing)} of its arrays differ, the first {path}, which is "
@@ -134,8 +123,6 @@ class Checkpoints:
 
     def _set_aside(self, unreadable: dict[int, str]) -> None:
         """Moves checkpoints out of the way, so that their steps can be saved again."""
-        if not unreadable:
-            return
         folder = self.folder.parent / "unreadable_checkpoints"
         self._say(f"Falling back to the one before; what cannot be read is moved to {folder}.")
         if jax.process_index() == 0:
@@ -162,18 +149,19 @@ def serializable(state: TrainState) -> TrainState:
 
 def _shapes(tree: PyTree) -> dict[str, list[int]]:
     """The shape of every array by its path."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): list(leaf.shape)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    return {path: list(leaf.shape) for path, leaf in _leaves(tree)}
 
 
 def tree_checksum(tree: PyTree) -> str:
     """SHA-256 over paths, types, shapes and bytes of a tree of host arrays."""
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    for path, leaf in _leaves(tree):
         array: Any = np.ascontiguousarray(leaf)
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(f"{path} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _leaves(tree: PyTree) -> Iterator[tuple[str, Any]]:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf

@@ -1,6 +1,8 @@
 """TensorBoard event files, written without TensorFlow."""
 
+import importlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +15,27 @@ class EventWriter:
     """
 
     def __init__(self, folder: Path, start_step: int) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        # Generated modules, whose names are unknown to type checkers.
-        events: Any = event_pb2
-        summaries: Any = summary_pb2
-        self._event, self._summary = events.Event, summaries.Summary
+        # A generated module, whose names are unknown to type checkers.
+        self._protocol = importlib.import_module("tensorboard.compat.proto.event_pb2")
         self._writer = EventFileWriter(str(folder))
         # Tells TensorBoard to forget what a run that was cut off had written after this step.
-        start = events.SessionLog(status=events.SessionLog.START)
-        self._writer.add_event(
-            self._event(wall_time=time.time(), step=start_step + 1, session_log=start)
-        )
+        start = self._event(start_step + 1)
+        start.session_log.status = self._protocol.SessionLog.START
+        self._writer.add_event(start)
 
-    def write(self, step: int, scalars: dict[str, float]) -> None:
-        """Writes the scalars of one step."""
-        values = [self._summary.Value(tag=tag, simple_value=x) for tag, x in scalars.items()]
-        summary = self._summary(value=values)
-        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
+    def write(self, step: int, group: str, record: Mapping[str, Any]) -> None:
+        """Writes the numbers of a record as those of one step, each as `group/name`."""
+        event = self._event(step)
+        for name, value in record.items():
+            if isinstance(value, int | float):
+                event.summary.value.add(tag=f"{group}/{name}", simple_value=value)
+        self._writer.add_event(event)
 
     def close(self) -> None:
         """Flushes what is left."""
         self._writer.close()
+
+    def _event(self, step: int) -> Any:
+        return self._protocol.Event(wall_time=time.time(), step=step)

@@ -1,7 +1,6 @@
 """What one run writes into its folder while it trains, and at its end."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from spa_jax.errors import InputError
-from spa_jax.files import write_text_whole
+from spa_jax.files import read_json, write_json
 from spa_jax.reporting.figures.run_plots import (
     plot_alignment_over_epochs,
     plot_cosine_by_class_size,
@@ -85,7 +83,8 @@ class RunRecord:
         """Writes the line of a step; returns what it says."""
         metrics = {name: number(value) for name, value in totals.last.items()}
         self._steps.append({"step": step, **metrics})
-        self._write_events(step, "train", metrics)
+        if self._events is not None:
+            self._events.write(step, "train", metrics)
         return metrics
 
     def add_epoch(
@@ -99,7 +98,8 @@ class RunRecord:
         """Writes the line of an epoch (counted from 0); returns what it says."""
         line = epoch_line(epoch, step, totals, report) | dict(times)
         self.epochs.append(line)
-        self._write_events(step, "epoch", line)
+        if self._events is not None:
+            self._events.write(step, "epoch", line)
         return line
 
     def close(self) -> None:
@@ -135,27 +135,11 @@ class RunRecord:
             np.savez(
                 self.workdir / "geometry.npz", heads=np.array(program.method.kernels), **geometry
             )
-        write_text_whole(self.workdir / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        write_json(self.workdir / SUMMARY, summary, indent=2)
         return summary
-
-    def _write_events(self, step: int, group: str, record: Mapping[str, Any]) -> None:
-        if self._events is not None:
-            known: dict[str, float] = {
-                f"{group}/{name}": value
-                for name, value in record.items()
-                if isinstance(value, int | float)
-            }
-            self._events.write(step, known)
 
 
 def read_summary(workdir: Path) -> dict[str, Any] | None:
     """The content of `summary.json`; None if the run is not finished."""
     path = workdir / SUMMARY
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(
-            f"{path} cannot be read ({error}): remove it, and run again to write it anew."
-        ) from error
+    return read_json(path, "remove it, and run again to write it anew.") if path.exists() else None

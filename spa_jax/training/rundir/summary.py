@@ -49,10 +49,9 @@ def epoch_line(epoch: int, step: int, totals: Totals, report: Mapping[str, Any])
         line["validation_accuracy"] = mean_class_accuracy(correct, count)
     if "collapse" in report:
         parts = collapse_measures(report["collapse"])
-        cosines = {part: number(values.pop("mean_cosine")) for part, values in parts.items()}
-        line["train_mean_cosine"] = cosines["train"]
+        line["train_mean_cosine"] = number(parts["train"]["mean_cosine"])
         line["collapse"] = {
-            part: {name: number(value) for name, value in values.items()}
+            part: {name: number(value) for name, value in values.items() if name != "mean_cosine"}
             for part, values in parts.items()
         }
     return line | {name: number(report[name]) for name in _COSINES}
@@ -84,18 +83,12 @@ def make_summary(
     """
     counts = data.class_counts
     correct, total = report["correct"], report["count"]
-    per_class = [accuracy(c, n) for c, n in zip(correct, total, strict=True)]
-    best = max(lines, key=lambda line: line["test_accuracy"])
     # Of the whole split: what is held out of a class does not move it to another group.
     sizes, rule = data.split["class_counts"], config.data.shot_groups
     groups = shot_groups(sizes, rule)
     return {
-        "test_accuracy": {
-            "last": accuracy(correct, total),
-            "best": best["test_accuracy"],
-            "best_epoch": best["epoch"],
-        },
-        "validation_accuracy": _validation(lines),
+        "test_accuracy": _last_and_best(lines, "test_accuracy"),
+        "validation_accuracy": _last_and_best(lines, "validation_accuracy"),
         "shot_groups": {
             **{name: accuracy(correct[labels], total[labels]) for name, labels in groups.items()},
             "rule": shot_group_rule(len(counts), rule),
@@ -106,7 +99,7 @@ def make_summary(
             path: {name: number(value) for name, value in values.items()}
             for path, values in report["heads"].items()
         },
-        "per_class_accuracy": per_class,
+        "per_class_accuracy": list(map(accuracy, correct, total)),
         "per_class_cosine": _by_head(report["cosines"]),
         "per_class_test_cosine": _by_head(report["test_cosines"]),
         "class_names": list(data.class_names),
@@ -132,16 +125,12 @@ def make_summary(
     }
 
 
-def _validation(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Last and best accuracy on the held-out part; null if nothing was held out."""
-    if "validation_accuracy" not in lines[-1]:
+def _last_and_best(lines: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """An accuracy after the last epoch and after the best; null if it was not measured."""
+    if name not in lines[-1]:
         return None
-    best = max(lines, key=lambda line: line["validation_accuracy"])
-    return {
-        "last": lines[-1]["validation_accuracy"],
-        "best": best["validation_accuracy"],
-        "best_epoch": best["epoch"],
-    }
+    best = max(lines, key=lambda line: line[name])
+    return {"last": lines[-1][name], "best": best[name], "best_epoch": best["epoch"]}
 
 
 def hardware(layout: Layout) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Which configuration made a run's folder, and which fields may change when it is continued."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from spa_jax.errors import InputError
-from spa_jax.files import write_text_whole
+from spa_jax.files import read_json, write_json
 from spa_jax.training.config import Config, flatten_config
 
 # A run may be continued with other values of these: they do not change what is computed.
@@ -13,6 +13,9 @@ FREE_ON_RESUME = ("parallel", "checkpoint", "loader", "logging")
 
 LOCATION_FIELDS = ("data.folder", "data.verify")
 """Fields that say where the data are: a run may be continued where they lie elsewhere."""
+
+FREE_ANYWHERE = FREE_ON_RESUME + LOCATION_FIELDS
+"""Fields, or groups of them, that two runs of one result may differ in."""
 
 
 def differing_fields(
@@ -27,23 +30,19 @@ def differing_fields(
 
 
 def check_workdir(workdir: Path, config: Config) -> None:
-    """Raises InputError if the workdir holds a run that was made by another config.
-
-    Every field counts but `LOCATION_FIELDS` and those of `FREE_ON_RESUME`; the message lists those
-    that differ.
-    """
+    """Raises InputError if a workdir cannot be a run's, or holds one of another config."""
     for place in (workdir, *workdir.parents):
         if place.exists() and not place.is_dir():
             raise InputError(f"{place} is a file, and a run needs a folder: choose another.")
     path = workdir / "config.json"
     if path.exists():
-        try:
-            old = json.loads(path.read_text())
-            if not isinstance(old, dict):
-                raise ValueError("it holds no JSON object")
-        except ValueError as error:
-            raise InputError(f"{path} cannot be read ({error}): choose another workdir.") from error
-        _check_same(flatten_config(old), flatten_config(config.to_dict()), workdir)
+        check_same(
+            read_json(path, "choose another workdir."),
+            config,
+            str(workdir),
+            "Choose another folder with --workdir or --out, or run with the old values to continue "
+            "that run.",
+        )
     elif any((workdir / name).exists() for name in ("metrics.jsonl", "checkpoints")):
         raise InputError(
             f"{workdir} holds files of a run but no config.json: choose another workdir."
@@ -52,15 +51,25 @@ def check_workdir(workdir: Path, config: Config) -> None:
 
 def write_config(workdir: Path, config: Config) -> None:
     """Writes `config.json`, which from then on claims the workdir for this run."""
-    write_text_whole(workdir / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
+    write_json(workdir / "config.json", config.to_dict(), indent=2)
 
 
-def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None:
-    free = FREE_ON_RESUME + LOCATION_FIELDS
+def check_same(made: Mapping[str, Any], config: Config, what: str, remedy: str) -> None:
+    """Raises InputError if something was made by another config; the message lists the fields.
+
+    Every field counts but `LOCATION_FIELDS` and those of `FREE_ON_RESUME`.
+
+    Args:
+      made: the configuration of before, as a dictionary.
+      config: that of now.
+      what: was made, for the message.
+      remedy: what to do, for the message.
+    """
+    old, new, free = flatten_config(made), flatten_config(config.to_dict()), FREE_ANYWHERE
     lacking = [field for field in new if field not in old and field.split(".")[0] not in free]
     if lacking:
         raise InputError(
-            f"{workdir} was made by an earlier version of spa_jax, which did not know "
+            f"{what} was made by an earlier version of spa_jax, which did not know "
             f"{', '.join(lacking[:3])}: continue it with that version, or choose another folder."
         )
     if "per_device" in (old.get("model.batch_norm"), new.get("model.batch_norm")):
@@ -71,7 +80,6 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> None
     ]
     if differing:
         raise InputError(
-            f"{workdir} was made by another config; these fields differ: {', '.join(differing)}. "
-            "Choose another folder with --workdir or --out, or run with the old values to continue "
-            "that run."
+            f"{what} was made by another config; these fields differ: {', '.join(differing)}. "
+            f"{remedy}"
         )

@@ -23,12 +23,12 @@ def accumulated(folder):
 def write_events(folder, start_step, scalars):
     writer = EventWriter(folder, start_step)
     for step, values in scalars.items():
-        writer.write(step, values)
+        writer.write(step, "train", values)
     writer.close()
 
 
 def test_tensorboard_reads_the_events(tmp_path):
-    write_events(tmp_path, 0, {1: {"train/loss": 2.5, "train/cosine": -0.5}, 2: {"train/loss": 2}})
+    write_events(tmp_path, 0, {1: {"loss": 2.5, "cosine": -0.5}, 2: {"loss": 2, "cosine": None}})
     assert accumulated(tmp_path) == {
         "train/loss": [(1, 2.5), (2, 2.0)],
         "train/cosine": [(1, -0.5)],
@@ -54,7 +54,7 @@ def test_a_restart_makes_tensorboard_forget_the_later_steps(tmp_path, monkeypatc
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 100)
     write_events(tmp_path, 20, {30: {"loss": -3.0}})
-    assert accumulated(tmp_path) == {"loss": [(10, 10.0), (20, 20.0), (30, -3.0)]}
+    assert accumulated(tmp_path) == {"train/loss": [(10, 10.0), (20, 20.0), (30, -3.0)]}
 
 
 @pytest.mark.skipif(
@@ -63,5 +63,5 @@ def test_a_restart_makes_tensorboard_forget_the_later_steps(tmp_path, monkeypatc
 )
 def test_events_are_written_without_tensorflow(tmp_path):
     write_events(tmp_path, 0, {1: {"loss": 1.0}})
-    assert accumulated(tmp_path) == {"loss": [(1, 1.0)]}
+    assert accumulated(tmp_path) == {"train/loss": [(1, 1.0)]}
     assert "tensorflow" not in sys.modules
