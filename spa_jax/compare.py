@@ -8,7 +8,6 @@ read, not run again; one that was cut off is continued. --seeds=3 stands for the
 """
 
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_flags
 from rich.console import Console
-from rich.table import Table
 
 from spa_jax.command_line import errors_told, own_command, parse_flags, read_config, stop
 from spa_jax.errors import InputError
@@ -25,7 +23,7 @@ from spa_jax.reporting.figures.run_plots import plot_alignment_over_epochs
 from spa_jax.reporting.grouping import paired
 from spa_jax.reporting.statistics import paired_differences, statistics
 from spa_jax.reporting.table_text import cells_of
-from spa_jax.sweep import define_grid_flags, finished, open_console, points_table, train_grid
+from spa_jax.sweep import define_grid_flags, format_table, open_console, train_grid
 from spa_jax.sweeps.grid import parse_axis, parse_seeds
 from spa_jax.training.config import Config
 from spa_jax.training.rundir.json_lines import JsonLines
@@ -61,10 +59,9 @@ def compare(
 
     axes, options = {"spa.method": tuple(methods)}, {"together": False, "command": command}
     record, points = train_grid(config, axes, seeds, out, console, **options)
-    by_method = dict(zip(methods, points, strict=True))
-    found = {method: finished(point) for method, point in by_method.items()}
-    curves = {}
-    for method, point in by_method.items():
+    found, curves = {}, {}
+    for method, point in zip(methods, points, strict=True):
+        found[method] = [summary for _, summary in point if summary]
         if not found[method]:
             failed, _ = point[0]
             raise InputError(f"No run of {method} came to its end: {failed.failure()}")
@@ -80,16 +77,6 @@ def compare(
     record["runs"] = [summary for runs in found.values() for summary in runs]
     write_json(out / "comparison.json", record)
     return record
-
-
-def format_table(comparison: Mapping[str, Any]) -> Table:
-    """The comparison as a table: mean ± sample standard deviation over seeds, accuracy in %."""
-    finished = Counter(run["spa_method"] for run in comparison["runs"])
-    points = [
-        {"settings": {"method": method}, "statistics": found, "finished": finished[method]}
-        for method, found in comparison["statistics"].items()
-    ]
-    return points_table(title_of(comparison), points, len(comparison["seeds"]))
 
 
 def format_differences(comparison: Mapping[str, Any]) -> str:
@@ -129,7 +116,7 @@ def main(argv: Sequence[str]) -> None:
     if record is not None:
         write_json(record, comparison)
         shutil.copyfile(out / "alignment.png", record.with_suffix(".png"))
-    console.print(format_table(comparison))
+    console.print(format_table(comparison, title_of(comparison)))
     console.print(format_differences(comparison), markup=False, highlight=False)
     console.print(f"Alignment over epochs: {out / 'alignment.png'}", markup=False)
 

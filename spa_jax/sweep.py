@@ -78,15 +78,6 @@ def sweep(
     """
     options = {"together": together, "at_once": at_once}
     record, points = train_grid(config, axes, seeds, out, console, **options)
-    record["axes"] = {field: list(values) for field, values in axes.items()}
-    record["points"] = [
-        {
-            "settings": point[0][0].settings,
-            "finished": len(found := finished(point)),
-            "statistics": statistics(found) if found else None,
-        }
-        for point in points
-    ]
     record["runs"] = [
         {
             "folder": member.name,
@@ -109,7 +100,7 @@ def train_grid(
     out: Path,
     console: Console,
     **options: Any,
-) -> tuple[dict[str, Any], list[Point]]:
+) -> tuple[dict[str, Any], Sequence[Point]]:
     """Trains the runs of a grid that are not done.
 
     Args:
@@ -134,30 +125,37 @@ def train_grid(
     Runner(out, say=say, show_progress=sys.stderr.isatty(), **options).train(members)
     console.print(f"{time.perf_counter() - began:.0f} s for {len(members)} run(s)", style="dim")
     runs = [(member, member.summary() or {}) for member in members]
+    points = [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
     first = next((summary for _, summary in runs if summary), {})
     record = {
         "date": datetime.now(UTC).date().isoformat(),
         "config": config.to_dict(),
         "seeds": list(seeds),
         **{field: first.get(field) for field in ("split", "hardware", "versions")},
+        "axes": {field: list(values) for field, values in axes.items()},
+        "points": [_point(point) for point in points],
     }
-    return record, [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
+    return record, points
 
 
-def finished(point: Point) -> list[dict[str, Any]]:
-    """The summaries of the runs that did not fail."""
-    return [summary for _, summary in point if summary]
+def _point(point: Point) -> dict[str, Any]:
+    found = [summary for _, summary in point if summary]
+    return {
+        "settings": point[0][0].settings,
+        "finished": len(found),
+        "statistics": statistics(found) if found else None,
+    }
 
 
-def points_table(title: str, points: Sequence[Mapping[str, Any]], seeds: int) -> Table:
-    """Mean ± sample standard deviation over seeds, accuracy in %.
+def format_table(record: Mapping[str, Any], title: str = "") -> Table:
+    """A row for each grid point of a record: mean ± sample standard deviation, accuracy in %.
 
     Args:
-      title: of the table.
-      points: `settings`, which name a row, `statistics`, None if no run is finished, and how many
-        are `finished`.
-      seeds: runs of a point.
+      record: what :func:`train_grid` gives, or more.
+      title: of the table; by default it names the data.
     """
+    points, seeds = record["points"], len(record["seeds"])
+    title = title or f"{record['config']['data']['name']}, {seeds} seed(s), last epoch"
     table = Table(title=f"{title}: mean ± std", title_justify="left")
     for field in points[0]["settings"]:
         table.add_column(field, no_wrap=True)
@@ -170,13 +168,6 @@ def points_table(title: str, points: Sequence[Mapping[str, Any]], seeds: int) ->
             cells[0] += f" ({failed} failed)"
         table.add_row(*map(str, point["settings"].values()), *cells)
     return table
-
-
-def format_table(record: Mapping[str, Any]) -> Table:
-    """A row for each grid point of a record."""
-    seeds = len(record["seeds"])
-    title = f"{record['config']['data']['name']}, {seeds} seed(s), last epoch"
-    return points_table(title, record["points"], seeds)
 
 
 def open_console() -> Console:

@@ -6,6 +6,7 @@ together; it goes when the last of them is finished.
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -45,9 +46,8 @@ class Chunk:
     @classmethod
     def create(cls, out: Path, members: Sequence[Member], size: int) -> "Chunk":
         """Records a new chunk."""
-        root = out / "together"
-        taken = {path.name for path in root.iterdir()} if root.exists() else set()
-        folder = root / next(str(i) for i in range(len(taken) + 1) if str(i) not in taken)
+        numbers = (out / "together" / str(number) for number in itertools.count())
+        folder = next(path for path in numbers if not path.exists())
         names = [member.name for member in members]
         write_json(folder / _RECORD, {"size": size, "members": names})
         return cls(folder, list(members), size)

@@ -51,7 +51,7 @@ class Runner:
 
     def check(self, members: Sequence[Member]) -> None:
         """Raises InputError for whatever a member would be refused for, before any is trained."""
-        together = True if self.together else (None if self._as_one else False)
+        together = self.together or (None if self._as_one else False)
         check_runs((member.config for member in members if not member.is_done), together)
         for member in members:
             check_workdir(member.folder, member.config)
