@@ -25,14 +25,12 @@ def parse_flags(argv: list[str], positional: bool = False) -> list[str]:
       The command and the arguments that are no flags.
     """
     try:
+        for argument in argv:
+            field = argument.lstrip("-").partition("=")[0]
+            if field.startswith("config."):
+                check_field_name(field.removeprefix("config."))
         rest = flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError) as error:
-        overrides = [arg.lstrip("-") for arg in argv if arg.lstrip("-").startswith("config.")]
-        for override in overrides:
-            try:
-                check_field_name(override.partition("=")[0].removeprefix("config."))
-            except InputError as unknown:
-                stop(str(unknown))
         text = _one_line(_cause(error))
         missing = re.search(r'Key "(\w+)" does not exist', text)  # set in a configuration file
         stop(" ".join(filter(None, [missing and new_name_of(missing[1]), text])))

@@ -181,20 +181,6 @@ def make_grid(config: Config, axes: Axes, seeds: Sequence[int], out: Path) -> li
             member = copy.deepcopy(config)
             member.update_from_flattened_dict(settings | {"seed": seed})
             members.append(Member(out / _folder_name(settings, seed), settings, seed, member))
-    _check_axes(axes, members)
-    return members
-
-
-def _folder_name(settings: Mapping[str, Any], seed: int) -> str:
-    """Of a run; that of a comparison of SpA's variants alone has just the variant's name."""
-    if tuple(settings) == ("spa.method",):
-        return f"{settings['spa.method']}-seed{seed}"
-    name = ",".join(f"{field}={_short(value)}" for field, value in settings.items())
-    return f"{name}-seed{seed}" if name else f"seed{seed}"
-
-
-def _check_axes(axes: Axes, members: Sequence[Member]) -> None:
-    """Refuses an axis that no member reads: its runs would all be the same."""
     flat = [flatten_config(member.config.to_dict()) for member in members]
     for field in axes:
         if not any(is_read(field, values) for values in flat):
@@ -205,6 +191,15 @@ def _check_axes(axes: Axes, members: Sequence[Member]) -> None:
                 f"--axis {field} is read with config.{chooser}={name} only, and here it is "
                 f"{found}: all its runs would be the same. Add --config.{chooser}={name}."
             )
+    return members
+
+
+def _folder_name(settings: Mapping[str, Any], seed: int) -> str:
+    """Of a run; that of a comparison of SpA's variants alone has just the variant's name."""
+    if tuple(settings) == ("spa.method",):
+        return f"{settings['spa.method']}-seed{seed}"
+    name = ",".join(f"{field}={_short(value)}" for field, value in settings.items())
+    return f"{name}-seed{seed}" if name else f"seed{seed}"
 
 
 def _short(value: Any) -> str:
