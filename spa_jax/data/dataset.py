@@ -39,11 +39,40 @@ class LabelledImages:
       labels: `(N,)` int32.
       names: `(N,)` strings, the file name or path of each image where there is one, for split
         lists; None otherwise.
+      origin: the file or folder that they come from, for messages.
+
+    Raises:
+      InputError: images or labels of another kind.
     """
 
     images: "np.ndarray | EncodedImages"
     labels: np.ndarray
     names: np.ndarray | None = None
+    origin: str = "the data set"
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if isinstance(images, np.ndarray) and (
+            images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape[1:]
+        ):
+            raise InputError(
+                f"The images of {self.origin} are {images.dtype} of shape {images.shape}; expected "
+                "uint8 of shape (N, height, width, channels): check that it is the right file, or "
+                "convert them, for example with `(255 * images).round().astype(np.uint8)` if their "
+                "values are in [0, 1]."
+            )
+        if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
+            raise InputError(
+                f"The labels of {self.origin} are {labels.dtype} of shape {labels.shape}; expected "
+                f"integers of shape ({len(images)},), one for each image: check that labels and "
+                "images belong together."
+            )
+        if len(labels) and (labels.min() < 0 or labels.max() > np.iinfo(np.int32).max):
+            raise InputError(
+                f"The labels of {self.origin} go from {labels.min()} to {labels.max()}; expected "
+                "the place of a class, from 0 up: leave out images without a class."
+            )
+        object.__setattr__(self, "labels", labels.astype(np.int32, copy=False))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,7 +82,7 @@ class LabelledImages:
         images = self.images
         chosen = images.take(indices) if isinstance(images, EncodedImages) else images[indices]
         names = None if self.names is None else self.names[indices]
-        return LabelledImages(chosen, self.labels[indices], names)
+        return LabelledImages(chosen, self.labels[indices], names, self.origin)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +118,9 @@ class Source:
         ]
         if shapes[0] != shapes[1] and None not in shapes:
             raise InputError(
-                f"The training images of {self.name} have shape {shapes[0]}, its test images "
-                f"{shapes[1]}: they must agree, so one of them is of another data set."
+                f"The images of {self.train.origin} have the shape {shapes[0]}, those of "
+                f"{self.test.origin} {shapes[1]}: both must be of one size, so one of them may be "
+                "of another data set."
             )
 
 
@@ -133,25 +163,31 @@ class LongTailedDataset:
 
 
 def check_examples(what: str, examples: LabelledImages, num_classes: int) -> None:
-    """Raises InputError unless images are uint8 NHWC and there is one label in range for each."""
-    images, labels = examples.images, examples.labels
-    if isinstance(images, np.ndarray) and (images.dtype != np.uint8 or images.ndim != 4):
+    """Raises InputError unless there is an image, and a class for each label."""
+    if not len(examples):
+        raise InputError(f"The {what} in {examples.origin} has no image: complete the data.")
+    if examples.labels.max() >= num_classes:
         raise InputError(
-            f"The images of the {what} must be uint8 of shape (N, H, W, channels), got "
-            f"{images.dtype} of shape {images.shape}."
+            f"The {what} in {examples.origin} holds the label {examples.labels.max()}, but there "
+            f"are {num_classes} classes, so labels must be in [0, {num_classes}): check that it is "
+            "the right file, and correct the labels or name every class."
         )
-    if len(images) != len(labels) or len(labels) == 0:
+
+
+def numbered_classes(examples: LabelledImages) -> tuple[str, ...]:
+    """The labels as class names, from 0 to the largest.
+
+    Raises:
+      InputError: labels that are no numbers of classes.
+    """
+    largest = int(examples.labels.max(initial=-1))
+    # Seen before the names are made: identifiers would ask for millions of them.
+    if largest >= len(examples):
         raise InputError(
-            f"The {what} has {len(images)} images and {len(labels)} labels: there must be at least "
-            "one image and exactly one label an image."
+            f"{examples.origin} holds {len(examples)} images, but labels up to {largest}, so some "
+            "class has no image: labels count up from 0, so number the classes without gaps."
         )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"The labels of the {what} must be integers, got {labels.dtype}.")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise InputError(
-            f"The labels of the {what} must be in [0, {num_classes}), got values from "
-            f"{labels.min()} to {labels.max()}."
-        )
+    return tuple(map(str, range(largest + 1)))
 
 
 def check_every_class(what: str, labels: np.ndarray, class_names: Sequence[str]) -> None:
@@ -161,6 +197,6 @@ def check_every_class(what: str, labels: np.ndarray, class_names: Sequence[str])
     if empty:
         more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
         raise InputError(
-            f"{len(empty)} of the {len(class_names)} classes of the {what} have no image: "
+            f"{len(empty)} of the {len(class_names)} classes of {what} have no image: "
             f"{', '.join(empty[:3])}{more}. Complete the data, or leave those classes out."
         )

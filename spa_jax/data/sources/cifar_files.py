@@ -116,55 +116,52 @@ def read_cifar(name: str, folder: Path, verify: bool = True) -> Source:
     if name not in _LAYOUTS:
         raise InputError(f'The CIFAR data sets are "cifar10" and "cifar100", got "{name}".')
     layout, place = _find(name, folder)
-    parts = [_read_examples(place / file, layout, verify) for file in layout.train]
-    train = LabelledImages(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-    test = LabelledImages(*_read_examples(place / layout.test, layout, verify))
+    read = _read_binary if layout.meta.endswith(".txt") else _read_pickled
+    parts = [read(place / file, layout, verify) for file in (*layout.train, layout.test)]
+    train, test = (
+        LabelledImages(
+            np.concatenate([images for images, _ in part]).transpose(0, 2, 3, 1).copy(),
+            np.concatenate([labels for _, labels in part]),
+            origin=str(place),
+        )
+        for part in (parts[:-1], parts[-1:])
+    )
     class_names = _read_class_names(place / layout.meta, layout, verify)
     return Source(name, train, test, class_names, "official")
 
 
-def _present(name: str, folder: Path) -> list[tuple[_Layout, Path, list[str]]]:
-    """The layouts of which a place holds a file or more, with the files that it lacks."""
-    found = []
-    for layout in _LAYOUTS[name]:
-        for place in (folder, folder / layout.folder):
-            missing = [file for file in layout.files if not (place / file).is_file()]
-            if len(missing) < len(layout.files):
-                found.append((layout, place, missing))
-    return found
+def _present(name: str, folder: Path) -> list[tuple[list[str], _Layout, Path]]:
+    """The layouts of which a place holds a file or more, after the files that it lacks."""
+    found = (
+        ([file for file in layout.files if not (place / file).is_file()], layout, place)
+        for layout in _LAYOUTS[name]
+        for place in (folder, folder / layout.folder)
+    )
+    return [entry for entry in found if len(entry[0]) < len(entry[1].files)]
 
 
 def _find(name: str, folder: Path) -> tuple[_Layout, Path]:
     """The first complete layout and where it is."""
     found = _present(name, folder)
-    for layout, place, missing in found:
-        if not missing:
-            return layout, place
-    if found:
-        layout, place, missing = min(found, key=lambda entry: len(entry[2]))
+    if not found:
+        others = [other for other in _LAYOUTS if other != name and _present(other, folder)]
+        hint = f"; it holds files of {others[0]}, so check config.data.name" if others else ""
+        forms = " or ".join(f"{layout.files[0]}, ..., {layout.meta}" for layout in _LAYOUTS[name])
+        raise InputError(
+            f"{folder} holds none of the official files of {name} ({forms}){hint}. Fetch the "
+            f"archive from {CIFAR_PAGE}, unpack it and set config.data.folder to where it is."
+        )
+    missing, layout, place = min(found, key=lambda entry: len(entry[0]))
+    if missing:
         raise InputError(
             f"{place} lacks {', '.join(missing)} of the {len(layout.files)} official files of "
             f"{name}: fetch the archive again from {CIFAR_PAGE} and unpack all of it there."
         )
-    others = [other for other in _LAYOUTS if other != name and _present(other, folder)]
-    hint = f"; it holds files of {others[0]}, so check config.data.name" if others else ""
-    forms = " or ".join(f"{layout.files[0]}, ..., {layout.meta}" for layout in _LAYOUTS[name])
-    raise InputError(
-        f"{folder} holds none of the official files of {name} ({forms}){hint}. Fetch the archive "
-        f"from {CIFAR_PAGE}, unpack it and set config.data.folder to where it is."
-    )
-
-
-def _read_examples(path: Path, layout: _Layout, verify: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Images `(N, 32, 32, 3)` and labels of one file."""
-    read = _read_binary if path.suffix == ".bin" else _read_pickled
-    images, labels = read(path, layout, verify)
-    planes = images.reshape(-1, 3, 32, 32)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels.astype(np.int32)
+    return layout, place
 
 
 def _read_binary(path: Path, layout: _Layout, verify: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Records: one byte a label field, then the image."""
+    """Images `(N, 3, 32, 32)` and labels, of records of one byte a label field, then the image."""
     content = _read_bytes(path)
     fields = len(layout.label_fields)
     record = fields + _IMAGE_BYTES
@@ -178,13 +175,13 @@ def _read_binary(path: Path, layout: _Layout, verify: bool) -> tuple[np.ndarray,
         _check_sum(path, "labels", "sha256", LABELS_SHA256, labels.tobytes())
         if path.name in IMAGES_SHA256:
             _check_sum(path, "images", "sha256", IMAGES_SHA256, images.tobytes())
-    return images, labels
+    return images.reshape(-1, 3, 32, 32), labels
 
 
 def _read_pickled(path: Path, layout: _Layout, verify: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A dictionary with an array `(N, 3072)` and a list of labels."""
+    """The same of a dictionary with an array `(N, 3072)` and a list of labels."""
     images, labels = _unpickle(path, verify, b"data", layout.key("labels"))
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+    if getattr(images, "dtype", None) != np.uint8:
         kind = getattr(images, "dtype", type(images).__name__)
         raise _broken(path, f"holds data of {kind}, expected an array of uint8")
     if images.shape[1:] != (_IMAGE_BYTES,) or not len(images):
@@ -194,7 +191,7 @@ def _read_pickled(path: Path, layout: _Layout, verify: bool) -> tuple[np.ndarray
     if len(labels) != len(images):
         raise _broken(path, f"has {len(images)} images, but {len(labels)} labels")
     _check_range(path, np.array(labels), layout.label_fields[-1])
-    return images, np.array(labels)
+    return images.reshape(-1, 3, 32, 32), np.array(labels)
 
 
 def _read_class_names(path: Path, layout: _Layout, verify: bool) -> tuple[str, ...]:

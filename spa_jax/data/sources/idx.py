@@ -8,28 +8,31 @@ from pathlib import Path
 
 import numpy as np
 
-from spa_jax.data.dataset import LabelledImages, Source
+from spa_jax.data.dataset import LabelledImages, Source, numbered_classes
 from spa_jax.errors import InputError
 
-FASHION_MNIST_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+CLASS_NAMES = {
+    "mnist": tuple("0123456789"),
+    "fashion_mnist": (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+}
 FASHION_MNIST_HELP = (
     "On Debian and Ubuntu: `apt-get install dataset-fashion-mnist`, which puts them in "
     "/usr/share/datasets/fashion-mnist; elsewhere download them from the data set's page "
     "(github.com/zalandoresearch/fashion-mnist) and set config.data.folder"
 )
 
-_UNSIGNED_BYTE = 0x08
+_UNSIGNED_BYTES = b"\0\0\x08"
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -56,7 +59,7 @@ def read_idx(path: Path) -> np.ndarray:
             f"{path} is not a whole gzip file ({error}): it was probably cut off while it was "
             "downloaded; fetch it again."
         ) from error
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
+    if content[:3] != _UNSIGNED_BYTES or len(content) < 4:
         raise InputError(
             f"{path} is not an idx file of unsigned bytes: it begins with 0x{content[:4].hex()}, "
             "expected 0x000008 and the number of dimensions. Check that it is the right file."
@@ -76,7 +79,7 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def read_images_and_labels(folder: Path, part: str, num_classes: int = 10) -> LabelledImages:
+def read_images_and_labels(folder: Path, part: str) -> LabelledImages:
     """Reads `<part>-images-idx3-ubyte` and `<part>-labels-idx1-ubyte`, each with or without `.gz`.
 
     Args:
@@ -91,28 +94,12 @@ def read_images_and_labels(folder: Path, part: str, num_classes: int = 10) -> La
     """
     images = read_idx(_find(folder, f"{part}-images-idx3-ubyte"))
     labels_path = _find(folder, f"{part}-labels-idx1-ubyte")
-    labels = read_idx(labels_path)
-    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-        raise InputError(
-            f"The {part} files in {folder} hold images of shape {images.shape} and labels of shape "
-            f"{labels.shape}; expected (N, height, width) and (N,) with the same N. Fetch both "
-            "again."
-        )
-    if labels.size and labels.max() >= num_classes:
-        raise InputError(
-            f"{labels_path} holds the label {labels.max()}, but labels must be in "
-            f"[0, {num_classes}): check that it is the right file."
-        )
-    return LabelledImages(images[..., None], labels.astype(np.int32))
+    return LabelledImages(images[..., None], read_idx(labels_path), origin=str(labels_path))
 
 
 def is_idx_folder(folder: Path) -> bool:
     """Whether a folder holds an idx file of MNIST's names."""
-    return any(
-        (folder / f"{part}-images-idx3-ubyte{suffix}").is_file()
-        for part in ("train", "t10k")
-        for suffix in ("", ".gz")
-    )
+    return any(file.is_file() for file in folder.glob("*-images-idx3-ubyte*"))
 
 
 def read_idx_folder(name: str, folder: Path) -> Source:
@@ -132,14 +119,8 @@ def read_idx_folder(name: str, folder: Path) -> Source:
       Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
       Learning Algorithms", 2017.
     """
-    num_classes = 10 if name in ("mnist", "fashion_mnist") else 256
-    train = read_images_and_labels(folder, "train", num_classes)
-    test = read_images_and_labels(folder, "t10k", num_classes)
-    if not len(train):
-        raise InputError(f"The training files in {folder} hold no image: fetch them again.")
-    numbered = tuple(str(label) for label in range(int(train.labels.max()) + 1))
-    names = FASHION_MNIST_CLASSES if name == "fashion_mnist" else numbered
-    return Source(name, train, test, names, order="official")
+    train, test = (read_images_and_labels(folder, part) for part in ("train", "t10k"))
+    return Source(name, train, test, CLASS_NAMES.get(name) or numbered_classes(train), "official")
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -2,14 +2,14 @@
 
 import os
 import posixpath
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 
-from spa_jax.data.dataset import EncodedImages, LabelledImages, Source, check_every_class
+from spa_jax.data.dataset import EncodedImages, LabelledImages, Source, numbered_classes
 from spa_jax.data.sources.broken_files import first_three
+from spa_jax.data.splits.lists import read_split_list
 from spa_jax.errors import InputError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -59,46 +59,48 @@ def is_image_folder(folder: Path) -> bool:
     return (folder / "train").is_dir()
 
 
-def read_image_folder(name: str, folder: Path) -> Source:
-    """Lists `train/<class>/*.jpg` and `test/<class>/*.jpg`; no image is read.
+def read_image_folder(name: str, folder: Path, train_list: str = "", test_list: str = "") -> Source:
+    """Lists `train/<class>/*.jpg` and `test/<class>/*.jpg`, or what lists name; no image is read.
 
-    The classes are the sorted names of the subfolders of `train`. The test examples come from the
-    first of `test`, `val` and `validation` that has subfolders. Files end in .jpg, .jpeg or .png,
-    in capitals or not, and may lie deeper below their class; other files, and whatever begins with
-    a dot, are passed over.
+    Without lists the classes are the sorted names of the subfolders of `train`. The test examples
+    come from the first of `test`, `val` and `validation` that has subfolders. Files end in .jpg,
+    .jpeg or .png, in capitals or not, and may lie deeper below their class; other files, and
+    whatever begins with a dot, are passed over.
+
+    A list says what is read of its part, whatever the folder looks like; ImageNet-LT and
+    iNaturalist are published so. The classes are then those of the training list: each is named
+    after the folder that all its images lie in, or numbered if they lie in several.
 
     Args:
       name: of the data set.
-      folder: with `train` and one of the others.
+      folder: with `train` and one of the others, or what the lists' paths start from.
+      train_list: path of a list of the training images; "" for none.
+      test_list: the same of the test images.
 
     Returns:
-      The data set, class by class and by path within a class. `names` are the paths below
-      `folder`, such as "train/n01440764/n01440764_10026.JPEG".
+      The data set, class by class and by path within a class, or in a list's order. `names` are
+      the paths below `folder`, such as "train/n01440764/n01440764_10026.JPEG".
 
     Raises:
-      InputError: a missing folder, a test class that `train` lacks, a class without a training
-        image, or no test image at all.
+      InputError: a missing folder, a test class that `train` lacks, no test image at all, a broken
+        list, files that are not there, or lists that do not fit together.
     """
-    class_names = _class_folders(folder / "train")
-    if not class_names:
-        raise InputError(
-            f"{folder / 'train'} has no subfolders: expected one for each class, with its images."
-        )
-    test_part, test_classes = _find_test(folder)
-    strange = sorted(set(test_classes) - set(class_names))
-    if strange:
-        raise InputError(
-            f"{folder / test_part} has {len(strange)} subfolders that {folder / 'train'} lacks "
-            f"({first_three(strange)}): both need one subfolder a class, of the same name."
-        )
-    train = _list_examples(folder, "train", class_names)
-    check_every_class(f"training set {folder / 'train'}", train.labels, class_names)
-    test = _list_examples(folder, test_part, class_names)
-    if not len(test):
-        raise InputError(
-            f"No subfolder of {folder / test_part} holds a file that ends in "
-            f"{', '.join(_SUFFIXES)}: add the images to test on."
-        )
+    if train_list:
+        train = _read_listed(folder, Path(train_list))
+        class_names = _named_after_folders(train)
+    else:
+        class_names = _class_folders(folder / "train")
+        if not class_names:
+            raise InputError(
+                f"{folder / 'train'} has no subfolders: expected one for each class, with its "
+                "images."
+            )
+        train = _list_examples(folder, "train", class_names)
+    if test_list:
+        test = _read_listed(folder, Path(test_list))
+        _check_test_labels(test, class_names, train.origin)
+    else:
+        test = _test_folder(folder, class_names)
     return Source(name, train, test, class_names, "official")
 
 
@@ -116,14 +118,9 @@ def read_listed_files(folder: Path, names: np.ndarray) -> ImageFiles:
       InputError: files that are not there, or not below the folder.
     """
     # One listing a directory: asking for each of 100,000 files is slow on network disks.
-    listings: dict[str, set[str]] = {}
-    missing = []
-    for listed in names.tolist():
-        parent, file = posixpath.split(listed)
-        if parent not in listings:
-            listings[parent] = _files_below(folder, parent)
-        if file not in listings[parent]:
-            missing.append(listed)
+    parts = [posixpath.split(listed) for listed in names.tolist()]
+    listings = {parent: _files_below(folder, parent) for parent in {parent for parent, _ in parts}}
+    missing = [f"{parent}/{file}" for parent, file in parts if file not in listings[parent]]
     if missing:
         raise InputError(
             f"{len(missing)} of the {len(names)} images of the split list are not below {folder}: "
@@ -133,15 +130,63 @@ def read_listed_files(folder: Path, names: np.ndarray) -> ImageFiles:
     return ImageFiles(folder, names)
 
 
-def _find_test(folder: Path) -> tuple[str, tuple[str, ...]]:
+def _read_listed(folder: Path, path: Path) -> LabelledImages:
+    names, labels = read_split_list(path)
+    return LabelledImages(read_listed_files(folder, names), labels, names, str(path))
+
+
+def _named_after_folders(train: LabelledImages) -> tuple[str, ...]:
+    """The one folder of each class, if each has one of its own; numbers otherwise."""
+    numbers = numbered_classes(train)
+    folders = {label: set() for label in range(len(numbers))}
+    for path, label in zip(np.asarray(train.names).tolist(), train.labels.tolist(), strict=True):
+        folders[label].add(_parent(path))
+    alone = ["".join(found) for found in folders.values() if len(found) == 1]
+    return tuple(alone) if len(set(alone)) == len(numbers) else numbers
+
+
+def _check_test_labels(test: LabelledImages, class_names: tuple[str, ...], train: str) -> None:
+    label_of = {class_name: label for label, class_name in enumerate(class_names)}
+    wrong = [
+        listed
+        for listed, label in zip(np.asarray(test.names).tolist(), test.labels.tolist(), strict=True)
+        if label_of.get(_parent(listed), label) != label
+    ]
+    if wrong:
+        raise InputError(
+            f"{test.origin} gives {len(wrong)} images another label than {train} gives their "
+            f"folder; the first: {', '.join(wrong[:3])}. Check that the lists belong together."
+        )
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0].rpartition("/")[2]
+
+
+def _test_folder(folder: Path, class_names: tuple[str, ...]) -> LabelledImages:
+    """The examples of the first test folder that has classes."""
     for part in _TEST_FOLDERS:
         classes = _class_folders(folder / part)
         if classes:
-            return part, classes
-    raise InputError(
-        f"{folder} has none of the folders {', '.join(_TEST_FOLDERS)} with a subfolder for each "
-        "class: add one with the images to test on."
-    )
+            break
+    else:
+        raise InputError(
+            f"{folder} has none of the folders {', '.join(_TEST_FOLDERS)} with a subfolder for "
+            "each class: add one with the images to test on."
+        )
+    strange = sorted(set(classes) - set(class_names))
+    if strange:
+        raise InputError(
+            f"{folder / part} has {len(strange)} subfolders that {folder / 'train'} lacks "
+            f"({first_three(strange)}): both need one subfolder a class, of the same name."
+        )
+    test = _list_examples(folder, part, class_names)
+    if not len(test):
+        raise InputError(
+            f"No subfolder of {folder / part} holds a file that ends in {', '.join(_SUFFIXES)}: "
+            "add the images to test on."
+        )
+    return test
 
 
 def _class_folders(place: Path) -> tuple[str, ...]:
@@ -158,35 +203,28 @@ def _entries(place: Path) -> list[os.DirEntry[str]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        _refuse(error)
-
-
-def _refuse(error: OSError) -> NoReturn:
-    raise InputError(f"{error.filename} cannot be listed ({error}): check its permissions.")
+        raise InputError(f"{place} cannot be listed ({error}): check its permissions.") from error
 
 
 def _list_examples(folder: Path, part: str, class_names: tuple[str, ...]) -> LabelledImages:
     """The images below `<part>/<class>` for each class, sorted by path within a class."""
-    present = set(_class_folders(folder / part))
-    names, labels = [], []
-    for label, class_name in enumerate(class_names):
-        if class_name not in present:
-            continue
-        found = sorted(_images_below(folder, f"{part}/{class_name}"))
-        names += found
-        labels += [label] * len(found)
-    paths = np.array(names, dtype=np.str_)
-    return LabelledImages(ImageFiles(folder, paths), np.array(labels, np.int32), paths)
+    found = [sorted(_images_below(folder, f"{part}/{name}")) for name in class_names]
+    names = np.array([name for names in found for name in names], dtype=np.str_)
+    labels = np.repeat(np.arange(len(found)), [len(names) for names in found])
+    return LabelledImages(ImageFiles(folder, names), labels, names, str(folder / part))
 
 
-def _images_below(folder: Path, inner: str) -> Iterator[str]:
+def _images_below(folder: Path, inner: str) -> list[str]:
     """Paths relative to `folder` of the images in a subfolder and in those below it."""
-    for place, subfolders, files in os.walk(folder / inner, onerror=_refuse, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        below = Path(place).relative_to(folder).as_posix()
-        for file in files:
-            if file.lower().endswith(_SUFFIXES) and not file.startswith("."):
-                yield f"{below}/{file}"
+    found = []
+    for entry in _entries(folder / inner):
+        path = f"{inner}/{entry.name}"
+        if not entry.name.startswith("."):
+            if entry.is_dir():
+                found += _images_below(folder, path)
+            elif entry.name.lower().endswith(_SUFFIXES):
+                found.append(path)
+    return found
 
 
 def _files_below(folder: Path, inner: str) -> set[str]:

@@ -10,7 +10,6 @@ from spa_jax.data.sources.cifar_files import is_cifar_folder, read_cifar
 from spa_jax.data.sources.digits import read_digits
 from spa_jax.data.sources.idx import FASHION_MNIST_HELP, is_idx_folder, read_idx_folder
 from spa_jax.data.sources.image_folder import is_image_folder, read_image_folder
-from spa_jax.data.sources.listed_folder import read_listed_folder
 from spa_jax.data.sources.npz import is_npz_folder, read_npz
 from spa_jax.data.sources.tfds_source import is_tfds_dir, read_tfds
 from spa_jax.data.splits.shot_groups import check_shot_group_rule
@@ -62,8 +61,8 @@ SOURCES: dict[str, SourceKind] = {
         "train/CLASS/*.jpg beside a val or test folder",
     ),
     "listed_folder": SourceKind(
-        lambda options, folder: read_listed_folder(
-            options.name, folder, Path(options.train_list), Path(options.test_list)
+        lambda options, folder: read_image_folder(
+            options.name, folder, options.train_list, options.test_list
         ),
         lambda options, folder: bool(options.train_list and options.test_list),
         "any folder of images with config.data.train_list and config.data.test_list",

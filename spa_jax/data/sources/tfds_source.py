@@ -1,7 +1,6 @@
 """Image data sets that TFDS has prepared as ArrayRecord files, read without TensorFlow."""
 
 import difflib
-import fnmatch
 import math
 import os
 import re
@@ -9,17 +8,15 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from spa_jax.data.dataset import LabelledImages, Source, check_every_class
+from spa_jax.data.dataset import Source
 from spa_jax.data.sources.broken_files import one_line
-from spa_jax.data.sources.tfds_index import Fields
 from spa_jax.data.sources.tfds_records import (
     DECODED_CHANNELS,
+    Fields,
     Records,
-    TfdsImages,
-    decode_records,
     import_tfds,
     in_threads,
-    list_records,
+    read_split,
 )
 from spa_jax.errors import InputError
 
@@ -62,26 +59,19 @@ def read_tfds(name: str, data_dir: str) -> Source:
     if folder is None:
         raise _not_prepared(name, data_dir)
     builder = _open(folder, prepare_command(name, data_dir))
+    info = builder.info
     fields = image_fields(builder, f"data set in {folder}")
-    test = _test_split(builder, folder, fields)
-    counts = {split: builder.info.splits[split].num_examples for split in ("train", test)}
-    shape = _decoded_shape(builder.info.features[fields.image], sum(counts.values()), folder)
-    parts = {}
-    for split, count in counts.items():
-        if shape:
-            images, listing = decode_records(folder, split, fields, count, shape)
-        else:
-            listing = list_records(folder, split, fields, count)
-            records = Records(folder, split, (fields.image,))
-            images = TfdsImages(records, fields.image, listing.positions)
-        parts[split] = LabelledImages(images, listing.labels, listing.names), listing.official
-    (train_part, official), (test_part, _) = parts["train"], parts[test]
-    full_name = "/".join(filter(None, (builder.info.name, builder.info.config_name)))
-    class_names = tuple(builder.info.features[fields.label].names)
-    order = "official" if official else "stored"
-    source = Source(full_name, train_part, test_part, class_names, order)
-    check_every_class(f"{full_name} training set in {folder}", train_part.labels, class_names)
-    return source
+    counts = {
+        split: info.splits[split].num_examples
+        for split in ("train", _test_split(builder, folder, fields))
+    }
+    shape = _decoded_shape(info.features[fields.image], sum(counts.values()), folder)
+    (train, official), (test, _) = (
+        read_split(Records(folder, split), fields, count, shape) for split, count in counts.items()
+    )
+    full_name = "/".join(filter(None, (info.name, info.config_name)))
+    class_names = tuple(info.features[fields.label].names)
+    return Source(full_name, train, test, class_names, "official" if official else "stored")
 
 
 def is_tfds_dir(folder: Path, name: str) -> bool:
@@ -153,20 +143,16 @@ def image_fields(builder: Any, what: str) -> Fields:
       InputError: a data set without an image and a class.
     """
     tfds = import_tfds()
-
     features = builder.info.features
     kinds = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
-    texts = [key for key, each in kinds.items() if isinstance(each, tfds.features.Text)]
-    file_names = [key for key in _FILE_NAME_FIELDS if key in texts]
-    keys = builder.info.supervised_keys
-    usual = ("image", "label")
-    named = keys if isinstance(keys, tuple) and [type(key) for key in keys] == [str, str] else usual
-    for image, label in (named, usual):
-        is_image = isinstance(kinds.get(image), tfds.features.Image)
-        if is_image and isinstance(kinds.get(label), tfds.features.ClassLabel):
-            return Fields(
-                image, label, "id" if "id" in texts else None, next(iter(file_names), None)
-            )
+    images, labels, texts = (
+        [key for key, each in kinds.items() if isinstance(each, kind)]
+        for kind in (tfds.features.Image, tfds.features.ClassLabel, tfds.features.Text)
+    )
+    file_name = next((key for key in _FILE_NAME_FIELDS if key in texts), "")
+    for keys in (builder.info.supervised_keys, ("image", "label")):
+        if isinstance(keys, tuple) and len(keys) == 2 and keys[0] in images and keys[1] in labels:
+            return Fields(*keys, "id" if "id" in texts else "", file_name)
     described = ", ".join(f"{key} ({type(each).__name__})" for key, each in kinds.items())
     raise InputError(
         f"The {what} is not one of image classification: expected the features image "
@@ -187,12 +173,11 @@ def _prepared(data_dir: Path, name: str) -> list[Path]:
             "name/config:version, such as cifar10 or cifar10:3.0.2."
         )
     top, wanted = data_dir / match["set"], match["version"] or "*.*.*"
-    parents = [top / match["config"]] if match["config"] else [top, *top.glob("*")]
-    folders = [info.parent for each in parents for info in each.glob("*/dataset_info.json")]
     return [
-        each
-        for each in folders
-        if re.fullmatch(r"\d+\.\d+\.\d+", each.name) and fnmatch.fnmatch(each.name, wanted)
+        info.parent
+        for config in ([match["config"]] if match["config"] else [".", "*"])
+        for info in top.glob(f"{config}/{wanted}/dataset_info.json")
+        if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name)
     ]
 
 
@@ -246,7 +231,7 @@ def _test_split(builder: Any, folder: Path, fields: Fields) -> str:
         if split in splits and splits[split].num_examples:
             _check_shards(builder, split, folder)
             # TFDS gives -1 to every image of a split whose labels were never published.
-            if Records(folder, split, (fields.label,))[0][fields.label] >= 0:
+            if Records(folder, split)[0][fields.label] >= 0:
                 return split
     raise InputError(
         f"The data set in {folder} has neither a split `test` nor `validation` with labels, only "
@@ -259,26 +244,27 @@ def _check_shards(builder: Any, split: str, folder: Path) -> None:
     from array_record.python.array_record_module import ArrayRecordReader
 
     info = builder.info.splits[split]
-    paths = [str(path) for path in info.filepaths]
-    faults = [f"{Path(path).name} is missing" for path in paths if not os.path.exists(path)]
+    paths = [Path(path) for path in info.filepaths]
 
-    def count_records(path: str) -> int:
+    def count_records(path: Path) -> int | None:
+        if not path.exists():
+            return None
         try:
-            reader = ArrayRecordReader(path)
-            records = reader.num_records()
+            reader = ArrayRecordReader(str(path))
+            number = reader.num_records()
             reader.close()
         except RuntimeError:  # a file that is too short, or ends in something else than a footer
             return 0
-        return records
+        return number
 
-    if not faults:
-        faults = [
-            f"{Path(path).name} holds {found} of {expected} records"
-            for path, found, expected in zip(
-                paths, in_threads(count_records, paths), info.shard_lengths, strict=True
-            )
-            if found != expected
-        ]
+    found = in_threads(count_records, paths)
+    faults = [
+        f"{path.name} is missing"
+        if number is None
+        else f"{path.name} holds {number} of {expected} records"
+        for path, number, expected in zip(paths, found, info.shard_lengths, strict=True)
+        if number != expected
+    ]
     if faults:
         raise InputError(
             f"{len(faults)} of the {len(paths)} files of the split `{split}` in {folder} are not "

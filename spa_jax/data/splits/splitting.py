@@ -76,7 +76,8 @@ def make_split(source: Source, options: SplitOptions) -> LongTailedDataset:
     chosen, record = _choose(source, options)
     num_classes = len(source.class_names)
     labels = source.train.labels[chosen]
-    check_every_class(f"long-tailed {source.name} training set", labels, source.class_names)
+    what = f"the long-tailed {source.name} training set, of {source.train.origin},"
+    check_every_class(what, labels, source.class_names)
     record |= {
         **source.record,
         "name": source.name,
@@ -117,7 +118,8 @@ def _choose(source: Source, options: SplitOptions) -> tuple[np.ndarray, dict[str
     if options.profile == NATURAL and source.pools is None:
         everything = np.arange(len(labels))
         return everything, {"protocol": _ALL, "profile": NATURAL} | _measured(labels)
-    check_every_class(f"{source.name} training set", labels, source.class_names)
+    what = f"the {source.name} training set in {source.train.origin}"
+    check_every_class(what, labels, source.class_names)
     if source.pools is None:
         protocol = options.protocol
         counts = split_sizes(np.bincount(labels, minlength=len(source.class_names)), options)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from spa_jax.data.data_options import SplitOptions
 from spa_jax.data.sources.image_folder import (
     ImageFiles,
     is_image_folder,
     read_image_folder,
     read_listed_files,
 )
+from spa_jax.data.splits.splitting import make_split
 from tests.data.tiny import random_images
 from tests.refusals import refusal
 
@@ -180,7 +182,7 @@ def test_test_classes_that_the_training_set_lacks_are_counted_and_named(folder):
 
 def test_a_class_without_a_training_image_is_named(folder):
     write(folder, "train/dor/readme.txt")
-    message = refusal(read_image_folder, "x", folder)
+    message = refusal(make_split, read_image_folder("x", folder), SplitOptions())
     assert str(folder / "train") in message
     assert "1 of the 4 classes" in message
     assert "dor (2" not in message

@@ -5,7 +5,9 @@ import zipfile
 import numpy as np
 import pytest
 
+from spa_jax.data.data_options import SplitOptions
 from spa_jax.data.sources.npz import is_npz_folder, read_npz
+from spa_jax.data.splits.splitting import make_split
 from tests.data.tiny import random_images
 from tests.refusals import refusal
 
@@ -114,7 +116,7 @@ WRONG = {
     "16 bits": ({"image": IMAGES.astype(np.uint16)}, "uint16"),
     "flat images": ({"image": IMAGES.reshape(6, -1)}, "(6, 60)"),
     "videos": ({"image": IMAGES[:, None]}, "(6, 1, 5, 4, 3)"),
-    "no images": ({"image": IMAGES[:0], "label": LABELS[:0]}, "(0, 5, 4, 3)"),
+    "no images": ({"image": IMAGES[:0], "label": LABELS[:0]}, "has no image"),
     "images without width": ({"image": IMAGES[:, :, :0]}, "(6, 5, 0, 3)"),
     "a label short": (
         {"label": LABELS[:-1]},
@@ -263,7 +265,9 @@ def test_a_class_without_a_training_image_is_named(folder, named):
     labels = np.array([0, 2, 2, 3, 0, 3])
     names = np.array(["ant", "bee", "cicada", "dor"]) if named else None
     write(folder, "train", label=labels, class_names=names)
-    assert f"{'bee' if named else '1'} (1)" in refuse(folder, "train")
+    message = refusal(make_split, read_npz("mine", folder), SplitOptions(profile="natural"))
+    assert str(folder / "train.npz") in message
+    assert f"{'bee' if named else '1'} (1)" in message
 
 
 @pytest.mark.parametrize("largest", [6, 2**31 - 1])

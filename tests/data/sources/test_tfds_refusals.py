@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from spa_jax.data.data_options import SplitOptions
 from spa_jax.data.sources.tfds_source import read_tfds
+from spa_jax.data.splits.splitting import make_split
 from tests.data.tiny_tfds import (
     damage,
     encode,
@@ -228,7 +230,7 @@ def test_images_of_more_than_eight_bits_are_refused(tmp_path):
 
 def test_a_class_without_a_training_image_is_named(tmp_path):
     tiny_cifar10(tmp_path, counts=(2, 2, 0, 2, 2, 2, 2, 0, 2, 2))
-    message = refusal(read_tfds, "cifar10", str(tmp_path))
+    message = refusal(make_split, read_tfds("cifar10", str(tmp_path)), SplitOptions())
     assert "bird (2), horse (7)" in message
     assert str(tmp_path) in message
 
