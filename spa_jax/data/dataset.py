@@ -86,14 +86,56 @@ class LabelledImages:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """A labelled data set as it was published, before any long-tailed split.
+class Dataset:
+    """Examples to train on and to test on.
 
     Attributes:
       name: of the data set.
       train: the training examples.
       test: the test examples.
       class_names: one name a class.
+
+    Raises:
+      InputError: a part without examples, a label without a class, or parts that do not fit.
+    """
+
+    name: str
+    train: LabelledImages
+    test: LabelledImages
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        shapes = []
+        for part, examples in (("training", self.train), ("test", self.test)):
+            what = f"The {self.name} {part} set in {examples.origin}"
+            if not len(examples):
+                raise InputError(f"{what} has no image: complete the data.")
+            if examples.labels.max() >= self.num_classes:
+                raise InputError(
+                    f"{what} holds the label {examples.labels.max()}, but there are "
+                    f"{self.num_classes} classes, so labels must be in [0, {self.num_classes}): "
+                    "check that it is the right file, and correct the labels or name every class."
+                )
+            if isinstance(examples.images, np.ndarray):
+                shapes.append(examples.images.shape[1:])
+        if len(set(shapes)) > 1:
+            raise InputError(
+                f"The images of {self.train.origin} have the shape {shapes[0]}, those of "
+                f"{self.test.origin} {shapes[1]}: both must be of one size, so one of them may be "
+                "of another data set."
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.class_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source(Dataset):
+    """A labelled data set as it was published, before any long-tailed split.
+
+    Attributes:
       order: "official" if the training examples stand in the order in which the data set was
         published, which published splits refer to; otherwise "stored".
       pools: of each class the positions of the training examples that may train, in the order in
@@ -101,77 +143,28 @@ class Source:
       record: what a run's record says of the set besides.
     """
 
-    name: str
-    train: LabelledImages
-    test: LabelledImages
-    class_names: tuple[str, ...]
     order: str
     pools: tuple[np.ndarray, ...] | None = None
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for part, examples in (("training", self.train), ("test", self.test)):
-            check_examples(f"{self.name} {part} set", examples, len(self.class_names))
-        shapes = [
-            part.images.shape[1:] if isinstance(part.images, np.ndarray) else None
-            for part in (self.train, self.test)
-        ]
-        if shapes[0] != shapes[1] and None not in shapes:
-            raise InputError(
-                f"The images of {self.train.origin} have the shape {shapes[0]}, those of "
-                f"{self.test.origin} {shapes[1]}: both must be of one size, so one of them may be "
-                "of another data set."
-            )
-
 
 @dataclasses.dataclass(frozen=True)
-class LongTailedDataset:
+class LongTailedDataset(Dataset):
     """A long-tailed training set with an untouched test set.
 
     Attributes:
-      name: the source's name.
-      train: the training examples that the split chose.
-      test: the test examples.
-      class_names: one name a class.
       split: how the training set was chosen, for the run's record: protocol, imbalance factor,
         seed, class counts and a checksum of the chosen indices.
       validation: the part of the training set that was held out, None if nothing was.
     """
 
-    name: str
-    train: LabelledImages
-    test: LabelledImages
-    class_names: tuple[str, ...]
     split: dict[str, Any]
     validation: LabelledImages | None = None
-
-    def __post_init__(self) -> None:
-        parts = {"training": self.train, "test": self.test, "validation": self.validation}
-        for part, examples in parts.items():
-            if examples is not None:
-                check_examples(f"{self.name} {part} set", examples, len(self.class_names))
-
-    @property
-    def num_classes(self) -> int:
-        """C."""
-        return len(self.class_names)
 
     @property
     def class_counts(self) -> tuple[int, ...]:
         """Training images of each class, less those held out for validation."""
         return tuple(np.bincount(self.train.labels, minlength=self.num_classes).tolist())
-
-
-def check_examples(what: str, examples: LabelledImages, num_classes: int) -> None:
-    """Raises InputError unless there is an image, and a class for each label."""
-    if not len(examples):
-        raise InputError(f"The {what} in {examples.origin} has no image: complete the data.")
-    if examples.labels.max() >= num_classes:
-        raise InputError(
-            f"The {what} in {examples.origin} holds the label {examples.labels.max()}, but there "
-            f"are {num_classes} classes, so labels must be in [0, {num_classes}): check that it is "
-            "the right file, and correct the labels or name every class."
-        )
 
 
 def numbered_classes(examples: LabelledImages) -> tuple[str, ...]:

@@ -4,8 +4,7 @@ import argparse
 import dataclasses
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -42,37 +41,29 @@ def describe(options: DataOptions) -> str:
       InputError: a split that does not fit, a broken data set, or one that is not at hand and
         whose class sizes are not published.
     """
-    name = options.name
+    name, rule = options.name, options.shot_groups
     elsewhere = options.folder or options.train_list or options.test_list
     if elsewhere or name not in PUBLISHED_CLASS_SIZES or prepared_folder(name, ""):
-        return _in_words(options, load_data(options).split)
-    sizes = PUBLISHED_CLASS_SIZES[name]
-    counts = split_sizes(np.array(sizes), options)
-    if max(counts) > max(sizes):
-        raise InputError(
-            f"The largest class would have {max(counts)} images, but a class of {name} has "
-            f"{max(sizes)}: lower --n_max."
-        )
-    how = f"They are not at hand; prepare them once: {prepare_command(name, '')}"
-    return _in_words(options, {"class_counts": counts}, how)
-
-
-def _in_words(options: DataOptions, split: Mapping[str, Any], missing: str = "") -> str:
-    rule, counts = options.shot_groups, split["class_counts"]
-    checksum = f"needs the images. {missing}"
-    if not missing:
-        checksum = (
-            f"{split['checksum']} ({split['protocol']}, seed {split['seed']}, "
-            f"{split['order']} order)"
-        )
-    groups = shot_groups(counts, rule)
+        split = load_data(options).split
+        counts = split["class_counts"]
+        how = f"({split['protocol']}, seed {split['seed']}, {split['order']} order)"
+        checksum = f"{split['checksum']} {how}"
+    else:
+        counts = split_sizes(np.array(PUBLISHED_CLASS_SIZES[name]), options)
+        largest = max(PUBLISHED_CLASS_SIZES[name])
+        if max(counts) > largest:
+            raise InputError(
+                f"The largest class would have {max(counts)} images, but a class of {name} has "
+                f"{largest}: lower --n_max."
+            )
+        how = f"They are not at hand; prepare them once: {prepare_command(name, '')}"
+        checksum = f"needs the images. {how}"
+    groups = [f"{group} {len(labels)}" for group, labels in shot_groups(counts, rule).items()]
     lines = [
-        f"{options.name}: {len(counts)} classes, {sum(counts)} training images, "
+        f"{name}: {len(counts)} classes, {sum(counts)} training images, "
         f"from {max(counts)} down to {min(counts)} in a class",
-        f"counts:   {' '.join(str(count) for count in counts)}",
-        "groups:   "
-        + ", ".join(f"{group} {len(labels)}" for group, labels in groups.items())
-        + f" ({shot_group_rule(len(counts), rule)})",
+        f"counts:   {' '.join(map(str, counts))}",
+        f"groups:   {', '.join(groups)} ({shot_group_rule(len(counts), rule)})",
         f"checksum: {checksum}",
         "",
         *bar_chart(counts),

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from spa_jax.data.dataset import Source
+from spa_jax.data.dataset import Source, check_every_class
 from spa_jax.data.sources.broken_files import first_three, one_line
+from spa_jax.data.sources.cifar_files import LABELS_SHA256
 from spa_jax.data.sources.tfds_records import import_tfds
 from spa_jax.data.sources.tfds_source import (
     check_known,
@@ -32,11 +33,11 @@ from spa_jax.errors import InputError
 CHECKSUMS = {
     "cifar10": {
         "train labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
-        "test labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+        "test labels": LABELS_SHA256["test_batch.bin"],
     },
     "cifar100": {
-        "train labels": "9f11b9f97aad759ba6df0a33e3218b01d8deaf4ed3a14aa1185d69b9ad7ebcb3",
-        "test labels": "4dad7d09c7c97d33f6cb928d705cf4196221316fd6e31bdd978a08ed9103ee0b",
+        "train labels": LABELS_SHA256["train.bin"],
+        "test labels": LABELS_SHA256["test.bin"],
         "train images": "4e457917601a66aed021f5fa37957b56c6319557c0a8ed5484de3c390af45430",
         "test images": "4cb8e5d9309da489bf6b19cc10cd96c3ae6f8daf225380b605aaee4c0d6aee19",
     },
@@ -58,17 +59,27 @@ def prepare(name: str, data_dir: str) -> str:
       InputError: an unknown name, no TensorFlow, archives that have to be fetched by hand, a
         download that failed or has the wrong checksum, or a data set that is not what it should be.
     """
-    folder = prepared_folder(name, data_dir)
-    if folder is None:
-        folder = _write(name, data_dir)
-        heading = f"{name} is prepared in {folder}"
-    else:
-        heading = f"{name} was already prepared in {folder}"
+    known = prepared_folder(name, data_dir)
+    folder = known or _write(name, data_dir)
     source = read_tfds(name, data_dir)
+    check_every_class(f"{name} in {folder}", source.train.labels, source.class_names)
     check_content(source, folder)
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    checked = "; labels and order are the published ones" if source.name in CHECKSUMS else ""
+    sizes = (getattr(part.images, "shape", ())[1:] for part in (source.train, source.test))
+    train, test = ("x".join(map(str, size)) or "encoded" for size in sizes)
     place = f" --source={shlex.quote(data_dir)}" if data_dir else ""
-    command = f"  next: python -m spa_jax.data.describe {name}{place}"
-    return "\n".join([heading, *_summary(source, folder), command])
+    lines = [
+        f"{name} {'was already' if known else 'is'} prepared in {folder}",
+        f"  {len(source.train):,} images ({train}) to train on, "
+        f"{len(source.test):,} images ({test}) to test on",
+        f"  {len(source.class_names)} classes, {source.order} order{checked}",
+        f"  {len(files)} files, {megabytes:,.1f} MB",
+        *(f"  index of labels: {file}" for file in files if file.suffix == ".npz"),
+        f"  next: python -m spa_jax.data.describe {name}{place}",
+    ]
+    return "\n".join(lines)
 
 
 def check_content(source: Source, folder: Path) -> None:
@@ -108,15 +119,22 @@ def _write(name: str, data_dir: str) -> Path:
     """Lets TFDS download and write a data set; returns its folder."""
     tfds = import_tfds()
     check_known(name, data_dir)
-    _check_tensorflow(name)
+    # Otherwise TensorFlow reports each processor feature that it would use.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    place = str(tfds_data_dir(data_dir))
     try:
-        place = str(tfds_data_dir(data_dir))
+        importlib.import_module("tensorflow")
         builder = tfds.builder(name, data_dir=place, file_format="array_record")
+    except ImportError as error:
+        raise InputError(
+            f"{name} is not prepared yet, and to prepare it takes TensorFlow ({one_line(error)}): "
+            "pip install 'spa_jax[prepare]', in an environment of its own if you like. Reading it "
+            "afterwards takes none."
+        ) from error
     except (AssertionError, ValueError, TypeError) as error:
         raise InputError(f"TFDS cannot prepare {name}: {one_line(error)}") from error
     image_fields(builder, f"data set {name}")
-    folder = _manual_folder(builder)
-    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (folder.is_dir() and any(folder.iterdir())):
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not any(_manual_folder(builder).glob("*")):
         raise InputError(f"{name} has to be fetched by hand first. {_archives(builder)}")
     _download_and_prepare(builder, name)
     return Path(builder.data_dir)
@@ -139,19 +157,6 @@ def _download_and_prepare(builder: Any, name: str) -> None:
         ) from error
 
 
-def _check_tensorflow(name: str) -> None:
-    # Otherwise TensorFlow reports each processor feature that it would use.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        importlib.import_module("tensorflow")
-    except ImportError as error:
-        raise InputError(
-            f"{name} is not prepared yet, and to prepare it takes TensorFlow ({one_line(error)}): "
-            "pip install 'spa_jax[prepare]', in an environment of its own if you like. Reading it "
-            "afterwards takes none."
-        ) from error
-
-
 def _manual_folder(builder: Any) -> Path:
     """Where TFDS looks for archives that were fetched by other means."""
     return Path(builder.data_dir_root) / "downloads" / "manual"
@@ -159,35 +164,14 @@ def _manual_folder(builder: Any) -> Path:
 
 def _archives(builder: Any) -> str:
     """Which archives a data set is made from, and where to put them."""
-    folder = _manual_folder(builder)
-    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        return (
-            f"Its archives belong in {folder}; TFDS says: "
-            f"{one_line(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)}"
-        )
-    urls = list(builder.url_infos or {})
-    listed = f" ({first_three(urls)})" if urls else ""
+    folder, said = _manual_folder(builder), builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+    if said:
+        return f"Its archives belong in {folder}; TFDS says: {one_line(said)}"
+    urls = f" ({first_three(list(builder.url_infos))})" if builder.url_infos else ""
     return (
-        f"If this machine cannot download, fetch the archives{listed} elsewhere, put them in "
+        f"If this machine cannot download, fetch the archives{urls} elsewhere, put them in "
         f"{folder} and run the command again."
     )
-
-
-def _summary(source: Source, folder: Path) -> list[str]:
-    """What was read back: examples, classes, files."""
-    files = [file for file in folder.iterdir() if file.is_file()]
-    megabytes = sum(file.stat().st_size for file in files) / 1e6
-    checked = "; labels and order are the published ones" if source.name in CHECKSUMS else ""
-    sizes = (getattr(part.images, "shape", ())[1:] for part in (source.train, source.test))
-    train, test = ("x".join(map(str, size)) or "encoded" for size in sizes)
-    lines = [
-        f"  {len(source.train):,} images ({train}) to train on, "
-        f"{len(source.test):,} images ({test}) to test on",
-        f"  {len(source.class_names)} classes, {source.order} order{checked}",
-        f"  {len(files)} files, {megabytes:,.1f} MB",
-    ]
-    lines += [f"  index of labels: {file}" for file in sorted(files) if file.suffix == ".npz"]
-    return lines
 
 
 if __name__ == "__main__":

@@ -120,11 +120,13 @@ def read_cifar(name: str, folder: Path, verify: bool = True) -> Source:
     parts = [read(place / file, layout, verify) for file in (*layout.train, layout.test)]
     train, test = (
         LabelledImages(
-            np.concatenate([images for images, _ in part]).transpose(0, 2, 3, 1).copy(),
-            np.concatenate([labels for _, labels in part]),
+            np.concatenate([np.asarray(part.images) for part in of_part])
+            .transpose(0, 2, 3, 1)
+            .copy(),
+            np.concatenate([part.labels for part in of_part]),
             origin=str(place),
         )
-        for part in (parts[:-1], parts[-1:])
+        for of_part in (parts[:-1], parts[-1:])
     )
     class_names = _read_class_names(place / layout.meta, layout, verify)
     return Source(name, train, test, class_names, "official")
@@ -160,7 +162,7 @@ def _find(name: str, folder: Path) -> tuple[_Layout, Path]:
     return layout, place
 
 
-def _read_binary(path: Path, layout: _Layout, verify: bool) -> tuple[np.ndarray, np.ndarray]:
+def _read_binary(path: Path, layout: _Layout, verify: bool) -> LabelledImages:
     """Images `(N, 3, 32, 32)` and labels, of records of one byte a label field, then the image."""
     content = _read_bytes(path)
     fields = len(layout.label_fields)
@@ -175,36 +177,31 @@ def _read_binary(path: Path, layout: _Layout, verify: bool) -> tuple[np.ndarray,
         _check_sum(path, "labels", "sha256", LABELS_SHA256, labels.tobytes())
         if path.name in IMAGES_SHA256:
             _check_sum(path, "images", "sha256", IMAGES_SHA256, images.tobytes())
-    return images.reshape(-1, 3, 32, 32), labels
+    return LabelledImages(images.reshape(-1, 3, 32, 32), labels, origin=str(path))
 
 
-def _read_pickled(path: Path, layout: _Layout, verify: bool) -> tuple[np.ndarray, np.ndarray]:
+def _read_pickled(path: Path, layout: _Layout, verify: bool) -> LabelledImages:
     """The same of a dictionary with an array `(N, 3072)` and a list of labels."""
     images, labels = _unpickle(path, verify, b"data", layout.key("labels"))
-    if getattr(images, "dtype", None) != np.uint8:
-        kind = getattr(images, "dtype", type(images).__name__)
-        raise _broken(path, f"holds data of {kind}, expected an array of uint8")
+    if not isinstance(images, np.ndarray):
+        raise _broken(path, f"holds data of {type(images).__name__}, expected an array")
     if images.shape[1:] != (_IMAGE_BYTES,) or not len(images):
         raise _broken(path, f"has data of shape {images.shape}, expected (N, {_IMAGE_BYTES})")
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
         raise _broken(path, "has labels that are no list of integers")
-    if len(labels) != len(images):
-        raise _broken(path, f"has {len(images)} images, but {len(labels)} labels")
-    _check_range(path, np.array(labels), layout.label_fields[-1])
-    return images.reshape(-1, 3, 32, 32), np.array(labels)
+    _check_range(path, np.array(labels or [0]), layout.label_fields[-1])
+    return LabelledImages(images.reshape(-1, 3, 32, 32), np.array(labels), origin=str(path))
 
 
 def _read_class_names(path: Path, layout: _Layout, verify: bool) -> tuple[str, ...]:
     if path.suffix == ".txt":
-        lines = _read_bytes(path).splitlines()
+        entries: Any = _read_bytes(path).splitlines()
     else:
         (entries,) = _unpickle(path, verify, layout.key("label_names"))
-        entries = entries if isinstance(entries, list) else []
-        lines = [entry for entry in entries if isinstance(entry, bytes)]
-    names = tuple(line.decode(errors="replace").strip() for line in lines if line.strip())
-    if len(names) != layout.label_fields[-1]:
-        raise _broken(path, f"names {len(names)} classes, expected {layout.label_fields[-1]}")
-    return names
+    lines = [entry for entry in entries or () if isinstance(entry, bytes) and entry.strip()]
+    if len(lines) != layout.label_fields[-1]:
+        raise _broken(path, f"names {len(lines)} classes, expected {layout.label_fields[-1]}")
+    return tuple(line.decode(errors="replace").strip() for line in lines)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -97,11 +97,6 @@ def read_images_and_labels(folder: Path, part: str) -> LabelledImages:
     return LabelledImages(images[..., None], read_idx(labels_path), origin=str(labels_path))
 
 
-def is_idx_folder(folder: Path) -> bool:
-    """Whether a folder holds an idx file of MNIST's names."""
-    return any(file.is_file() for file in folder.glob("*-images-idx3-ubyte*"))
-
-
 def read_idx_folder(name: str, folder: Path) -> Source:
     """Reads MNIST, Fashion-MNIST or another data set of the same four files.
 

@@ -54,11 +54,6 @@ class ImageFiles(EncodedImages):
         return ImageFiles(self.root, self.names[indices])
 
 
-def is_image_folder(folder: Path) -> bool:
-    """Whether a folder has a subfolder `train`."""
-    return (folder / "train").is_dir()
-
-
 def read_image_folder(name: str, folder: Path, train_list: str = "", test_list: str = "") -> Source:
     """Lists `train/<class>/*.jpg` and `test/<class>/*.jpg`, or what lists name; no image is read.
 

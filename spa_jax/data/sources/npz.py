@@ -8,13 +8,8 @@ from spa_jax.data.dataset import LabelledImages, Source, numbered_classes
 from spa_jax.data.sources.broken_files import ARCHIVE_ERRORS, one_line
 from spa_jax.errors import InputError
 
-_FILES = ("train.npz", "test.npz")
+NPZ_FILES = ("train.npz", "test.npz")
 _KEYS = ("image", "label", "class_names")
-
-
-def is_npz_folder(folder: Path) -> bool:
-    """Whether a folder holds `train.npz` or `test.npz`."""
-    return any((folder / file).is_file() for file in _FILES)
 
 
 def read_npz(name: str, folder: Path) -> Source:
@@ -37,7 +32,7 @@ def read_npz(name: str, folder: Path) -> Source:
       InputError: a missing or broken file, a missing array, wrong dtypes or shapes, a label
         without a class, or two files that do not fit together.
     """
-    train_path, test_path = (folder / file for file in _FILES)
+    train_path, test_path = (folder / file for file in NPZ_FILES)
     train, class_names = _read_examples(train_path)
     test, test_names = _read_examples(test_path)
     class_names = class_names or numbered_classes(train)

@@ -8,9 +8,9 @@ from spa_jax.data.data_options import DataOptions
 from spa_jax.data.dataset import LongTailedDataset, Source
 from spa_jax.data.sources.cifar_files import is_cifar_folder, read_cifar
 from spa_jax.data.sources.digits import read_digits
-from spa_jax.data.sources.idx import FASHION_MNIST_HELP, is_idx_folder, read_idx_folder
-from spa_jax.data.sources.image_folder import is_image_folder, read_image_folder
-from spa_jax.data.sources.npz import is_npz_folder, read_npz
+from spa_jax.data.sources.idx import FASHION_MNIST_HELP, read_idx_folder
+from spa_jax.data.sources.image_folder import read_image_folder
+from spa_jax.data.sources.npz import NPZ_FILES, read_npz
 from spa_jax.data.sources.tfds_source import is_tfds_dir, read_tfds
 from spa_jax.data.splits.shot_groups import check_shot_group_rule
 from spa_jax.data.splits.splitting import make_split
@@ -47,17 +47,17 @@ SOURCES: dict[str, SourceKind] = {
     ),
     "idx": SourceKind(
         lambda options, folder: read_idx_folder(options.name, folder),
-        lambda options, folder: is_idx_folder(folder),
+        lambda options, folder: any(folder.glob("*-images-idx3-ubyte*")),
         "idx files",
     ),
     "npz": SourceKind(
         lambda options, folder: read_npz(options.name, folder),
-        lambda options, folder: is_npz_folder(folder),
+        lambda options, folder: any((folder / file).is_file() for file in NPZ_FILES),
         "train.npz and test.npz",
     ),
     "image_folder": SourceKind(
         lambda options, folder: read_image_folder(options.name, folder),
-        lambda options, folder: is_image_folder(folder),
+        lambda options, folder: (folder / "train").is_dir(),
         "train/CLASS/*.jpg beside a val or test folder",
     ),
     "listed_folder": SourceKind(

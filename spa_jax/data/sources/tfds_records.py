@@ -1,6 +1,7 @@
 """The records of one split of a prepared TFDS data set: labels, file names and images."""
 
 import collections
+import copy
 import functools
 import hashlib
 import importlib
@@ -55,21 +56,36 @@ class Listing(NamedTuple):
     names: np.ndarray | None
 
 
-class Records:
-    """Records of one split by position; opened by the process that reads, so that it pickles."""
+class TfdsImages(EncodedImages):
+    """Encoded images of one split, read one by one from its shards when they are asked for.
 
-    def __init__(self, folder: Path, split: str):
-        self.folder = folder
-        self.split = split
+    Threads may share it. Other processes have to be spawned, as grain's are: array_record's readers
+    do not survive a fork. The process that reads opens the shards, so it pickles.
+    """
 
-    def __reduce__(self) -> tuple[type["Records"], tuple[Path, str]]:
-        return Records, (self.folder, self.split)
+    def __init__(self, folder: Path, split: str, field: str, positions: np.ndarray):
+        self.folder, self.split = folder, split
+        self._field, self._positions = field, positions
+
+    def __reduce__(self) -> tuple[type["TfdsImages"], tuple[Path, str, str, np.ndarray]]:
+        return TfdsImages, (self.folder, self.split, self._field, self._positions)
 
     def __str__(self) -> str:
         return f"split {self.split!r} in {self.folder}"
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        """The features of one record, images encoded."""
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int) -> bytes:
+        return self.record(int(self._positions[index]))[self._field]
+
+    def take(self, indices: np.ndarray) -> "TfdsImages":
+        taken = copy.copy(self)
+        taken._positions = self._positions[indices]
+        return taken
+
+    def record(self, position: int) -> dict[str, Any]:
+        """The features of the record at a position of the stored split, images encoded."""
         try:
             return self._source[position]
         except InputError:
@@ -93,30 +109,8 @@ class Records:
         )
 
 
-class TfdsImages(EncodedImages):
-    """Encoded images of one split, read one by one from its shards when they are asked for.
-
-    Threads may share it. Other processes have to be spawned, as grain's are: array_record's readers
-    do not survive a fork.
-    """
-
-    def __init__(self, records: Records, field: str, positions: np.ndarray):
-        self._records = records
-        self._field = field
-        self._positions = positions
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, index: int) -> bytes:
-        return self._records[int(self._positions[index])][self._field]
-
-    def take(self, indices: np.ndarray) -> "TfdsImages":
-        return TfdsImages(self._records, self._field, self._positions[indices])
-
-
 def read_split(
-    records: Records, fields: Fields, count: int, shape: tuple[int, int, int] | None
+    folder: Path, split: str, fields: Fields, count: int, shape: tuple[int, int, int] | None
 ) -> tuple[LabelledImages, bool]:
     """The examples of a split, and whether they stand in the order in which they were published.
 
@@ -125,29 +119,29 @@ def read_split(
     files of the data set are the same, and is left out where the folder cannot be written.
 
     Args:
-      records: of the split.
+      folder: of the prepared data set.
+      split: its name.
       fields: the features to read.
       count: the number of records.
       shape: `(H, W, channels)` to decode images to; None keeps them encoded.
     """
-    pixels = np.empty((count, *shape), np.uint8) if shape else None
-    index = records.folder / f"spa_jax-{records.split}.npz"
-    state = _fingerprint(records, fields)
-    listing = None if shape else _read_index(index, state)
-    if listing is None:
-        listing = _gather(records, fields, pixels, count)
-        if not shape:
-            _write_index(index, state, listing)
-    images = TfdsImages(records, fields.image, listing.positions)
-    decoded = images if pixels is None else pixels[listing.positions]
-    examples = LabelledImages(decoded, listing.labels, listing.names, str(records))
-    return examples, bool(listing.official)
+    stored = TfdsImages(folder, split, fields.image, np.arange(count))
+    if shape:
+        pixels = np.empty((count, *shape), np.uint8)
+        listing = _gather(stored, fields, pixels)
+        images = pixels[listing.positions]
+    else:
+        listing = _indexed(stored, fields)
+        images = stored.take(listing.positions)
+    return LabelledImages(images, listing.labels, listing.names, str(stored)), bool(
+        listing.official
+    )
 
 
-def in_threads(function: Callable[[Any], T], arguments: Iterable[Any]) -> list[T]:
+def in_threads(function: Callable[..., T], *arguments: Iterable[Any]) -> list[T]:
     """Results in the order of the arguments; after an error nothing more is begun."""
     with ThreadPoolExecutor(_THREADS) as executor:
-        return list(executor.map(function, arguments))
+        return list(executor.map(function, *arguments))
 
 
 def import_tfds() -> Any:
@@ -163,15 +157,16 @@ def import_tfds() -> Any:
         ) from error
 
 
-def _gather(records: Records, fields: Fields, pixels: np.ndarray | None, count: int) -> Listing:
+def _gather(stored: TfdsImages, fields: Fields, pixels: np.ndarray | None = None) -> Listing:
     """Reads every record once; `pixels` gets the decoded images."""
+    count = len(stored)
 
     def read(start: int) -> list[tuple[int, str, str]]:
         rows = []
         for position in range(start, min(start + _CHUNK, count)):
-            example = {"": b"", **records[position]}
+            example = {"": b"", **stored.record(position)}
             if pixels is not None:
-                what = f"{position} of the {records}"
+                what = f"{position} of the {stored}"
                 pixels[position] = _decode(example[fields.image], pixels.shape[1:], what)
             texts = example[fields.id].decode(), example[fields.file_name].decode()
             rows.append((example[fields.label], *texts))
@@ -179,7 +174,7 @@ def _gather(records: Records, fields: Fields, pixels: np.ndarray | None, count: 
 
     rows = [row for part in in_threads(read, range(0, count, _CHUNK)) for row in part]
     labels, ids, names = zip(*rows, strict=True)
-    order = official_order(ids, records.split, str(records))
+    order = official_order(ids, stored.split, str(stored))
     positions = np.arange(count) if order is None else order
     names = np.array(names)[positions] if fields.file_name else None
     return Listing(np.array(labels, np.int32)[positions], positions, order is not None, names)
@@ -220,40 +215,33 @@ def _decode(encoded: bytes, shape: tuple[int, ...], what: str) -> np.ndarray:
         ) from error
 
 
-def _fingerprint(records: Records, fields: Fields) -> str:
-    """Changes when the description, or the size or time of a file of the split, does."""
-    files = sorted(records.folder.glob(f"*-{records.split}.array_record*"))
+def _indexed(stored: TfdsImages, fields: Fields) -> Listing:
+    """What :func:`_gather` gives, from the index file if that is of this state of the data set."""
+    files = sorted(stored.folder.glob(f"*-{stored.split}.array_record*"))
     states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    description = (records.folder / "dataset_info.json").read_text()
+    description = (stored.folder / "dataset_info.json").read_text()
     content = json.dumps([_INDEX_FORMAT, fields, description, states])
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _read_index(path: Path, state: str) -> Listing | None:
-    """The listing that was kept, or None if there is none of this state of the data set."""
+    fingerprint = hashlib.sha256(content.encode()).hexdigest()
+    path = stored.folder / f"spa_jax-{stored.split}.npz"
     try:
         # Opened here, as np.load leaves a broken archive open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as index:
-            if str(index["fingerprint"]) == state:
+            if str(index["fingerprint"]) == fingerprint:
                 return Listing(*(index.get(name) for name in Listing._fields))
     except ARCHIVE_ERRORS:
         pass
-    return None
-
-
-def _write_index(path: Path, state: str, listing: Listing) -> None:
-    """Keeps a listing; a folder that cannot be written is no error, only slower."""
+    listing = _gather(stored, fields)
+    arrays = {name: array for name, array in listing._asdict().items() if array is not None}
     # A name of its own for each writer, as hosts that share a disk may all write the same index.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    arrays: dict[str, Any] = {"fingerprint": state, **listing._asdict()}
     try:
         with temporary.open("wb") as file:
-            kept = {name: array for name, array in arrays.items() if array is not None}
-            np.savez_compressed(file, **kept)
+            np.savez_compressed(file, fingerprint=fingerprint, **arrays)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         logging.warning("The labels are gathered again at each start: no index (%s).", error)
+    return listing
 
 
 def _allow_open_files(shards: int) -> None:

@@ -8,12 +8,14 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from spa_jax.data.dataset import Source
 from spa_jax.data.sources.broken_files import one_line
 from spa_jax.data.sources.tfds_records import (
     DECODED_CHANNELS,
     Fields,
-    Records,
+    TfdsImages,
     import_tfds,
     in_threads,
     read_split,
@@ -65,9 +67,18 @@ def read_tfds(name: str, data_dir: str) -> Source:
         split: info.splits[split].num_examples
         for split in ("train", _test_split(builder, folder, fields))
     }
-    shape = _decoded_shape(info.features[fields.image], sum(counts.values()), folder)
+    image = info.features[fields.image]
+    shape = tuple(image.shape)
+    if image.np_dtype != "uint8" or len(shape) != 3:
+        raise InputError(
+            f"The images in {folder} are {image.np_dtype} of shape {shape}; expected uint8 of "
+            "shape (height, width, channels): choose another data set or configuration."
+        )
+    one_size = None not in shape and shape[-1] in DECODED_CHANNELS
+    decoded = one_size and sum(counts.values()) * math.prod(shape) < MAX_DECODED_BYTES
     (train, official), (test, _) = (
-        read_split(Records(folder, split), fields, count, shape) for split, count in counts.items()
+        read_split(folder, split, fields, count, shape if decoded else None)
+        for split, count in counts.items()
     )
     full_name = "/".join(filter(None, (info.name, info.config_name)))
     class_names = tuple(info.features[fields.label].names)
@@ -231,7 +242,8 @@ def _test_split(builder: Any, folder: Path, fields: Fields) -> str:
         if split in splits and splits[split].num_examples:
             _check_shards(builder, split, folder)
             # TFDS gives -1 to every image of a split whose labels were never published.
-            if Records(folder, split)[0][fields.label] >= 0:
+            first = TfdsImages(folder, split, fields.image, np.arange(1)).record(0)
+            if first[fields.label] >= 0:
                 return split
     raise InputError(
         f"The data set in {folder} has neither a split `test` nor `validation` with labels, only "
@@ -246,40 +258,20 @@ def _check_shards(builder: Any, split: str, folder: Path) -> None:
     info = builder.info.splits[split]
     paths = [Path(path) for path in info.filepaths]
 
-    def count_records(path: Path) -> int | None:
-        if not path.exists():
-            return None
+    def fault_of(path: Path, expected: int) -> str:
         try:
             reader = ArrayRecordReader(str(path))
-            number = reader.num_records()
+            found = reader.num_records()
             reader.close()
         except RuntimeError:  # a file that is too short, or ends in something else than a footer
-            return 0
-        return number
+            found = 0
+        state = f"holds {found} of {expected} records" if path.exists() else "is missing"
+        return f"{path.name} {state}" if found != expected else ""
 
-    found = in_threads(count_records, paths)
-    faults = [
-        f"{path.name} is missing"
-        if number is None
-        else f"{path.name} holds {number} of {expected} records"
-        for path, number, expected in zip(paths, found, info.shard_lengths, strict=True)
-        if number != expected
-    ]
+    faults = list(filter(None, in_threads(fault_of, paths, info.shard_lengths)))
     if faults:
         raise InputError(
             f"{len(faults)} of the {len(paths)} files of the split `{split}` in {folder} are not "
             f"whole: {'; '.join(faults[:3])}. Copy them again, or remove the folder and "
             "prepare the data set again."
         )
-
-
-def _decoded_shape(feature: Any, count: int, folder: Path) -> tuple[int, int, int] | None:
-    """The images' shape if they are all of one and fit into memory, otherwise None."""
-    shape = tuple(feature.shape)
-    if feature.np_dtype != "uint8" or len(shape) != 3:
-        raise InputError(
-            f"The images in {folder} are {feature.np_dtype} of shape {shape}; expected uint8 of "
-            "shape (height, width, channels): choose another data set or configuration."
-        )
-    one_size = None not in shape and shape[-1] in DECODED_CHANNELS
-    return shape if one_size and count * math.prod(shape) < MAX_DECODED_BYTES else None

@@ -379,7 +379,7 @@ def test_an_array_has_its_values_whatever_its_byte_order(folder, order):
     found = cifar_files._PlainUnpickler(folder / "data_batch_3", content).load()
     assert found.tolist() == [0, 1, 2, 3, 4]
     assert np.dtype("u2").isnative
-    assert "data of uint16" in refuse_third(folder, pickle.dumps(batch(data=array), 2))
+    assert "data of shape (5,)" in refuse_third(folder, pickle.dumps(batch(data=array), 2))
 
 
 @pytest.mark.parametrize("codec", ["rot13", "utf-8", "hex"])
@@ -397,15 +397,18 @@ def test_a_pickle_that_is_cut_off_anywhere_is_named(folder):
 WRONG_ENTRIES = {
     "no data": ({"data": None}, "no dictionary with data"),
     "no labels": ({"labels": None}, "no dictionary with labels"),
-    "data of floats": ({"data": np.zeros((3, 3072))}, "float64, expected an array of uint8"),
-    "data of 16 bits": ({"data": np.zeros((3, 3072), np.uint16)}, "data of uint16"),
+    "data of floats": (
+        {"data": np.zeros((3, 3072))},
+        "float64 of shape (3, 3, 32, 32); expected uint8",
+    ),
+    "data of 16 bits": ({"data": np.zeros((3, 3072), np.uint16)}, "are uint16"),
     "data in a list": ({"data": [0] * 3072}, "data of list"),
     "images of another size": ({"data": np.zeros((3, 784), np.uint8)}, "(3, 784)"),
     "images in 4-D": ({"data": np.zeros((3, 3, 32, 32), np.uint8)}, "(3, 3, 32, 32)"),
     "one flat image": ({"data": np.zeros(3072, np.uint8)}, "(3072,)"),
     "no image": ({"data": np.zeros((0, 3072), np.uint8), "labels": []}, "(0, 3072)"),
-    "a label short": ({"labels": [1, 2]}, "3 images, but 2 labels"),
-    "a label too many": ({"labels": [1, 2, 3, 4]}, "3 images, but 4 labels"),
+    "a label short": ({"labels": [1, 2]}, "shape (2,); expected integers of shape (3,)"),
+    "a label too many": ({"labels": [1, 2, 3, 4]}, "shape (4,); expected integers of shape (3,)"),
     "a label too large": ({"labels": [0, 10, 1]}, "[0, 10)"),
     "a huge label": ({"labels": [0, 2**70, 1]}, str(2**70)),
     "a negative label": ({"labels": [0, -1, 1]}, "from -1 to 1"),

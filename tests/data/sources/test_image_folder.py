@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spa_jax.data.data_options import SplitOptions
+from spa_jax.data.data_options import DataOptions, SplitOptions
 from spa_jax.data.sources.image_folder import (
     ImageFiles,
-    is_image_folder,
     read_image_folder,
     read_listed_files,
 )
+from spa_jax.data.sources.opening import SOURCES
 from spa_jax.data.splits.splitting import make_split
 from tests.data.tiny import random_images
 from tests.refusals import refusal
@@ -120,6 +120,10 @@ def test_links_to_files_and_folders_are_followed(tmp_path):
     assert source.train.images[2].endswith(b"elsewhere/2.jpg")
     listed = np.array(["train/b/2.jpg", "train/a/1.jpg"])
     assert read_listed_files(tmp_path, listed)[0].endswith(b"elsewhere/2.jpg")
+
+
+def is_image_folder(folder):
+    return SOURCES["image_folder"].fits(DataOptions(), folder)
 
 
 def test_a_folder_train_makes_an_image_folder(folder, tmp_path):

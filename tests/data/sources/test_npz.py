@@ -5,8 +5,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from spa_jax.data.data_options import SplitOptions
-from spa_jax.data.sources.npz import is_npz_folder, read_npz
+from spa_jax.data.data_options import DataOptions, SplitOptions
+from spa_jax.data.sources.npz import read_npz
+from spa_jax.data.sources.opening import SOURCES
 from spa_jax.data.splits.splitting import make_split
 from tests.data.tiny import random_images
 from tests.refusals import refusal
@@ -77,6 +78,10 @@ def test_class_names_are_those_of_the_training_file(folder, in_both):
 def test_other_arrays_are_left_alone(folder):
     write(folder, "train", extra=np.array([None], dtype=object))
     assert len(read_npz("mine", folder).train) == 6
+
+
+def is_npz_folder(folder):
+    return SOURCES["npz"].fits(DataOptions(), folder)
 
 
 def test_either_file_makes_an_npz_folder(tmp_path):
