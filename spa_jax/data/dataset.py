@@ -2,12 +2,17 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from spa_jax.errors import InputError
+
+_SAMPLE = 64  # files whose bytes a checksum reads
 
 
 class EncodedImages(abc.ABC):
@@ -28,6 +33,10 @@ class EncodedImages(abc.ABC):
     @abc.abstractmethod
     def take(self, indices: np.ndarray) -> "EncodedImages":
         """The images at the given positions, in that order; nothing is read."""
+
+    def listing(self) -> str:
+        """What tells these images from others before they are read, such as names and sizes."""
+        return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +85,17 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def content(self) -> Iterator[bytes | memoryview]:
+        """What a checksum of the examples is made of, see `LongTailedDataset`."""
+        yield f"{len(self)} {getattr(self.images, 'shape', '')}".encode()
+        yield self.labels.tobytes()
+        if isinstance(self.images, np.ndarray):
+            yield np.ascontiguousarray(self.images).data
+            return
+        yield self.images.listing().encode()
+        for index in np.unique(np.linspace(0, len(self) - 1, _SAMPLE).astype(int)).tolist():
+            yield self.images[index]
 
     def take(self, indices: np.ndarray) -> "LabelledImages":
         """The examples at the given positions, in that order."""
@@ -165,6 +185,20 @@ class LongTailedDataset(Dataset):
     def class_counts(self) -> tuple[int, ...]:
         """Training images of each class, less those held out for validation."""
         return tuple(np.bincount(self.train.labels, minlength=self.num_classes).tolist())
+
+    @functools.cached_property
+    def content_checksum(self) -> str:
+        """SHA-256 of what is trained and tested on, in hexadecimal.
+
+        It changes with the labels, the images and their order, in each part: of arrays every byte
+        counts, of files their names below the folder, their sizes, and the bytes of 64 of them at
+        even distances. Where the data lie does not matter.
+        """
+        parts = [part for part in (self.train, self.test, self.validation) if part is not None]
+        digest = hashlib.sha256()
+        for piece in itertools.chain.from_iterable(part.content() for part in parts):
+            digest.update(hashlib.sha256(piece).digest())
+        return digest.hexdigest()
 
 
 def numbered_classes(examples: LabelledImages) -> tuple[str, ...]:

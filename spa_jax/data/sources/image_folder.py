@@ -38,10 +38,7 @@ class ImageFiles(EncodedImages):
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise InputError(
-                f"{path} was there when the data set was opened, but cannot be read now ({error}): "
-                "put it back, or start again without it."
-            ) from error
+            raise _vanished(error) from error
         if not content.startswith(_SIGNATURES):
             what = f"begins with 0x{content[:8].hex()}" if content else "is empty"
             raise InputError(
@@ -52,6 +49,20 @@ class ImageFiles(EncodedImages):
 
     def take(self, indices: np.ndarray) -> "ImageFiles":
         return ImageFiles(self.root, self.names[indices])
+
+    def listing(self) -> str:
+        try:
+            sizes = [os.stat(f"{self.root}/{name}").st_size for name in self.names.tolist()]
+        except OSError as error:
+            raise _vanished(error) from error
+        return "\n".join(map("{} {}".format, self.names.tolist(), sizes))
+
+
+def _vanished(error: OSError) -> InputError:
+    return InputError(
+        f"{error.filename} was there when the data set was opened, but cannot be read now "
+        f"({error}): put it back, or start again without it."
+    )
 
 
 def read_image_folder(name: str, folder: Path, train_list: str = "", test_list: str = "") -> Source:

@@ -84,6 +84,10 @@ class TfdsImages(EncodedImages):
         taken._positions = self._positions[indices]
         return taken
 
+    def listing(self) -> str:
+        files = sorted(self.folder.glob(f"*-{self.split}.array_record*"))
+        return f"{[(file.name, file.stat().st_size) for file in files]} {self._positions.tolist()}"
+
     def record(self, position: int) -> dict[str, Any]:
         """The features of the record at a position of the stored split, images encoded."""
         try:
