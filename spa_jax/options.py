@@ -5,6 +5,7 @@ configuration are made of them, and a registry line makes them known.
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,13 @@ CHOSEN_BY = {"spa": "spa.method", "method": "method.name", "model": "model.name"
 
 # What 32 bits hold: steps, seeds and strengths are computed with in no more.
 _LARGEST_INT, _LARGEST_FLOAT = 2**31 - 1, 3.4028234e38
+
+_LIMITS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "low": ("at least", operator.ge),
+    "high": ("at most", operator.le),
+    "above": ("above", operator.gt),
+    "below": ("below", operator.lt),
+}
 
 
 def is_read(field: str, values: Mapping[str, Any]) -> bool:
@@ -158,61 +166,37 @@ def check_options(instance: Any, where: str) -> None:
 
 
 def _check_field(name: str, value: Any, field: dataclasses.Field[Any]) -> None:
-    _check_type(name, value, field)
-    _check_choice(name, value, field.metadata)
-    _check_range(name, value, field)
-
-
-def _check_type(name: str, value: Any, field: dataclasses.Field[Any]) -> None:
-    default = field.default
-    expected = type(default).__name__
-    if field.metadata["several"] and isinstance(value, tuple | list):
-        fits = bool(value) and all(isinstance(part, str) for part in value)
-    elif isinstance(default, tuple):
-        kind = type(default[0])
-        expected = f"tuple with one {kind.__name__} or more"
-        fits = isinstance(value, tuple | list) and bool(value)
-        fits = fits and all(type(part) is kind for part in value)
-    elif isinstance(default, float):
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-    else:
-        fits = type(value) is type(default)
+    """Refuses another type, what is no choice, and what is out of range or not finite."""
+    said: Mapping[str, Any] = field.metadata
+    default: Any = field.default
+    listed, takes_list = isinstance(value, tuple | list), isinstance(default, tuple)
+    parts = value if listed else (value,)
+    kind = type(default[0] if takes_list else default)
+    allowed = (int, float) if kind is float else kind
+    fits = listed == takes_list or (listed and said["several"])
+    for part in parts or (None,):
+        fits = fits and isinstance(part, allowed) and isinstance(part, bool) == (kind is bool)
     if not fits:
+        expected = f"tuple with one {kind.__name__} or more" if takes_list else kind.__name__
         raise InputError(
             f"{name} must be of type {expected}, as its default {default!r} is; got {value!r} of "
             f"type {type(value).__name__}."
         )
-
-
-def _check_choice(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    choices = metadata["choices"]
-    if choices is None:
+    choices: Any = said["choices"]() if callable(said["choices"]) else said["choices"]
+    if choices is not None and value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(choices)}; got {value!r}.")
+    if kind not in (int, float):
         return
-    known = choices if isinstance(choices, tuple) else choices()
-    if value not in known:
-        raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
-
-
-def _check_range(name: str, value: Any, field: dataclasses.Field[Any]) -> None:
-    """Refuses what is out of range or beyond what 32 bits hold, NaN and infinity too."""
-    parts = value if isinstance(value, tuple | list) else (value,)
-    if not all(isinstance(part, int | float) for part in parts):
-        return
-    first = field.default[0] if isinstance(field.default, tuple) else field.default
-    largest = _LARGEST_FLOAT if isinstance(first, float) else _LARGEST_INT
-    bounds = {
-        "at least": (field.metadata["low"], lambda part, bound: part >= bound),
-        "at most": (field.metadata["high"], lambda part, bound: part <= bound),
-        "above": (field.metadata["above"], lambda part, bound: part > bound),
-        "below": (field.metadata["below"], lambda part, bound: part < bound),
-    }
-    asked = {words: pair for words, pair in bounds.items() if pair[0] is not None}
-    kept = all(holds(part, bound) for bound, holds in asked.values() for part in parts)
-    words = [f"{words} {bound:g}" for words, (bound, _) in asked.items()]
+    asked = [
+        (f"{words} {said[limit]:g}", all(holds(part, said[limit]) for part in parts))
+        for limit, (words, holds) in _LIMITS.items()
+        if said[limit] is not None
+    ]
+    largest = _LARGEST_FLOAT if kind is float else _LARGEST_INT
     if not all(abs(part) <= largest for part in parts):
-        kept, words = False, [*words, f"a number of size {largest} or less"]
-    if not kept:
+        asked.append((f"a number of size {largest} or less", False))
+    if not all(kept for _, kept in asked):
         raise InputError(
-            f"{name} must be {' and '.join(words)}, got {value!r}: pass --{name}=VALUE with a "
-            "value in that range."
+            f"{name} must be {' and '.join(words for words, _ in asked)}, got {value!r}: pass "
+            f"--{name}=VALUE with a value in that range."
         )

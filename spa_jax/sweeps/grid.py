@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ml_collections.config_flags.config_path import get_value
+
 from spa_jax.errors import InputError
 from spa_jax.files import read_json, write_json
 from spa_jax.options import CHOSEN_BY, is_read, parse_value
-from spa_jax.training.config import (
-    Config,
-    check_field_name,
-    default_config,
-    field_value,
-    flatten_config,
-)
+from spa_jax.training.config import Config, check_field_name, default_config, flatten_config
 from spa_jax.training.rundir.run_record import SUMMARY, read_summary
 from spa_jax.training.rundir.workdir import FREE_ON_RESUME
 
@@ -99,7 +95,7 @@ def parse_axis(text: str, flag: str = "--axis") -> tuple[str, tuple[Any, ...]]:
     field, _, values = text.partition("=")
     field = field.strip().removeprefix("config.")
     check_field_name(field)
-    default = field_value(default_config(), field)
+    default = get_value(field, default_config())
     if hasattr(default, "items"):
         raise InputError(
             f"{flag} {field} is a group of fields, not a field: name one of "

@@ -15,7 +15,7 @@ from spa_jax.errors import InputError
 from spa_jax.longtail.method import Method, Views
 from spa_jax.longtail.registry import METHODS
 from spa_jax.models.networks import NETWORKS
-from spa_jax.options import CHOSEN_BY, Entry, defaults_of, option, read_options
+from spa_jax.options import CHOSEN_BY, Entry, defaults_of, is_read, option, read_options
 from spa_jax.training.devices import PARALLEL_MODES
 from spa_jax.training.optimizer import OptimizerOptions
 from spa_jax.training.variants import VARIANTS, Variant
@@ -115,32 +115,6 @@ _REGISTRIES: Mapping[str, Mapping[str, Entry]] = {
 }
 """Of the groups that name something; what has options there has a group of its own."""
 
-_RENAMED = {
-    "method.tau": "method.logit_adjustment.tau or method.post_hoc_logit_adjustment.tau",
-    "method.arb_counts": "method.arb.counts",
-    "method.ldam_margin": "method.ldam_drw.margin",
-    "method.ldam_scale": "method.ldam_drw.scale",
-    "method.drw_beta": "method.ldam_drw.beta",
-    "method.drw_epoch": "method.ldam_drw.epoch",
-    "method.etf_rescaled": "method.etf.rescaled",
-    "method.glmc_label_power": "method.glmc.label_power",
-    "method.glmc_sampler_power": "method.glmc.sampler_power",
-    "method.glmc_similarity_weight": "method.glmc.similarity_weight",
-    "method.glmc_projection_dim": "method.glmc.projection_dim",
-    "model.widths": "model.small.widths, model.convnext.widths or model.vit.width",
-    "model.blocks": "model.small.blocks, model.convnext.blocks or model.vit.layers",
-    "model.stem_stride": "model.small.stem_stride, or patch_size of model.convnext and model.vit",
-    "model.heads": "model.vit.heads",
-    "model.depth": "model.cifar_resnet.depth",
-    "model.width_factor": "model.cifar_resnet.width_factor",
-    "spa.gamma": "spa.proj.gamma",
-    "spa.radial": "spa.proj.radial",
-    "spa.acts_on": "spa.proj.acts_on",
-    "spa.weight": "spa.reg.weight",
-    "spa.alpha_max": "spa.slerp.alpha_max",
-    "spa.threshold": "spa.slerp.threshold",
-}
-
 
 def default_config() -> Config:
     """Every field of a run, with its default; files in `configs/` start from it.
@@ -196,75 +170,69 @@ def resolve(config: Config) -> RunOptions:
       InputError: an unknown or missing field, a wrong type, a value out of range, an option that
         would do nothing, or options that do not go together.
     """
-    given = config.to_dict()
-    _check_fields(given, default_config().to_dict(), "config")
-    length = read_options(RunLength, given, "config")
-    groups = {
+    given, flat = config.to_dict(), flatten_config(config.to_dict())
+    defaults = flatten_config(default_config().to_dict())
+    _check_fields(flat, defaults)
+    groups: dict[str, Any] = {
         group: read_options(options, given[group], f"config.{group}")
         for group, options in _GROUPS.items()
     }
-    for group, registry in _REGISTRIES.items():  # what this run does not use is checked too
-        for name, entry in registry.items():
-            if name in given[group]:
-                read_options(entry.options, given[group][name], f"config.{group}.{name}")
-    made = {group: _make_chosen(group, given[group]) for group in ("method", "spa")}
-    spa, views = groups["spa"], made["method"].views
+    chosen = {}
+    for group, registry in _REGISTRIES.items():
+        read = {  # what this run does not use too; what has no options has no group
+            name: read_options(entry.options, given[group].get(name, {}), f"config.{group}.{name}")
+            for name, entry in registry.items()
+        }
+        chosen[group] = read[flat[CHOSEN_BY[group]]]
+    augment, spa, name = groups["augment"], groups["spa"], groups["method"].name
+    method: Method = METHODS[name].make(chosen["method"])
+    groups["method"], views = method, method.views
     if views.mix == "none":  # which leaves the choice to the config
-        views = dataclasses.replace(views, mix=groups["augment"].mix)
+        views = dataclasses.replace(views, mix=augment.mix)
     if spa.means_from != "auto":
         views = dataclasses.replace(views, clean_means=spa.means_from == "clean")
-    hyperparams = {
-        name: np.asarray(field_value(config, field), np.float32)
-        for name, field in traced_fields(config).items()
-    }
+    classifier = method.aligned if spa.classifier == "auto" else spa.classifier
+    paths = classifier.split(",") if isinstance(classifier, str) else classifier
     options = RunOptions(
-        **vars(length),
-        **groups | {"method": made["method"]},
-        network=_chosen_options("model", given["model"]),
-        method_name=given["method"]["name"],
+        **vars(read_options(RunLength, given, "config")),
+        **groups,
+        network=chosen["model"],
+        method_name=name,
         views=views,
-        variant=made["spa"],
+        variant=VARIANTS[spa.method].make(chosen["spa"]),
         aligned={
-            "classifier": _classifier(spa.classifier, made["method"].aligned),
+            "classifier": paths[0] if len(paths) == 1 else tuple(paths),
             "center": spa.center,
         },
-        hyperparams=hyperparams,
+        hyperparams={
+            strength: np.asarray(flat[field], np.float32)
+            for strength, field in traced_fields(config).items()
+        },
     )
     options.optimizer.check(options.epochs)
-    options.method.check(options.epochs)
-    _check_unused(options, given["method"])
+    method.check(options.epochs)
+    for field, value in flat.items():
+        if field.startswith("method.") and not is_read(field, flat) and value != defaults[field]:
+            reads = ", ".join(f"{name}.{own}" for own in defaults_of(METHODS[name].options))
+            raise InputError(
+                f"config.{field} is no option of {name}, which has {reads or 'none'}: set it to "
+                f"{defaults[field]!r}, as it is by default."
+            )
+    _check_unused(options)
     return options
 
 
 def traced_fields(config: Config) -> dict[str, str]:
     """The fields whose values a program gets traced, by the name of the hyper-parameter."""
-    traced = _make_chosen("spa", config.spa.to_dict()).traced
+    variant = VARIANTS[config.spa.method]
     return {
         "learning_rate": "optimizer.learning_rate",
         "weight_decay": "optimizer.weight_decay",
-        **{name: f"spa.{config.spa.method}.{name}" for name in traced},
+        **{
+            name: f"spa.{config.spa.method}.{name}"
+            for name in variant.make(variant.options()).traced
+        },
     }
-
-
-def _chosen_options(group: str, fields: Mapping[str, Any]) -> Any:
-    """The options of what a group names."""
-    name = fields[CHOSEN_BY[group].split(".")[1]]
-    own = fields.get(name, {})  # what has no options has no group
-    return read_options(_REGISTRIES[group][name].options, own, f"config.{group}.{name}")
-
-
-def _make_chosen(group: str, fields: Mapping[str, Any]) -> Any:
-    """What a group names, made from its options."""
-    name = fields[CHOSEN_BY[group].split(".")[1]]
-    return _REGISTRIES[group][name].make(_chosen_options(group, fields))
-
-
-def field_value(config: Config, field: str) -> Any:
-    """The value of a dotted field, such as `spa.proj.gamma`."""
-    value = config
-    for key in field.split("."):
-        value = value[key]
-    return value
 
 
 def check_field_name(field: str) -> None:
@@ -272,46 +240,60 @@ def check_field_name(field: str) -> None:
     known: Any = default_config().to_dict()
     where = "config"
     for key in field.split("."):
-        if not isinstance(known, dict) or key not in known:
-            raise InputError(_unknown_field(where, key, known))
+        if not isinstance(known, dict):
+            raise InputError(f"{where} is a value and has no field {key!r}.")
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {where}.{close[0]}?" if close else ""
+            raise InputError(
+                _new_name(where.removeprefix("config."), key)
+                or f"{where}.{key} is not a field.{hint} The fields of {where} are: "
+                f"{', '.join(known)}."
+            )
         known, where = known[key], f"{where}.{key}"
 
 
 def new_name_of(key: str) -> str:
     """What became of a field of an earlier version, by the last part of its name; "" if nothing."""
-    found = [f"config.{old} has a new name: {new}." for old, new in _RENAMED.items()]
-    return " ".join(
-        text for text, old in zip(found, _RENAMED, strict=True) if old.endswith(f".{key}")
-    )
+    return " ".join(filter(None, (_new_name(group, key) for group in _REGISTRIES)))
+
+
+def _new_name(group: str, key: str) -> str:
+    """Where an option stands that stood in the group itself: `spa.gamma`, `method.drw_epoch`."""
+    found = [
+        f"{group}.{name}.{own}"
+        for name, entry in _REGISTRIES.get(group, {}).items()
+        for own in defaults_of(entry.options)
+        if key in (own, *(f"{part}_{own}" for part in name.split("_")))
+    ]
+    return f"config.{group}.{key} has a new name: {' or '.join(found)}." if found else ""
 
 
 def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dictionaries as one with dotted keys; tuples become lists, as in JSON."""
-    flat = flatten_dict(dict(config), sep=".")
+    flat = flatten_dict(dict(config), keep_empty_nodes=True, sep=".")
     return {
         field: list(value) if isinstance(value, tuple) else value for field, value in flat.items()
     }
 
 
-def _classifier(asked: Any, of_method: str) -> Any:
-    """A path of class weights, or a tuple of several."""
-    if asked == "auto":
-        return of_method
-    paths = asked.split(",") if isinstance(asked, str) else asked
-    return paths[0] if len(paths) == 1 else tuple(paths)
+def _check_fields(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raises InputError unless two flattened configurations have the same fields."""
+    for field, value in given.items():
+        if field not in known:
+            check_field_name(field)
+            raise InputError(f"config.{field} is a group of fields, got {value!r}.")
+    missing = [field for field in known if field not in given]
+    if missing:
+        raise InputError(
+            f"config lacks {', '.join(missing)}: start the config file from "
+            "spa_jax.training.config.default_config()."
+        )
 
 
-def _check_unused(options: RunOptions, method_fields: Mapping[str, Any]) -> None:
+def _check_unused(options: RunOptions) -> None:
     """Raises InputError for what was set and would do nothing, or nothing that it says."""
     method, augment, spa, name = options.method, options.augment, options.spa, options.method_name
-    for other, entry in METHODS.items():
-        for key, default in defaults_of(entry.options).items():
-            if other != name and method_fields[other][key] != default:
-                reads = ", ".join(f"{name}.{own}" for own in defaults_of(METHODS[name].options))
-                raise InputError(
-                    f"config.method.{other}.{key} is no option of {name}, which has "
-                    f"{reads or 'none'}: set it to {default!r}, as it is by default."
-                )
     if options.views.mix == "none" and augment.mix_alpha != 1.0:
         raise InputError(
             f"config.augment.mix_alpha={augment.mix_alpha} does nothing, as no images are "
@@ -339,32 +321,3 @@ def _check_unused(options: RunOptions, method_fields: Mapping[str, Any]) -> None
             "config.model.batch_norm=per_device needs config.parallel=pmap or shard_map: under jit "
             "a batch is one batch, however many devices work on it."
         )
-
-
-def _check_fields(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
-    """Raises InputError unless two trees of groups have the same fields."""
-    for key, value in given.items():
-        if key not in known:
-            raise InputError(_unknown_field(where, key, known))
-        if isinstance(known[key], Mapping) != isinstance(value, Mapping):
-            what = "a group of fields" if isinstance(known[key], Mapping) else "one value"
-            raise InputError(f"{where}.{key} is {what}, got {value!r}.")
-        if isinstance(value, Mapping):
-            _check_fields(value, known[key], f"{where}.{key}")
-    missing = [key for key in known if key not in given]
-    if missing:
-        raise InputError(
-            f"{where} lacks {', '.join(missing)}: start the config file from "
-            "spa_jax.training.config.default_config()."
-        )
-
-
-def _unknown_field(where: str, key: str, known: Any) -> str:
-    if not isinstance(known, Mapping):
-        return f"{where} is a value and has no field {key!r}."
-    field = f"{where}.{key}".removeprefix("config.")
-    if field in _RENAMED:
-        return new_name_of(key)
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f" Did you mean {where}.{close[0]}?" if close else ""
-    return f"{where}.{key} is not a field.{hint} The fields of {where} are: {', '.join(known)}."

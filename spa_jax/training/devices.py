@@ -10,6 +10,7 @@ device holds some, so that nothing is sent between devices. To a step it looks l
 has the whole batch.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,10 @@ PARALLEL_MODES = ("jit", "pmap", "shard_map")
 # Where an array of a function's arguments or results lies: one for everybody, one for each run that
 # a program trains, or cut over the devices that share a batch.
 SHARED, OWN, SPLIT = "shared", "own", "split"
+
+Function = Callable[..., Any]
+Places = tuple[PyTree, ...]
+"""For each argument `SHARED`, `OWN` or `SPLIT`, or a prefix tree of them."""
 
 
 class CannotTrainTogether(InputError):
@@ -90,31 +95,28 @@ class Layout:
         if self.mode != "vmap":
             return [tree]
 
-        def of_member(i: int) -> PyTree:
-            def pick(place: str, part: PyTree) -> PyTree:
-                return part if place == SHARED else jax.tree.map(lambda leaf: leaf[i], part)
+        def pick(i: int, place: str, part: PyTree) -> PyTree:
+            return part if place == SHARED else jax.tree.map(lambda leaf: leaf[i], part)
 
-            return jax.tree.map(pick, places, tree)
-
-        return [of_member(i) for i in range(self.size)]
+        return [jax.tree.map(functools.partial(pick, i), places, tree) for i in range(self.size)]
 
     def compile(
         self,
-        function: Callable[..., Any],
-        places: tuple[PyTree, ...] = (),
+        function: Function,
+        places: Places = (),
         results: PyTree = OWN,
         donate: tuple[int, ...] = (),
-    ) -> Callable[..., Any]:
+    ) -> Function:
         """Compiles a step's function for all devices.
 
         Args:
           function: of one view of the batch; its results must be the same on every device.
-          places: for each argument `SHARED`, `OWN` or `SPLIT`, or a prefix tree of them.
+          places: of its arguments.
           results: the same for what it returns, without `SPLIT`.
           donate: positions of the arguments whose buffers may be reused for results.
         """
         if self.mode == "jit":
-            return self.make(function, donate=donate)
+            return jax.jit(function, donate_argnums=donate, out_shardings=self.shardings[OWN])
         if self.mode == "pmap":
             mapped = jax.pmap(
                 lambda number, *args: function(*args),
@@ -142,17 +144,11 @@ class Layout:
         )
         return jax.jit(mapped, donate_argnums=donate)
 
-    def make(
-        self,
-        function: Callable[..., Any],
-        places: tuple[PyTree, ...] = (),
-        results: PyTree = OWN,
-        donate: tuple[int, ...] = (),
-    ) -> Callable[..., Any]:
+    def make(self, function: Function, places: Places = (), results: PyTree = OWN) -> Function:
         """Compiles a function that no batch is cut for: its results are made everywhere alike."""
         if self.mode == "vmap":
-            return self.compile(function, places, results, donate)
-        return jax.jit(function, donate_argnums=donate, out_shardings=self.shardings[OWN])
+            return self.compile(function, places, results)
+        return jax.jit(function, out_shardings=self.shardings[OWN])
 
     def take_part(self, array: Array) -> Array:
         """Traced: of a `(global batch, ...)` array the part that this view works on."""
@@ -169,6 +165,10 @@ class Layout:
             return part
         return jax.lax.all_gather(part, self.axis_name, tiled=True)
 
+    def sum(self, tree: PyTree) -> Any:
+        """Traced: sums over the whole batch, from those over the part that this view has."""
+        return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
+
     def local_rows(self, batch_size: int) -> np.ndarray:
         """Positions in the global batch that this process has to provide, ascending."""
         slices = self.shardings[SPLIT].addressable_devices_indices_map((batch_size,)).values()
@@ -181,27 +181,28 @@ class Layout:
           batch_size: of the global batch.
           tree: host arrays that hold the rows that :meth:`local_rows` names.
         """
-        return jax.tree.map(lambda local: self._split_one(batch_size, local), tree)
-
-    def _split_one(self, batch_size: int, local: np.ndarray) -> Array:
         sharding = self.shardings[SPLIT]
-        if self.mode == "pmap":  # which maps over a leading axis of devices
-            parts = local.reshape(self.num_devices, -1, *local.shape[1:])
-            return jax.device_put(parts, sharding)
-        shape = (batch_size, *local.shape[1:])
-        with jax.transfer_guard_host_to_device("allow"):  # or jax takes it for one by accident
-            return jax.make_array_from_process_local_data(sharding, local, shape)
+
+        def split_one(local: np.ndarray) -> Array:
+            if self.mode == "pmap":  # which maps over a leading axis of devices
+                parts = local.reshape(self.num_devices, -1, *local.shape[1:])
+                return jax.device_put(parts, sharding)
+            shape = (batch_size, *local.shape[1:])
+            with jax.transfer_guard_host_to_device("allow"):  # or jax takes it for an accident
+                return jax.make_array_from_process_local_data(sharding, local, shape)
+
+        return jax.tree.map(split_one, tree)
 
     def abstract(self, tree: PyTree, places: PyTree) -> Any:
         """The shapes of arrays, each with the sharding of its place."""
 
-        def of_place(place: str, part: PyTree) -> PyTree:
-            sharding = self.shardings[place]
-            return jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), part
-            )
+        def shape_of(sharding: NamedSharding, leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-        return jax.tree.map(of_place, places, tree)
+        shapes = {
+            place: functools.partial(shape_of, found) for place, found in self.shardings.items()
+        }
+        return jax.tree.map(lambda place, part: jax.tree.map(shapes[place], part), places, tree)
 
 
 def _where(places: PyTree, meaning: Mapping[str, Any]) -> Any:

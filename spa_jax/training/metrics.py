@@ -32,13 +32,7 @@ def known_cosines(
 
 def alignment_metrics(cosines: Float[Array, "H C"]) -> dict[str, Float[Array, ""]]:
     """Mean and lowest of :func:`known_cosines` over the known ones (NaN if there are none)."""
-    known = ~jnp.isnan(cosines)
-    mean = jnp.sum(jnp.where(known, cosines, 0.0)) / jnp.sum(known)
-    lowest = jnp.min(jnp.where(known, cosines, jnp.inf))
-    return {
-        "mean_cosine": mean,
-        "min_cosine": jnp.where(jnp.any(known), lowest, jnp.nan),
-    }
+    return {"mean_cosine": jnp.nanmean(cosines), "min_cosine": jnp.nanmin(cosines)}
 
 
 class Totals(flax.struct.PyTreeNode):
@@ -74,12 +68,12 @@ class Totals(flax.struct.PyTreeNode):
     def add(self, metrics: Mapping[str, Array], step: Array) -> "Totals":
         """With one more step; `step` is its number, counted from 1."""
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
-        first_bad = (self.bad_step < 0) & ~finite
+        bad_step = jnp.where((self.bad_step >= 0) | finite, self.bad_step, step)
         return Totals(
             steps=self.steps + 1,
             loss=self.loss + metrics["loss"],
             accuracy=self.accuracy + metrics["accuracy"],
-            bad_step=jnp.where(first_bad, step, self.bad_step).astype(jnp.int32),
+            bad_step=bad_step.astype(jnp.int32),
             last=dict(metrics),
         )
 

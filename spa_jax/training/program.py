@@ -7,17 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree, UInt32
+from jaxtyping import Array, UInt32
 
 from spa_jax.alignment import ClassMeans
 from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.errors import InputError
 from spa_jax.options import is_read
 from spa_jax.training.checking import PreparedRun, prepare_run
-from spa_jax.training.collapse_meter import CollapseMeter
 from spa_jax.training.config import Config, flatten_config, resolve, traced_fields
 from spa_jax.training.devices import OWN, Layout
-from spa_jax.training.evaluation import EvaluationSums, make_eval_step, make_report
+from spa_jax.training.evaluation import Evaluation
 from spa_jax.training.feeds import Feed
 from spa_jax.training.feeds.batch import prepare
 from spa_jax.training.feeds.resident import ResidentFeed
@@ -26,7 +25,7 @@ from spa_jax.training.metrics import STEP_METRICS, Totals
 from spa_jax.training.optimizer import build_optimizer
 from spa_jax.training.rundir.workdir import FREE_ON_RESUME, differing_fields
 from spa_jax.training.state import STATE_PLACES, TrainState
-from spa_jax.training.step import make_loss, make_measure, make_train_step
+from spa_jax.training.step import make_train_step
 
 
 def compiled_differences(one: Config, other: Config) -> list[str]:
@@ -61,6 +60,7 @@ class Program:
       zero_totals: the totals of no step.
       batches: `(state, seed, epoch)` -> the inputs of the steps of an epoch (counted from 0), for
         `train_step`; the state must stand at the first step of that epoch, and have that seed.
+      evaluate: state -> a report, see :meth:`spa_jax.training.evaluation.Evaluation.evaluate`.
       train_step: `(state, totals, inputs)` -> the state after one optimiser step, and the totals
         with it; the old state's buffers are given up.
     """
@@ -79,11 +79,11 @@ class Program:
         run = prepare_run(resolve(config), data, layout)
         run.check_classifier()
         self.config, self.data, self.layout = config, run.data, run.layout
-        self.method = run.options.method
+        self.method, self._run, self._options = run.options.method, run, run.options
         self.feed: Feed = _make_feed(run)
         self.steps_per_epoch, self.batches = self.feed.steps_per_epoch, self.feed.batches
-        self._run, self._options = run, run.options
-        self._class_counts = np.array(self.data.class_counts, np.float32)
+        self._evaluation = Evaluation(run, self.feed)
+        self.evaluate = self._evaluation.evaluate
         self._optimizer = functools.partial(
             build_optimizer,
             self._options.optimizer,
@@ -92,19 +92,11 @@ class Program:
             epochs=self._options.epochs,
             steps_per_epoch=self.steps_per_epoch,
         )
-        self._meter = CollapseMeter(
-            self.layout,
-            self.feed,
-            run.model,
-            self.method,
-            self._options.aligned,
-            self.data.num_classes,
-        )
         names = (*STEP_METRICS, *self._options.variant.metrics)
-        self.zero_totals = self.layout.make(lambda: Totals.create(names))()
+        self.zero_totals: Totals = self.layout.make(lambda: Totals.create(names))()
         self._init = self.layout.make(self._init_run, (OWN, OWN), STATE_PLACES)
+        self._places = (STATE_PLACES, OWN, self.feed.places)
         self.train_step = self._compile_training()
-        self._compile_evaluation()
 
     def check_fits(self, config: Config) -> None:
         """Raises InputError unless the config differs only in what the state carries."""
@@ -123,26 +115,6 @@ class Program:
         starts = [(np.asarray(run.seed, np.uint32), dict(run.hyperparams)) for run in runs]
         return self._init(*self.layout.stack(starts))
 
-    def evaluate(self, state: TrainState) -> dict[str, Any]:
-        """Test accuracy and alignment, still on the device.
-
-        Returns:
-          `loss` scalar, `correct` and `count` `(C,)`, `cosines` and `test_cosines` `(H, C)`
-          for the H heads that SpA acts on, and `mean_cosine`, `min_cosine` and their `test_`
-          counterparts; `heads`, the same four for each kernel of the method, by its path; NaN
-          where a class, or all of them, has no direction. With a validation part also its
-          `validation_correct` and `validation_count` `(C,)`; with `config.logging.collapse` also
-          `collapse`, which :func:`spa_jax.training.collapse_meter.collapse_measures` finishes.
-        """
-        sums = self._sums(state, "test")
-        report = self._report(state.variables, state.class_means, sums)
-        if self.data.validation is not None:
-            sums = self._sums(state, "validation")
-            report |= {"validation_correct": sums.correct, "validation_count": sums.count}
-        if self._options.logging.collapse:
-            report["collapse"] = self._meter.measure(state.variables)
-        return report
-
     def device_bytes(self) -> int | None:
         """Bytes that training and evaluation take up on each device; None where none can tell.
 
@@ -151,26 +123,20 @@ class Program:
         state = jax.eval_shape(lambda: self.init_state(self.config))
         inputs = jax.eval_shape(lambda state: next(self.batches(state, 0, 0)), state)
         images = next(self.feed.evaluation("test"))
-        state_args, places = (
-            (state, self.zero_totals, inputs),
-            (STATE_PLACES, OWN, self.feed.places),
-        )
-        sums_args = (state.variables, self._zero_sums, images)
+        evaluation = self._evaluation
         sizes = [
-            _bytes(self.train_step, self.layout.abstract(state_args, places)),
-            _bytes(
-                self._evaluate,
-                self.layout.abstract(sums_args, (OWN, OWN, self.feed.evaluation_places)),
-            ),
+            _bytes(function, self.layout.abstract(args, places))
+            for function, args, places in (
+                (self.train_step, (state, self.zero_totals, inputs), self._places),
+                (
+                    evaluation.add_batch,
+                    (state.variables, evaluation.no_sums, images),
+                    evaluation.places,
+                ),
+            )
         ]
         known = [size for size in sizes if size is not None]
         return max(known) if known else None
-
-    def _sums(self, state: TrainState, part: str) -> EvaluationSums:
-        sums = self._zero_sums
-        for inputs in self.feed.evaluation(part):
-            sums = self._evaluate(state.variables, sums, inputs)
-        return sums
 
     def _init_run(self, seed: UInt32[Array, ""], hyperparams: Mapping[str, Array]) -> TrainState:
         rng = jax.random.key(seed)
@@ -190,53 +156,24 @@ class Program:
 
     def _compile_training(self) -> Any:
         """A step: this view's part of the batch, the pure step on it, its metrics added up."""
-        options, feed, axis_name = self._options, self.feed, self.layout.axis_name
-        loss = make_loss(
-            self._run.model,
-            self.method,
-            options.variant,
-            options.aligned,
-            self._class_counts,
-            options.epochs,
-            self.steps_per_epoch,
-            axis_name,
-        )
+        options, feed = self._options, self.feed
         step = make_train_step(
+            options,
+            self._run.model,
             functools.partial(
                 prepare, augment=options.augment, views=options.views, normalize=feed.normalize
             ),
-            loss,
             self._optimizer,
-            make_measure(options.aligned, options.variant),
-            axis_name,
-            options.model.batch_norm == "per_device",
+            np.array(self.data.class_counts, np.float32),
+            self.steps_per_epoch,
+            self.layout.axis_name,
         )
 
         def train(state: TrainState, totals: Totals, inputs: Any) -> tuple[TrainState, Totals]:
             state, metrics = step(state, feed.batch(state, inputs))
             return state, totals.add(metrics, state.step)
 
-        places = (STATE_PLACES, OWN, feed.places)
-        return self.layout.compile(train, places, (STATE_PLACES, OWN), donate=(0,))
-
-    def _compile_evaluation(self) -> None:
-        """Sums over a batch of test images, and the report on the sums of all."""
-        layout, feed = self.layout, self.feed
-        num_classes, dim = self.data.num_classes, self._run.model.backbone.dim
-        eval_step = make_eval_step(
-            self._run.model, self.method, feed.normalize, self._class_counts, layout.axis_name
-        )
-
-        def evaluate(variables: PyTree, sums: EvaluationSums, inputs: Any) -> EvaluationSums:
-            batch = feed.evaluation_batch(inputs)
-            return jax.tree.map(jnp.add, sums, eval_step(variables, batch))
-
-        places = (OWN, OWN, feed.evaluation_places)
-        self._evaluate = layout.compile(evaluate, places)
-        report = make_report(self.method, self._options.aligned)
-        self._report = layout.make(report, (OWN, OWN, OWN))
-        zero = functools.partial(EvaluationSums.create, num_classes, dim)
-        self._zero_sums = layout.make(zero)()
+        return self.layout.compile(train, self._places, (STATE_PLACES, OWN), donate=(0,))
 
 
 def _make_feed(run: PreparedRun) -> Feed:

@@ -14,37 +14,44 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from spa_jax.alignment import ClassMeans
-from spa_jax.longtail.method import LossContext, Method
+from spa_jax.longtail.method import LossContext
 from spa_jax.models.classifier import Classifier
+from spa_jax.training.config import RunOptions
 from spa_jax.training.feeds.batch import Batch, Inputs
 from spa_jax.training.metrics import alignment_metrics, known_cosines
 from spa_jax.training.state import TrainState
-from spa_jax.training.variants import Aligned, Variant
-
-Metrics = dict[str, Array]
-Loss = Callable[[PyTree, TrainState, Inputs], tuple[Array, tuple[ClassMeans, PyTree, Array]]]
 
 
 def _is_correct(logits: Float[Array, "B C"], labels: Int[Array, " B"]) -> Float[Array, " B"]:
     return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
 
-def make_loss(
+def make_train_step(
+    options: RunOptions,
     model: Classifier,
-    method: Method,
-    variant: Variant,
-    aligned: Aligned,
+    prepare: Callable[[Any, Array, Batch], Inputs],
+    optimizer: Callable[[Mapping[str, Any]], optax.GradientTransformation],
     class_counts: Float[np.ndarray, " C"],
-    epochs: int,
     steps_per_epoch: int,
-    axis_name: str | None,
-) -> Loss:
-    """Builds `(params, state, inputs) -> (loss, (class means, running statistics, accuracy))`.
+    axis_name: str | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    """Builds the pure function `(state, batch) -> (state, metrics)`.
 
-    The forwards come in the order of the released code: unmixed images, if class means are made of
-    them, then the first view, then the second.
+    forward -> features and logits -> class means -> loss (+ Reg) -> gradients -> optimiser chain
+    (Proj first or last, SLERP last) -> apply -> metrics. Reg, Proj, SLERP and the metrics see the
+    same means, those that this batch has updated. The forwards come in the order of the released
+    code: unmixed images, if class means are made of them, then the first view, then the second.
+
+    Args:
+      options: of the run.
+      model: the network with the method's head.
+      prepare: `(key of the run, step, batch)` -> what the network is given.
+      optimizer: the state's hyper-parameters -> the chain.
+      class_counts: training images of each class.
+      steps_per_epoch: optimiser steps in an epoch.
+      axis_name: that gradients, loss and accuracy are averaged over; None in the global view.
     """
+    method, variant, aligned = options.method, options.variant, options.aligned
 
     def forward(state: TrainState, params: PyTree, batch_stats: PyTree, images: Array) -> Any:
         """Features, the head's outputs, and the running statistics after this forward."""
@@ -53,22 +60,17 @@ def make_loss(
         (features, of_head), mutated = outputs
         return features, of_head, mutated["batch_stats"]
 
-    def updated_means(state: TrainState, features: Array, targets: Array) -> ClassMeans:
-        features = jax.lax.stop_gradient(features)
-        return state.class_means.update(features, targets, axis_name=axis_name)
-
     def loss_fn(params: PyTree, state: TrainState, inputs: Inputs) -> Any:
         batch_stats, targets = state.batch_stats, inputs.targets(len(class_counts))
-        means = None
+        clean = None
         if inputs.clean_images is not None:
             fixed = jax.lax.stop_gradient(params)
-            features, _, batch_stats = forward(state, fixed, batch_stats, inputs.clean_images)
-            means = updated_means(state, features, inputs.labels)
+            clean, _, batch_stats = forward(state, fixed, batch_stats, inputs.clean_images)
         features, outputs, batch_stats = forward(state, params, batch_stats, inputs.images)
         logits: Any = method.logits(outputs)
         accuracy = jnp.mean(inputs.over_labels(_is_correct, logits))
-        if means is None:
-            means = updated_means(state, features, targets)
+        seen = (features, targets) if clean is None else (clean, inputs.labels)
+        means = state.class_means.update(*jax.lax.stop_gradient(seen), axis_name=axis_name)
         if inputs.second_images is not None:
             _, of_second, batch_stats = forward(state, params, batch_stats, inputs.second_images)
             outputs = (outputs, of_second)
@@ -76,7 +78,7 @@ def make_loss(
             labels=inputs.labels,
             class_counts=jnp.asarray(class_counts),
             epoch=state.step // steps_per_epoch,
-            epochs=epochs,
+            epochs=options.epochs,
             axis_name=axis_name,
         )
         loss = method.loss(outputs, targets, context)
@@ -84,40 +86,14 @@ def make_loss(
             loss = loss + variant.loss_term(params, means, state.hyperparams, aligned)
         return loss, (means, batch_stats, accuracy)
 
-    return loss_fn
-
-
-def make_train_step(
-    prepare: Callable[[Any, Array, Batch], Inputs],
-    loss_fn: Loss,
-    optimizer: Callable[[Mapping[str, Any]], optax.GradientTransformation],
-    measure: Callable[[TrainState], Metrics],
-    axis_name: str | None = None,
-    per_device_statistics: bool = False,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Builds the pure function `(state, batch) -> (state, metrics)`.
-
-    forward -> features and logits -> class means -> loss (+ Reg) -> gradients -> optimiser chain
-    (Proj first or last, SLERP last) -> apply -> metrics. Reg, Proj, SLERP and the metrics see the
-    same means, those that this batch has updated.
-
-    Args:
-      prepare: `(key of the run, step, batch)` -> what the network is given.
-      loss_fn: of :func:`make_loss`.
-      optimizer: the state's hyper-parameters -> the chain.
-      measure: the state after the step -> scalars.
-      axis_name: that gradients, loss and accuracy are averaged over; None in the global view.
-      per_device_statistics: whether running statistics differ between devices and are averaged.
-    """
-
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         inputs = prepare(state.rng, state.step, batch)
         (loss, (means, batch_stats, accuracy)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state, inputs
         )
         if axis_name is not None:
             loss, accuracy, grads = jax.lax.pmean((loss, accuracy, grads), axis_name)
-            if per_device_statistics:
+            if options.model.batch_norm == "per_device":
                 batch_stats = jax.lax.pmean(batch_stats, axis_name)
         state = state.replace(class_means=means, batch_stats=batch_stats)
         state = state.apply_gradients(optimizer(state.hyperparams), grads, class_means=means)
@@ -125,18 +101,8 @@ def make_train_step(
             "loss": loss,
             "accuracy": accuracy,
             "gradient_norm": optax.tree.norm(grads),
-            **measure(state),
+            **alignment_metrics(known_cosines(state.variables, means, **aligned)),
+            **{name: read(state.opt_state) for name, read in variant.metrics.items()},
         }
 
     return train_step
-
-
-def make_measure(aligned: Aligned, variant: Variant) -> Callable[[TrainState], Metrics]:
-    """Builds `state -> scalars`: alignment, and what the variant's link did at this step."""
-
-    def measure(state: TrainState) -> Metrics:
-        cosines = known_cosines(state.variables, state.class_means, **aligned)
-        own = {name: read(state.opt_state) for name, read in variant.metrics.items()}
-        return alignment_metrics(cosines) | own
-
-    return measure

@@ -136,14 +136,18 @@ def test_a_group_in_place_of_a_value_and_a_value_in_place_of_a_group_are_refused
     assert "config.spa is a group of fields, got 3." in refusal(resolve, with_value("spa", 3))
     message = refusal(resolve, with_value("method.glmc", "yes"))
     assert "config.method.glmc is a group of fields, got 'yes'." in message
-    assert "config.seed is one value" in refusal(resolve, with_value("seed", {"first": 1}))
+    assert "config.seed is a value" in refusal(resolve, with_value("seed", {"first": 1}))
+
+
+def test_an_empty_group_is_refused_as_any_other_that_is_no_field():
+    assert "config.zzz is not a field" in refusal(resolve, with_value("zzz", {}))
+    assert "config.optimizer is a group of fields" in refusal(resolve, with_value("optimizer", {}))
 
 
 def test_a_missing_field_or_group_is_named():
     for field in ("seed", "spa.proj.gamma", "optimizer"):
-        group, _, key = f"config.{field}".rpartition(".")
         message = refusal(resolve, without(field))
-        assert f"{group} lacks {key}" in message
+        assert f"config lacks {field}" in message
         assert "default_config" in message
 
 

@@ -17,7 +17,7 @@ from spa_jax.training.config import default_config, resolve
 from spa_jax.training.feeds.batch import Batch, Inputs
 from spa_jax.training.optimizer import build_optimizer
 from spa_jax.training.state import TrainState
-from spa_jax.training.step import make_loss, make_measure, make_train_step
+from spa_jax.training.step import make_train_step
 from tests.models.backbone_checks import shapes_of
 from tests.models.peer_weights import peer_name, peer_tensor, peer_variables
 
@@ -171,18 +171,10 @@ class Steps:
             rng=jax.random.key(0),
             hyperparams=hyperparams,
         )
-        loss = make_loss(
-            MODEL,
-            METHOD,
-            OPTIONS.variant,
-            OPTIONS.aligned,
-            counts,
-            OPTIONS.epochs,
-            steps_per_epoch,
-            axis_name=None,
+        step = make_train_step(
+            OPTIONS, MODEL, lambda *parts: inputs(), optimizer, counts, steps_per_epoch
         )
-        measure = make_measure(OPTIONS.aligned, OPTIONS.variant)
-        take = jax.jit(make_train_step(lambda *parts: inputs(), loss, optimizer, measure))
+        take = jax.jit(step)
         self.states, self.metrics = [state], []
         for _ in range(STEPS):
             state, values = take(state, Batch(None, None, None))
