@@ -48,10 +48,6 @@ def make_ldam_drw(options: LdamDrwOptions) -> Method:
         losses = ldam(logits, targets, margins, options.scale)
         return weighted_mean(losses, example_weights(weights, targets), context.axis_name)
 
-    def test_logits(logits: Logits, class_counts: Float[Array, " C"]) -> Float[Array, "B C"]:
-        del class_counts
-        return options.scale * widen(logits)
-
     def check(epochs: int) -> None:
         if options.epoch >= epochs:
             raise InputError(
@@ -60,7 +56,7 @@ def make_ldam_drw(options: LdamDrwOptions) -> Method:
                 "epoch 160 of 200."
             )
 
-    return Method("cosine", loss, test_logits, check=check)
+    return Method("cosine", loss, lambda logits, _: options.scale * widen(logits), check=check)
 
 
 def ldam_margins(counts: Counts, largest: float = 0.5) -> Float[Array, " C"]:

@@ -1,14 +1,15 @@
 """The long-tailed methods by name."""
 
 from spa_jax.longtail.arb import ArbOptions, make_arb
-from spa_jax.longtail.cross_entropy import make_cross_entropy, make_mixup
 from spa_jax.longtail.etf import EtfOptions, make_etf
 from spa_jax.longtail.glmc import GlmcOptions, make_glmc
 from spa_jax.longtail.ldam_drw import LdamDrwOptions, make_ldam_drw
 from spa_jax.longtail.logit_adjustment import (
     LogitAdjustmentOptions,
     make_balanced_softmax,
+    make_cross_entropy,
     make_logit_adjustment,
+    make_mixup,
     make_post_hoc_logit_adjustment,
 )
 from spa_jax.options import Entry

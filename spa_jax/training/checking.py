@@ -1,7 +1,6 @@
 """What a run needs before it starts: everything that can be refused is refused here."""
 
 import dataclasses
-import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -57,7 +56,7 @@ class PreparedRun:
 
     def check_classifier(self) -> None:
         """Raises InputError for a classifier path that names no class weights of the network."""
-        method, classifier = self.options.method, self.options.aligned["classifier"]
+        method, classifier = self.options.longtail, self.options.aligned["classifier"]
         shapes: Any = jax.eval_shape(self.init_variables, jax.random.key(0))
         tree = shapes if method.fixed_kernel else shapes["params"]
         try:
@@ -67,7 +66,7 @@ class PreparedRun:
         if not {*named} <= {*find_kernels(tree, method.kernels)}:
             raise InputError(
                 f"config.spa.classifier={classifier!r} names a matrix that holds no class weights; "
-                f"those of {self.options.method_name} are {', '.join(method.kernels)}."
+                f"those of {self.options.method.name} are {', '.join(method.kernels)}."
             )
 
 
@@ -83,24 +82,21 @@ def check_runs(configs: Iterable[Config], together: bool | None = False) -> None
       configs: of the runs.
       together: whether they train as members of programs; None: where they can.
     """
-    # One data set at a time: all together might not fit into memory.
-    by_data = sorted(map(resolve, configs), key=lambda options: repr(options.data))
-    networks = set()
-    for _, group in itertools.groupby(by_data, key=lambda options: options.data):
-        data = None
-        for options in group:
-            try:
-                layout = None if together is False else Layout("vmap")
-                run = prepare_run(options, data, layout)
-            except CannotTrainTogether:
-                if together:
-                    raise
-                run = prepare_run(options, data)
-            data = run.data
-            network = (run.model, run.image_shape, options.aligned["classifier"])
-            if network not in networks:
-                run.check_classifier()
-            networks.add(network)
+    run, networks = None, set()
+    # By data, one data set at a time: all together might not fit into memory.
+    for options in sorted(map(resolve, configs), key=lambda options: repr(options.data)):
+        data = run.data if run is not None and run.options.data == options.data else None
+        run = None
+        try:
+            run = prepare_run(options, data, None if together is False else Layout("vmap"))
+        except CannotTrainTogether:
+            if together:
+                raise
+            run = prepare_run(options, data)
+        network = (run.model, run.image_shape, options.aligned["classifier"])
+        if network not in networks:
+            run.check_classifier()
+        networks.add(network)
 
 
 def prepare_run(
@@ -147,12 +143,20 @@ def prepare_run(
         image_shape: tuple[int, ...] = (size, size, 3)  # a stream makes grey images RGB
     else:
         image_shape = resident_images(data.train).shape[1:]
-    _check_augmentation(options, data, streamed)
+    in_memory = isinstance(data.train.images, np.ndarray)
+    unused = STREAM_FIELDS if not streamed else ENCODED_FIELDS if in_memory else ()
+    for field in unused:
+        default = defaults_of(type(options.augment))[field]
+        if getattr(options.augment, field) != default:
+            raise InputError(
+                f"config.augment.{field} is for images that are decoded from files of any size, "
+                f"and these live in memory at one size: leave it at {default!r}."
+            )
     model = build_classifier(
         options.model.name,
         options.network,
-        options.method.head,
-        options.method.head_options,
+        options.longtail.head,
+        options.longtail.head_options,
         data.num_classes,
         jnp.dtype(options.model.dtype),
         layout.axis_name if options.model.batch_norm == "global" else None,
@@ -160,23 +164,7 @@ def prepare_run(
     return PreparedRun(options, layout, data, streamed, image_shape, model)
 
 
-def _check_augmentation(options: RunOptions, data: LongTailedDataset, streamed: bool) -> None:
-    """Raises InputError for a field that was set and would do nothing with these images."""
-    unused = () if streamed else STREAM_FIELDS
-    if streamed and isinstance(data.train.images, np.ndarray):
-        unused = ENCODED_FIELDS
-    defaults = defaults_of(type(options.augment))
-    for field in unused:
-        if getattr(options.augment, field) != defaults[field]:
-            raise InputError(
-                f"config.augment.{field} is for images that are decoded from files of any size, "
-                f"and these live in memory at one size: leave it at {defaults[field]!r}."
-            )
-
-
 def _fits_on_device(data: LongTailedDataset) -> bool:
     parts = [part for part in (data.train, data.test, data.validation) if part is not None]
-    images = [part.images for part in parts]
-    return all(isinstance(array, np.ndarray) for array in images) and (
-        sum(array.nbytes for array in images if isinstance(array, np.ndarray)) <= DEVICE_BYTES
-    )
+    sizes = [getattr(part.images, "nbytes", None) for part in parts]  # encoded images have none
+    return None not in sizes and sum(filter(None, sizes)) <= DEVICE_BYTES

@@ -97,16 +97,25 @@ class LoggingOptions:
     collapse: bool = option(False, "measure NC1 to NC4 on training and test set at each epoch")
 
 
-_GROUPS: Mapping[str, type] = {
-    "data": DataOptions,
-    "augment": AugmentOptions,
-    "model": ModelOptions,
-    "method": MethodOptions,
-    "optimizer": OptimizerOptions,
-    "spa": SpaOptions,
-    "loader": LoaderOptions,
-    "checkpoint": CheckpointOptions,
-    "logging": LoggingOptions,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConfigOptions(RunLength):
+    """All that a configuration sets, but for the options of what it names; a field is a group."""
+
+    data: DataOptions
+    augment: AugmentOptions
+    model: ModelOptions
+    method: MethodOptions
+    optimizer: OptimizerOptions
+    spa: SpaOptions
+    loader: LoaderOptions
+    checkpoint: CheckpointOptions
+    logging: LoggingOptions
+
+
+_GROUPS: Mapping[str, Any] = {
+    field.name: field.type
+    for field in dataclasses.fields(ConfigOptions)
+    if dataclasses.is_dataclass(field.type)
 }
 _REGISTRIES: Mapping[str, Mapping[str, Entry]] = {
     "model": NETWORKS,
@@ -132,34 +141,23 @@ def default_config() -> Config:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunOptions(RunLength):
+class RunOptions(ConfigOptions):
     """A configuration, decided: what the parts of a program are built from.
 
     Attributes:
-      data, augment, model, optimizer, spa, loader, checkpoint, logging: the fields of the groups.
       network: the options of the network.
-      method: the long-tailed method.
-      method_name: in the registry.
+      longtail: the long-tailed method.
       views: what the network is shown of a batch.
       variant: of SpA.
       aligned: the keyword arguments that all of SpA's functions share: which kernels, centred?
       hyperparams: float32 scalars by name, which a program gets traced.
     """
 
-    data: DataOptions
-    augment: AugmentOptions
-    model: ModelOptions
     network: Any
-    method: Method
-    method_name: str
+    longtail: Method
     views: Views
-    optimizer: OptimizerOptions
-    spa: SpaOptions
     variant: Variant
     aligned: Mapping[str, Any]
-    loader: LoaderOptions
-    checkpoint: CheckpointOptions
-    logging: LoggingOptions
     hyperparams: Mapping[str, np.ndarray]
 
 
@@ -173,7 +171,7 @@ def resolve(config: Config) -> RunOptions:
     given, flat = config.to_dict(), flatten_config(config.to_dict())
     defaults = flatten_config(default_config().to_dict())
     _check_fields(flat, defaults)
-    groups: dict[str, Any] = {
+    groups: Mapping[str, Any] = {
         group: read_options(options, given[group], f"config.{group}")
         for group, options in _GROUPS.items()
     }
@@ -186,7 +184,7 @@ def resolve(config: Config) -> RunOptions:
         chosen[group] = read[flat[CHOSEN_BY[group]]]
     augment, spa, name = groups["augment"], groups["spa"], groups["method"].name
     method: Method = METHODS[name].make(chosen["method"])
-    groups["method"], views = method, method.views
+    views = method.views
     if views.mix == "none":  # which leaves the choice to the config
         views = dataclasses.replace(views, mix=augment.mix)
     if spa.means_from != "auto":
@@ -197,7 +195,7 @@ def resolve(config: Config) -> RunOptions:
         **vars(read_options(RunLength, given, "config")),
         **groups,
         network=chosen["model"],
-        method_name=name,
+        longtail=method,
         views=views,
         variant=VARIANTS[spa.method].make(chosen["spa"]),
         aligned={
@@ -293,7 +291,7 @@ def _check_fields(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
 
 def _check_unused(options: RunOptions) -> None:
     """Raises InputError for what was set and would do nothing, or nothing that it says."""
-    method, augment, spa, name = options.method, options.augment, options.spa, options.method_name
+    method, augment, spa, name = options.longtail, options.augment, options.spa, options.method.name
     if options.views.mix == "none" and augment.mix_alpha != 1.0:
         raise InputError(
             f"config.augment.mix_alpha={augment.mix_alpha} does nothing, as no images are "

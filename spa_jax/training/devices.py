@@ -107,10 +107,11 @@ class Layout:
         results: PyTree = OWN,
         donate: tuple[int, ...] = (),
     ) -> Function:
-        """Compiles a step's function for all devices.
+        """Compiles a function for all devices.
 
         Args:
-          function: of one view of the batch; its results must be the same on every device.
+          function: of one view of the batch, or of what no batch is cut for; its results must be
+            the same on every device.
           places: of its arguments.
           results: the same for what it returns, without `SPLIT`.
           donate: positions of the arguments whose buffers may be reused for results.
@@ -143,12 +144,6 @@ class Layout:
             check_vma=False,
         )
         return jax.jit(mapped, donate_argnums=donate)
-
-    def make(self, function: Function, places: Places = (), results: PyTree = OWN) -> Function:
-        """Compiles a function that no batch is cut for: its results are made everywhere alike."""
-        if self.mode == "vmap":
-            return self.compile(function, places, results)
-        return jax.jit(function, out_shardings=self.shardings[OWN])
 
     def take_part(self, array: Array) -> Array:
         """Traced: of a `(global batch, ...)` array the part that this view works on."""

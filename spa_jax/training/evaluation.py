@@ -1,5 +1,7 @@
 """Evaluation of a network in evaluation mode: sums over examples, and neural collapse."""
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -7,34 +9,53 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from spa_jax.alignment import ClassMeans
+from spa_jax.alignment import ClassMeans, unit_rows
 from spa_jax.alignment.class_means import class_sums
-from spa_jax.dynamics.collapse import NCState, nc4_agreement
+from spa_jax.alignment.kernels import as_rows, find_kernels
+from spa_jax.dynamics.collapse import NCState, metrics, nc4_agreement
+from spa_jax.dynamics.collapse.measures import equiangularity, equinorm, etf_error
+from spa_jax.errors import InputError
+from spa_jax.longtail.method import Method
 from spa_jax.training.checking import PreparedRun
-from spa_jax.training.collapse_meter import PARTS, kernel_rows, tested_classifier
 from spa_jax.training.devices import OWN
 from spa_jax.training.feeds import Feed
 from spa_jax.training.feeds.batch import Batch
 from spa_jax.training.metrics import alignment_metrics, known_cosines
 from spa_jax.training.state import TrainState
 
+COLLAPSE_PARTS = ("train", "test")
+"""What neural collapse is measured on."""
+
+MEASURES = (
+    *("nc1", "nc1_over_c", "nc1_rank", "nc1_quotient", "cdnv"),
+    *(
+        f"nc2_{measure}_{rows}"
+        for rows in ("means", "weights")
+        for measure in ("equinorm", "equiangular", "etf")
+    ),
+    *("nc3", "nc3_self_duality", "nc4_means"),
+)
+"""The scalars of :func:`spa_jax.dynamics.collapse.metrics`, which are recorded at each epoch."""
+
 
 class EvaluationSums(flax.struct.PyTreeNode):
-    """Sums over evaluated examples; they merge over batches and devices by addition.
+    """Sums over evaluated examples; they merge over batches and devices.
 
     Attributes:
       loss: scalar, summed cross-entropy.
       correct: `(C,)`, examples of each class that were classified right.
       count: `(C,)`, examples of each class.
       features: `(C, D)`, summed features.
+      collapse: what neural collapse is measured by; None where it is not.
     """
 
     loss: Any
     correct: Any
     count: Any
     features: Any
+    collapse: Any = None
 
 
 class Evaluation:
@@ -49,23 +70,22 @@ class Evaluation:
     def __init__(self, run: PreparedRun, feed: Feed) -> None:
         """Prepares; nothing but `no_sums` is compiled yet."""
         self._run, self._feed, layout = run, feed, run.layout
-        self._method, self._aligned = run.options.method, run.options.aligned
+        self._method, self._aligned = run.options.longtail, run.options.aligned
         self._class_counts = np.array(run.data.class_counts, np.float32)
+        self._measured = COLLAPSE_PARTS if run.options.logging.collapse else ()
         num_classes, dim = run.data.num_classes, run.model.backbone.dim
-        shapes = ((), (num_classes,), (num_classes,), (num_classes, dim))
-        self.no_sums: EvaluationSums = layout.make(
-            lambda: EvaluationSums(*(jnp.zeros(shape, jnp.float32) for shape in shapes))
-        )()
+
+        def nothing() -> tuple[EvaluationSums, Array]:
+            shapes = ((), (num_classes,), (num_classes,), (num_classes, dim))
+            state = NCState.create(num_classes, dim) if self._measured else None
+            zeros = [jnp.zeros(shape, jnp.float32) for shape in shapes]
+            return EvaluationSums(*zeros, collapse=state), jnp.zeros((), jnp.int32)
+
+        self.no_sums, self._none_agree = layout.compile(nothing)()
         self.places = (OWN, OWN, feed.evaluation_places)
         self.add_batch = layout.compile(self._add_batch, self.places)
-        self._report = layout.make(self._report_on, (OWN, OWN, OWN))
-        # Neural collapse takes two passes: means, then NC4.
-        self._no_examples = layout.make(
-            lambda: (NCState.create(num_classes, dim), jnp.zeros((), jnp.int32))
-        )
-        self._gather = layout.compile(self._gather_batch, self.places)
+        self._report = layout.compile(self._report_on, (OWN, OWN, OWN))
         self._agree = layout.compile(self._agree_batch, (OWN, *self.places))
-        self._finish = layout.make(self._finish_part, (OWN, OWN))
 
     def evaluate(self, state: TrainState) -> dict[str, Any]:
         """Test accuracy and alignment, still on the device.
@@ -76,34 +96,21 @@ class Evaluation:
           counterparts; `heads`, the same four for each kernel of the method, by its path; NaN
           where a class, or all of them, has no direction. With a validation part also its
           `validation_correct` and `validation_count` `(C,)`; with `config.logging.collapse` also
-          `collapse`, which :func:`spa_jax.training.collapse_meter.collapse_measures` finishes.
+          `collapse`, which :func:`collapse_measures` finishes.
         """
-        variables = state.variables
-        report = self._report(variables, state.class_means, self._sums(variables, "test"))
-        if self._run.data.validation is not None:
-            sums = self._sums(variables, "validation")
-            report |= {"validation_correct": sums.correct, "validation_count": sums.count}
-        if self._run.options.logging.collapse:
-            report["collapse"] = self._collapse(variables)
+        variables, sums = state.variables, {}
+        validation = () if self._run.data.validation is None else ("validation",)
+        for part in dict.fromkeys(("test", *validation, *self._measured)):
+            sums[part] = self.no_sums
+            for inputs in self._feed.evaluation(part):
+                sums[part] = self.add_batch(variables, sums[part], inputs)
+        report = self._report(variables, state.class_means, sums)
+        for part in self._measured:  # a second pass, once the means are known
+            found, agreeing = report["collapse"][part], self._none_agree
+            for inputs in self._feed.evaluation(part):
+                agreeing = self._agree(variables, found["state"].mean, agreeing, inputs)
+            found["agreeing"] = agreeing
         return report
-
-    def _sums(self, variables: PyTree, part: str) -> EvaluationSums:
-        sums = self.no_sums
-        for inputs in self._feed.evaluation(part):
-            sums = self.add_batch(variables, sums, inputs)
-        return sums
-
-    def _collapse(self, variables: PyTree) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for part in PARTS:
-            state, agreeing = self._no_examples()
-            for inputs in self._feed.evaluation(part):
-                state = self._gather(variables, state, inputs)
-            for inputs in self._feed.evaluation(part):
-                agreeing = self._agree(variables, state.mean, agreeing, inputs)
-            cosine, found["tested"], found["heads"] = self._finish(variables, state.mean)
-            found[part] = {"state": state, "agreeing": agreeing, "mean_cosine": cosine}
-        return found
 
     def _apply(self, variables: PyTree, inputs: Any) -> tuple[Array, Any, Batch]:
         """Traced: features and the head's outputs for a batch, and the batch."""
@@ -114,7 +121,7 @@ class Evaluation:
 
     def _add_batch(self, variables: PyTree, sums: EvaluationSums, inputs: Any) -> EvaluationSums:
         features, outputs, batch = self._apply(variables, inputs)
-        counts = jnp.asarray(self._class_counts)
+        layout, counts = self._run.layout, jnp.asarray(self._class_counts)
         logits = self._method.test_logits(self._method.logits(outputs), counts)
         one_hot = jax.nn.one_hot(batch.labels, len(counts)) * batch.mask[:, None]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
@@ -126,16 +133,23 @@ class Evaluation:
             count=count,
             features=feature_sums,
         )
-        return jax.tree.map(jnp.add, sums, self._run.layout.sum(of_batch))
+        of_batch, state = layout.sum(of_batch), sums.collapse
+        if state is not None:
+            own = NCState.create(*state.mean.shape).update(features, batch.labels, batch.mask)
+            if layout.axis_name is not None:
+                own = own.merge_over(layout.axis_name)
+            state = state.merge(own)
+        added = jax.tree.map(jnp.add, sums.replace(collapse=None), of_batch)
+        return added.replace(collapse=state)
 
     def _report_on(
-        self, variables: PyTree, means: ClassMeans, sums: EvaluationSums
+        self, variables: PyTree, means: ClassMeans, sums: dict[str, EvaluationSums]
     ) -> dict[str, Any]:
-        nothing_seen = ClassMeans.create(*sums.features.shape)
-        test_means = nothing_seen.update_from_sums(sums.features, sums.count)
+        test, method = sums["test"], self._method
+        nothing_seen = ClassMeans.create(*test.features.shape)
+        compared = {"": means, "test_": nothing_seen.update_from_sums(test.features, test.count)}
 
         def cosines_of(**aligned: Any) -> dict[str, Array]:
-            compared = {"": means, "test_": test_means}
             return {key: known_cosines(variables, compared[key], **aligned) for key in compared}
 
         def alignment(cosines: dict[str, Array]) -> dict[str, Array]:
@@ -143,23 +157,29 @@ class Evaluation:
             return {f"{key}{name}": found[key][name] for key in found for name in found[key]}
 
         cosines = cosines_of(**self._aligned)
-        heads = {path: {**self._aligned, "classifier": path} for path in self._method.kernels}
-        return {
-            "loss": sums.loss / jnp.sum(sums.count),
-            "correct": sums.correct,
-            "count": sums.count,
+        heads = {path: {**self._aligned, "classifier": path} for path in method.kernels}
+        report = {
+            "loss": test.loss / jnp.sum(test.count),
+            "correct": test.correct,
+            "count": test.count,
             "cosines": cosines[""],
             "test_cosines": cosines["test_"],
             **alignment(cosines),
             "heads": {path: alignment(cosines_of(**aligned)) for path, aligned in heads.items()},
         }
-
-    def _gather_batch(self, variables: PyTree, state: NCState, inputs: Any) -> NCState:
-        features, _, batch = self._apply(variables, inputs)
-        of_batch = NCState.create(*state.mean.shape).update(features, batch.labels, batch.mask)
-        if self._run.layout.axis_name is not None:
-            of_batch = of_batch.merge_over(self._run.layout.axis_name)
-        return state.merge(of_batch)
+        if "validation" in sums:
+            held_out = sums["validation"]
+            report |= {"validation_correct": held_out.correct, "validation_count": held_out.count}
+        if self._measured:
+            report["collapse"] = {
+                "tested": tested_classifier(variables, method),
+                "heads": jnp.stack([kernel_rows(variables, path) for path in method.kernels]),
+            }
+        for part in self._measured:
+            state = sums[part].collapse
+            found = alignment_metrics(known_cosines(variables, state.mean, **self._aligned))
+            report["collapse"][part] = {"state": state, "mean_cosine": found["mean_cosine"]}
+        return report
 
     def _agree_batch(self, variables: PyTree, means: Array, agreeing: Array, inputs: Any) -> Array:
         features, _, batch = self._apply(variables, inputs)
@@ -167,9 +187,60 @@ class Evaluation:
         agrees = nc4_agreement(features, means, weights, bias) & (batch.mask != 0)
         return agreeing + self._run.layout.sum(jnp.sum(agrees, dtype=jnp.int32))
 
-    def _finish_part(self, variables: PyTree, means: Array) -> tuple[Any, ...]:
-        """Mean cosine of the aligned weights; the tested classifier; all heads `(H, C, D)`."""
-        cosines = known_cosines(variables, means, **self._aligned)
-        heads = jnp.stack([kernel_rows(variables, path) for path in self._method.kernels])
-        tested = tested_classifier(variables, self._method)
-        return alignment_metrics(cosines)["mean_cosine"], tested, heads
+
+def collapse_measures(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Finishes what the report of an evaluation has in `collapse`, once it is fetched, in float64.
+
+    Returns:
+      `train` and `test`: the :data:`MEASURES` of the classifier that is used at test, `nc4`, and
+      `mean_cosine` of the weights that SpA acts on; NaN where there is no value, as where a class
+      has no example or all class means coincide.
+    """
+    weights, bias = found["tested"]
+    measures = {}
+    for part in COLLAPSE_PARTS:
+        state = found[part]["state"]
+        try:
+            values = metrics(state, weights, bias)
+        except InputError:  # of the weights alone there may be some
+            values = _of_weights(weights)
+        measures[part] = {name: float(values.get(name, np.nan)) for name in MEASURES}
+        measures[part]["nc4"] = float(found[part]["agreeing"] / max(np.sum(state.counts), 1))
+        measures[part]["mean_cosine"] = float(found[part]["mean_cosine"])
+    return measures
+
+
+def _of_weights(weights: Float[np.ndarray, "C D"]) -> dict[str, float]:
+    """The measures that need no class means, if the weights point somewhere."""
+    if not (np.isfinite(weights).all() and weights.any()):
+        return {}
+    return {
+        "nc2_equinorm_weights": equinorm(weights),
+        "nc2_equiangular_weights": equiangularity(weights),
+        "nc2_etf_weights": etf_error(weights, weights),
+    }
+
+
+def collapse_geometry(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What `geometry.npz` holds: `weights` `(H, C, D)` of all heads, and both `(C, D)` means."""
+    means = {f"{part}_means": found[part]["state"].mean for part in COLLAPSE_PARTS}
+    return {"weights": found["heads"], **means}
+
+
+def kernel_rows(variables: PyTree, path: str) -> Float[Array, "C D"]:
+    """The class weights that a path names, trained or constant."""
+    (position,) = find_kernels(variables, path)
+    return as_rows(jax.tree.leaves(variables)[position], first=False)
+
+
+def tested_classifier(
+    variables: PyTree, method: Method
+) -> tuple[Float[Array, "C D"], Float[Array, " C"]]:
+    """Weights and bias of the classifier that is used at test; a cosine head's weights are unit."""
+    (position,) = find_kernels(variables, method.tested)
+    (*places, _), _ = jax.tree_util.tree_leaves_with_path(variables)[position]
+    layer = functools.reduce(lambda tree, place: tree[place.key], places, variables)
+    weights = kernel_rows(variables, method.tested)
+    if method.head == "cosine":
+        weights = unit_rows(weights)
+    return weights, layer.get("bias", jnp.zeros(len(weights)))

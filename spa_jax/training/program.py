@@ -23,23 +23,22 @@ from spa_jax.training.feeds.resident import ResidentFeed
 from spa_jax.training.feeds.streamed import StreamFeed
 from spa_jax.training.metrics import STEP_METRICS, Totals
 from spa_jax.training.optimizer import build_optimizer
-from spa_jax.training.rundir.workdir import FREE_ON_RESUME, differing_fields
+from spa_jax.training.rundir.workdir import FREE_ON_RESUME
 from spa_jax.training.state import STATE_PLACES, TrainState
 from spa_jax.training.step import make_train_step
 
 
 def compiled_differences(one: Config, other: Config) -> list[str]:
     """The fields in which two configurations differ and for which each needs its own program."""
-    free = tuple(group for group in FREE_ON_RESUME if group != "parallel")
-    traced = {"seed", *traced_fields(one).values()}
-    flat_one, flat_other = flatten_config(one.to_dict()), flatten_config(other.to_dict())
-    differing = differing_fields(flat_one, flat_other, free)
-    if flat_one["logging.collapse"] != flat_other["logging.collapse"]:
-        differing.append("logging.collapse")  # which a program measures or not
+    values, others = flatten_config(one.to_dict()), flatten_config(other.to_dict())
+    free = {"seed", *traced_fields(one).values(), *FREE_ON_RESUME} - {"parallel"}
     return [
         field
-        for field in differing
-        if field not in traced and (is_read(field, flat_one) or is_read(field, flat_other))
+        for field in sorted(values)
+        if values[field] != others[field]
+        # Whether it is measured is compiled too.
+        and (field == "logging.collapse" or not {field, field.split(".")[0]} & free)
+        and (is_read(field, values) or is_read(field, others))
     ]
 
 
@@ -79,7 +78,7 @@ class Program:
         run = prepare_run(resolve(config), data, layout)
         run.check_classifier()
         self.config, self.data, self.layout = config, run.data, run.layout
-        self.method, self._run, self._options = run.options.method, run, run.options
+        self.method, self._run, self._options = run.options.longtail, run, run.options
         self.feed: Feed = _make_feed(run)
         self.steps_per_epoch, self.batches = self.feed.steps_per_epoch, self.feed.batches
         self._evaluation = Evaluation(run, self.feed)
@@ -93,10 +92,12 @@ class Program:
             steps_per_epoch=self.steps_per_epoch,
         )
         names = (*STEP_METRICS, *self._options.variant.metrics)
-        self.zero_totals: Totals = self.layout.make(lambda: Totals.create(names))()
-        self._init = self.layout.make(self._init_run, (OWN, OWN), STATE_PLACES)
+        self.zero_totals: Totals = self.layout.compile(lambda: Totals.create(names))()
+        self._init = self.layout.compile(self._init_run, (OWN, OWN), STATE_PLACES)
         self._places = (STATE_PLACES, OWN, self.feed.places)
-        self.train_step = self._compile_training()
+        self.train_step = self.layout.compile(
+            self._make_step(), self._places, (STATE_PLACES, OWN), donate=(0,)
+        )
 
     def check_fits(self, config: Config) -> None:
         """Raises InputError unless the config differs only in what the state carries."""
@@ -154,7 +155,7 @@ class Program:
             hyperparams=dict(hyperparams),
         )
 
-    def _compile_training(self) -> Any:
+    def _make_step(self) -> Any:
         """A step: this view's part of the batch, the pure step on it, its metrics added up."""
         options, feed = self._options, self.feed
         step = make_train_step(
@@ -173,7 +174,7 @@ class Program:
             state, metrics = step(state, feed.batch(state, inputs))
             return state, totals.add(metrics, state.step)
 
-        return self.layout.compile(train, self._places, (STATE_PLACES, OWN), donate=(0,))
+        return train
 
 
 def _make_feed(run: PreparedRun) -> Feed:

@@ -51,7 +51,7 @@ def make_train_step(
       steps_per_epoch: optimiser steps in an epoch.
       axis_name: that gradients, loss and accuracy are averaged over; None in the global view.
     """
-    method, variant, aligned = options.method, options.variant, options.aligned
+    method, variant, aligned = options.longtail, options.variant, options.aligned
 
     def forward(state: TrainState, params: PyTree, batch_stats: PyTree, images: Array) -> Any:
         """Features, the head's outputs, and the running statistics after this forward."""

@@ -18,7 +18,8 @@ Aligned = Mapping[str, Any]
 """The keyword arguments that say which kernels are aligned with what: `classifier`, `center`."""
 
 LossTerm = Callable[[PyTree, ClassMeans, Strengths, Aligned], Float[Array, ""]]
-Link = Callable[[Strengths, Aligned, int], optax.GradientTransformation]
+Transformation = optax.GradientTransformation
+Link = Callable[[Strengths, Aligned, int], Transformation]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +44,8 @@ class Variant:
     )
 
 
-def make_none(options: NoOptions) -> Variant:
+def make_none(_: NoOptions) -> Variant:
     """No alignment."""
-    del options
     return Variant()
 
 
@@ -56,16 +56,14 @@ class RegOptions:
     weight: float = option(1.0, "weight of the loss term", low=0)
 
 
-def make_reg(options: RegOptions) -> Variant:
+def make_reg(_: RegOptions) -> Variant:
     """SpA-Reg: a term of the loss."""
-    del options
-
-    def loss_term(
-        params: PyTree, means: ClassMeans, strengths: Strengths, aligned: Aligned
-    ) -> Float[Array, ""]:
-        return strengths["weight"] * spa_reg(params, means, **aligned)
-
-    return Variant(loss_term, traced=("weight",))
+    return Variant(
+        lambda params, means, strengths, aligned: (
+            strengths["weight"] * spa_reg(params, means, **aligned)
+        ),
+        traced=("weight",),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +74,10 @@ class SlerpOptions:
     threshold: float = option(0.95, "turn only below this cosine", low=-1, high=1)
 
 
-def make_slerp(options: SlerpOptions) -> Variant:
+def make_slerp(_: SlerpOptions) -> Variant:
     """SpA-SLERP: the last link of the chain, on a schedule over the run."""
-    del options
 
-    def link(
-        strengths: Strengths, aligned: Aligned, total_steps: int
-    ) -> optax.GradientTransformation:
+    def link(strengths: Strengths, aligned: Aligned, total_steps: int) -> Transformation:
         alpha = slerp_schedule(strengths["alpha_max"], total_steps)
         return spa_slerp_transform(alpha, strengths["threshold"], **aligned)
 
@@ -103,24 +98,19 @@ class ProjOptions:
 def make_proj(options: ProjOptions) -> Variant:
     """SpA-Proj: the first link of the chain or the last."""
 
-    def link(
-        strengths: Strengths, aligned: Aligned, total_steps: int
-    ) -> optax.GradientTransformation:
-        del total_steps
+    def link(strengths: Strengths, aligned: Aligned, _: int) -> Transformation:
         form: dict[str, Any] = {"radial": options.radial, "acts_on": options.acts_on}
         return spa_proj(strengths["gamma"], **form, **aligned)
 
     first = options.acts_on == "gradients"
-    metrics = {
-        # Of each head; their mean says what was done.
-        "corrected_share": lambda state: jnp.mean(optax.tree.get(state, "corrected")),
-        "removed_ratio": lambda state: jnp.mean(optax.tree.get(state, "removed")),
-    }
     return Variant(
         first_link=link if first else None,
         last_link=None if first else link,
         traced=("gamma",),
-        metrics=metrics,
+        metrics={  # of each head; their mean says what was done
+            "corrected_share": lambda state: jnp.mean(optax.tree.get(state, "corrected")),
+            "removed_ratio": lambda state: jnp.mean(optax.tree.get(state, "removed")),
+        },
     )
 
 

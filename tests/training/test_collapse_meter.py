@@ -10,7 +10,7 @@ import pytest
 from spa_jax.alignment import unit_rows
 from spa_jax.dynamics import collapse
 from spa_jax.longtail.registry import METHODS
-from spa_jax.training import collapse_meter as meter
+from spa_jax.training import evaluation as meter
 from spa_jax.training.checking import prepare_run
 from spa_jax.training.config import resolve
 from spa_jax.training.loop import run

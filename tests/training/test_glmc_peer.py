@@ -57,7 +57,7 @@ def glmc_options():
 
 
 OPTIONS = glmc_options()
-METHOD = OPTIONS.method
+METHOD = OPTIONS.longtail
 MODEL = build_classifier(
     "cifar_resnet", OPTIONS.network, METHOD.head, METHOD.head_options, NUM_CLASSES
 )

@@ -283,8 +283,8 @@ def test_the_network_of_a_recipe_has_the_published_size(config, classes, million
     model = build_classifier(
         options.model.name,
         options.network,
-        options.method.head,
-        options.method.head_options,
+        options.longtail.head,
+        options.longtail.head_options,
         classes,
     )
     variables, _ = shapes_of(model, np.zeros((1, 32, 32, 3), np.float32))

@@ -92,7 +92,7 @@ class ResidentFeed:
             self._make_order(stream, _make_draw(data.train.labels, *drawn))
             for stream, drawn in streams.items()
         ]
-        self._orders = layout.make(
+        self._orders = layout.compile(
             lambda rng, step: tuple(order(rng, step) for order in orders),
             (STATE_PLACES.rng, STATE_PLACES.step),
         )

@@ -13,8 +13,8 @@ from spa_jax.reporting.figures.run_plots import (
     plot_alignment_over_epochs,
     plot_cosine_by_class_size,
 )
-from spa_jax.training.collapse_meter import collapse_geometry
 from spa_jax.training.config import Config
+from spa_jax.training.evaluation import collapse_geometry
 from spa_jax.training.metrics import Totals, number
 from spa_jax.training.program import Program
 from spa_jax.training.rundir.events import EventWriter

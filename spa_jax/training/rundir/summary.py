@@ -13,9 +13,9 @@ from jaxtyping import PyTree
 import spa_jax
 from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.data.splits.shot_groups import shot_group_rule, shot_groups
-from spa_jax.training.collapse_meter import collapse_measures
 from spa_jax.training.config import Config
 from spa_jax.training.devices import Layout
+from spa_jax.training.evaluation import collapse_measures
 from spa_jax.training.metrics import Totals, accuracy, mean_class_accuracy, number
 from spa_jax.training.rundir.checkpoints import tree_checksum
 
