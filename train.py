@@ -1,13 +1,13 @@
 """Trains one configuration: python train.py --config=configs/digits_lt.py --workdir=runs/digits."""
 
 import sys
-from pathlib import Path
 
 import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from spa_jax.command_line import errors_told, own_command, parse_flags, read_config
+from spa_jax.command_line import errors_told, join_cluster, own_command, parse_flags, read_config
+from spa_jax.files import local_path
 from spa_jax.training.loop import run
 
 config_flags.DEFINE_config_file(
@@ -26,12 +26,13 @@ def main(argv: list[str]) -> None:
     """Runs the configuration that the flags give; exits with status 2 if the input is wrong."""
     del argv
     config = read_config()
+    workdir = local_path(_WORKDIR.value, "--workdir")
     if _DISTRIBUTED.value:
-        jax.distributed.initialize()  # finds the others through the cluster's environment
+        join_cluster()
     primary = jax.process_index() == 0
     run(
         config,
-        Path(_WORKDIR.value),
+        workdir,
         say=lambda line: print(line, flush=True) if primary else None,
         show_progress=primary and sys.stderr.isatty(),
         command=own_command("train.py"),

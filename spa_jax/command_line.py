@@ -4,14 +4,27 @@ import contextlib
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+import jax
 from absl import flags, logging
 
 from spa_jax.errors import InputError
 from spa_jax.options import parse_value
 from spa_jax.training.config import check_field_name, new_name_of
+
+_NO_CONFIG = (
+    "The configuration file that --config gives returns {}, and get_config has to return a "
+    "ConfigDict, such as spa_jax.training.config.default_config() makes."
+)
+_SIGNS = {
+    "takes 0 positional arguments": "This configuration file takes no argument after a colon.",
+    "no attribute 'get_config'": "The file that --config gives has no function get_config, which "
+    "returns the configuration.",
+    "--config=None": _NO_CONFIG.format("None"),
+}
 
 
 def parse_flags(argv: list[str], positional: bool = False) -> list[str]:
@@ -24,19 +37,19 @@ def parse_flags(argv: list[str], positional: bool = False) -> list[str]:
     Returns:
       The command and the arguments that are no flags.
     """
+    logging.set_verbosity(logging.ERROR)  # orbax reports every file that it touches
     try:
         for argument in argv:
             field = argument.lstrip("-").partition("=")[0]
             if field.startswith("config."):
                 check_field_name(field.removeprefix("config."))
         rest = flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, ValueError, TypeError) as error:
-        text = _one_line(_cause(error))
+    except Exception as error:  # a configuration file may raise any
+        text = one_line(_in_words(error))
         missing = re.search(r'Key "(\w+)" does not exist', text)  # set in a configuration file
         stop(" ".join(filter(None, [missing and new_name_of(missing[1]), text])))
     if len(rest) > 1 and not positional:
         stop(f"Unknown arguments: {' '.join(rest[1:])}. Fields are set with --config.FIELD=VALUE.")
-    logging.set_verbosity(logging.ERROR)  # orbax reports every file that it touches
     return rest
 
 
@@ -45,18 +58,31 @@ def errors_told() -> Iterator[None]:
     """Ends the command, see :func:`stop`, for an error that is told to a person."""
     try:
         yield
-    except (InputError, FloatingPointError) as error:
+    except (InputError, FloatingPointError, OSError) as error:
         stop(str(error))
 
 
 def read_config() -> Any:
-    """The configuration that `--config` names; stops with a message if its file cannot be read."""
+    """The configuration that `--config` names; stops with a message if its file gives none."""
+    config: Any = flags.FLAGS.config
     try:
-        config = flags.FLAGS.config
-        config.to_dict()  # a file that could not be read makes itself known at first use
+        if not hasattr(config, "to_dict"):  # a file that could not be read makes itself known here
+            stop(_NO_CONFIG.format(type(config).__name__))
     except OSError as error:
-        stop(f"Check the path that --config gives. {_one_line(error)}")
+        stop(f"Check the path that --config gives. {error}")
     return config
+
+
+def join_cluster() -> None:
+    """Joins the other hosts; InputError where the environment names none."""
+    try:
+        jax.distributed.initialize()
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            "--distributed joins the hosts that the environment of a cluster names (a TPU pod, "
+            f"Slurm, Open MPI), and that failed ({error}): start the command through it on each "
+            "host, or leave --distributed out on one."
+        ) from error
 
 
 def parse_argument(argument: str, defaults: dict[str, Any]) -> dict[str, Any]:
@@ -88,16 +114,21 @@ def parse_argument(argument: str, defaults: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _cause(error: BaseException) -> BaseException:
-    """The library's own error that a flag library has wrapped, or the error itself."""
-    found, inner = error, error.__cause__ or error.__context__
-    while inner is not None:
-        if isinstance(inner, InputError):
-            found = inner  # the innermost: outer ones repeat it with a traceback in their text
-        elif "takes 0 positional arguments" in str(inner):
-            found = InputError("This configuration file takes no argument after a colon.")
-        inner = inner.__cause__ or inner.__context__
-    return found
+def _in_words(error: BaseException) -> str:
+    """What an error that flag libraries have wrapped says: the innermost cause, and its place."""
+    chain = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(inner)
+    for cause in reversed(chain):  # outer ones repeat it with a traceback in their text
+        if isinstance(cause, InputError):
+            return str(cause)
+        for sign, words in _SIGNS.items():
+            if sign in str(cause):
+                return words
+        for place in reversed(traceback.extract_tb(cause.__traceback__)):
+            if place.name in ("get_config", "<module>"):  # of the configuration file
+                return f"{place.filename}, line {place.lineno}: {type(cause).__name__}: {cause}"
+    return str(error)
 
 
 def own_command(program: str) -> str:
@@ -111,9 +142,10 @@ def own_command(program: str) -> str:
 
 def stop(message: str) -> NoReturn:
     """Ends the command with status 2 and one paragraph on standard error."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(2)
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def one_line(text: str) -> str:
+    """A text as one paragraph."""
+    return " ".join(text.split())

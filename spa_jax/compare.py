@@ -18,7 +18,7 @@ from rich.console import Console
 
 from spa_jax.command_line import errors_told, own_command, parse_flags, read_config, stop
 from spa_jax.errors import InputError
-from spa_jax.files import write_json
+from spa_jax.files import output_file, output_folder, write_json
 from spa_jax.reporting.figures.run_plots import plot_alignment_over_epochs
 from spa_jax.reporting.grouping import paired
 from spa_jax.reporting.statistics import paired_differences, statistics
@@ -106,9 +106,9 @@ def main(argv: Sequence[str]) -> None:
     values, config, console = flags.FLAGS, read_config(), open_console()
     if "checkpoint.every_epochs" not in config_flags.get_override_values(values["config"]):
         config.checkpoint.every_epochs = values.checkpoint_every
-    out = Path(values.out)
-    record = Path(values.record) if values.record else None
-    if record is not None and (record.suffix != ".json" or record.is_dir()):
+    out = output_folder(values.out, "--out")
+    record = None if values.record is None else output_file(values.record, "--record")
+    if record is not None and record.suffix != ".json":
         stop(f"--record={record} must be a file that ends in .json; a figure is put next to it.")
     _, methods = parse_axis(f"spa.method={values.methods}", "--methods")
     command = own_command("-m spa_jax.compare")

@@ -15,13 +15,13 @@ would train.
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 
 from spa_jax.command_line import errors_told, own_command, parse_flags, stop
 from spa_jax.errors import InputError
+from spa_jax.files import output_file, output_folder
 from spa_jax.reproduction.driver import Driver
 from spa_jax.reproduction.dry_run import dry_run
 from spa_jax.reproduction.tables import TABLES, find_table
@@ -36,8 +36,9 @@ def main(argv: Sequence[str]) -> None:
         stop(f"Name one table, as in `python -m spa_jax.reproduce {next(iter(TABLES))}`.")
     values, table = flags.FLAGS, argv[1]
     name = f"{table}_dry_run" if values.dry_run else table
-    folder = Path(values.out) / name
-    records = Path(values.records or f"results/{name}.jsonl")
+    folder = output_folder(values.out, "--out") / name
+    records = f"results/{name}.jsonl" if values.records is None else values.records
+    records = output_file(records, "--records")
     plan = find_table(table)
     if values.dry_run and table != "imagenet":
         stop("--dry_run is for imagenet, whose images are files; the others begin in seconds.")

@@ -27,8 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spa_jax.command_line import errors_told, parse_flags, read_config, stop
-from spa_jax.errors import InputError
-from spa_jax.files import write_json
+from spa_jax.files import output_folder, write_json
 from spa_jax.reporting.statistics import COLUMNS, statistics
 from spa_jax.reporting.table_text import cells_of
 from spa_jax.sweeps.grid import Axes, Member, make_grid, parse_axes, parse_seeds
@@ -118,8 +117,6 @@ def train_grid(
       InputError: a wrong configuration or a folder of another run; before anything is trained.
     """
     began = time.perf_counter()
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file, and many runs need a folder: choose another --out.")
     members = make_grid(config, axes, seeds, out)
     say = partial(console.print, style="dim", markup=False, highlight=False)
     Runner(out, say=say, show_progress=sys.stderr.isatty(), **options).train(members)
@@ -182,7 +179,11 @@ def main(argv: Sequence[str]) -> None:
     values, config, console = flags.FLAGS, read_config(), open_console()
     if values.members is not None and values.members < 1:
         stop(f"--members must be 1 or more, got {values.members}.")
-    axes, seeds, out = parse_axes(values.axis), parse_seeds(values.seeds), Path(values.out)
+    axes, seeds, out = (
+        parse_axes(values.axis),
+        parse_seeds(values.seeds),
+        output_folder(values.out, "--out"),
+    )
     record = sweep(config, axes, seeds, out, console, values.together, values.members)
     console.print(format_table(record))
     console.print(f"All runs: {out / 'sweep.json'}", markup=False)

@@ -1,8 +1,14 @@
-"""What follows the colon in `--config=configs/FILE.py:NAME=VALUE,NAME=VALUE`."""
+"""Configuration files that give no configuration, and what follows the colon of their names."""
 
+import sys
+
+import jax
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
-from spa_jax.command_line import parse_argument
+from spa_jax.command_line import errors_told, join_cluster, parse_argument, parse_flags, read_config
+from spa_jax.errors import InputError
 from tests.refusals import refusal
 
 DEFAULTS = {"imbalance_factor": 100.0, "model": "cifar_resnet", "depth": 32}
@@ -80,3 +86,75 @@ def test_a_value_of_another_type_is_refused_with_the_default(argument, expected)
 
 def test_only_the_first_wrong_name_is_told():
     assert "'one'" in refusal(parse_argument, "one,two", DEFAULTS)
+
+
+START = "from spa_jax.training.config import default_config\ndef get_config():\n    c = "
+WRONG_FILES = {
+    "a dictionary": ("def get_config():\n    return {'epochs': 1}\n", "returns dict"),
+    "a number": ("def get_config():\n    return 3\n", "returns int"),
+    "nothing": ("def get_config():\n    pass\n", "returns None"),
+    "no function": ("epochs = 3\n", "has no function get_config"),
+    "half a line": ("def get_config(:\n", "invalid syntax"),
+    "a missing module": ("import no_such_module\n", "line 1: ModuleNotFoundError: No module named"),
+    "a division by zero": ("def get_config():\n    return 1 / 0\n", "line 2: ZeroDivisionError"),
+    "a group for a value": (
+        START + "default_config()\n    c.epochs = {'a': 1}\n    return c\n",
+        "line 4: TypeError: Could not override field 'epochs'",
+    ),
+    "a value for a group": (
+        START + "default_config()\n    c.spa = 3\n    return c\n",
+        "line 4: TypeError: Could not override field 'spa'",
+    ),
+    "a text for a number": (
+        START + "default_config()\n    c.epochs = 'many'\n    return c\n",
+        "line 4: TypeError: Could not override field 'epochs'",
+    ),
+    "another field": (
+        START + "default_config()\n    c.model.depth = 20\n    return c\n",
+        "config.model.depth has a new name",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+@pytest.mark.parametrize("case", WRONG_FILES)
+def test_a_file_that_gives_no_configuration_gets_one_paragraph(case, tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # another case's file
+    content, part = WRONG_FILES[case]
+    file, known = tmp_path / "mine.py", {*flags.FLAGS}
+    file.write_text(content)
+    try:
+        config_flags.DEFINE_config_file("config", None, "The configuration file.")
+        flags.mark_flag_as_required("config")
+        with pytest.raises(SystemExit, match="2"):
+            parse_flags(["command", f"--config={file}"])
+            read_config()
+    finally:
+        flags.FLAGS.remove_flag_values({*flags.FLAGS} - known)
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert part in error
+    assert "Traceback" not in error
+
+
+def test_hosts_that_no_cluster_names_are_not_joined(monkeypatch):
+    """Whichever way JAX says so: it misses an address, or one does not answer."""
+    for error in (ValueError("coordinator_address should be defined."), RuntimeError("no answer")):
+
+        def fail(error=error):
+            raise error
+
+        monkeypatch.setattr(jax.distributed, "initialize", fail)
+        message = refusal(join_cluster)
+        assert message.startswith("--distributed joins the hosts")
+        assert str(error) in message
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("two\nlines"), OSError(28, "No space left"), FloatingPointError("nan")]
+)
+def test_what_a_person_can_mend_is_told_in_one_paragraph(error, capsys):
+    with pytest.raises(SystemExit, match="2"), errors_told():
+        raise error
+    assert capsys.readouterr().err == f"error: {' '.join(str(error).split())}\n"

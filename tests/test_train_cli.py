@@ -28,6 +28,14 @@ WRONG = {
         ("--config=configs/digits_lt.py", "--config.spa.method=prj"),
         ("config.spa.method must be one of none, reg, slerp, proj", "'prj'"),
     ),
+    "a workdir of another place": (
+        ("--config=configs/digits_lt.py", "--workdir=gs://bucket/run"),
+        ("--workdir=gs://bucket/run is not a folder of this machine",),
+    ),
+    "a pod that is none": (
+        ("--config=configs/digits_lt.py", "--distributed"),
+        ("--distributed joins the hosts", "leave --distributed out"),
+    ),
     "a missing data folder": (
         ("--config=configs/fashion_mnist_lt.py", "--config.data.folder=no/such/folder"),
         ("no/such/folder", "apt-get install dataset-fashion-mnist", "config.data.folder"),

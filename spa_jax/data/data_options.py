@@ -6,6 +6,7 @@ from spa_jax.data.splits.profiles import CLASS_ORDERS, NATURAL, PROFILES
 from spa_jax.data.splits.protocols import PROTOCOLS, PUBLISHED_SEEDS
 from spa_jax.data.splits.samplers import SAMPLERS
 from spa_jax.data.splits.shot_groups import SHOT_GROUP_RULES
+from spa_jax.files import local_path
 from spa_jax.options import check_options, option
 
 _LARGEST_SEED = 2**31 - 1
@@ -52,6 +53,9 @@ class SplitOptions:
 
     def __post_init__(self) -> None:
         check_options(self, "config.data")
+        for field in ("folder", "train_list", "test_list"):
+            if path := getattr(self, field, ""):
+                local_path(path, f"config.data.{field}")
 
     @property
     def resolved_seed(self) -> int:

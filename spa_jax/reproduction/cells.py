@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spa_jax.errors import InputError
 from spa_jax.training.config import Config
 from spa_jax.training.rundir.json_lines import JsonLines
 
@@ -99,4 +100,7 @@ class TablePlan:
 
 def read_records(path: Path) -> list[dict[str, Any]]:
     """The records of a file, none if it does not exist; a half-written last line is left out."""
-    return JsonLines(path).read()
+    records = JsonLines(path).read()
+    if not all("cell" in record for record in records):
+        raise InputError(f"{path} holds lines that are no records of runs: name another file.")
+    return records

@@ -64,7 +64,8 @@ def open_chunks(members: Sequence[Member], out: Path) -> list[Chunk]:
     known = {member.name: member for member in members}
     chunks = []
     for path in sorted((out / "together").glob(f"*/{_RECORD}")):
-        record = read_json(path, f"remove {path.parent}, and its runs begin anew.")
+        remedy = f"remove {path.parent}, and its runs begin anew."
+        record = read_json(path, remedy, ["members", "size"])
         if known.keys() >= {*record["members"]}:
             found = [known[name] for name in record["members"]]
             chunks.append(Chunk(path.parent, found, record["size"]))

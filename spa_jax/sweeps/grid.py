@@ -15,8 +15,7 @@ from spa_jax.errors import InputError
 from spa_jax.files import read_json, write_json
 from spa_jax.options import CHOSEN_BY, is_read, parse_value
 from spa_jax.training.config import Config, check_field_name, default_config, flatten_config
-from spa_jax.training.rundir.run_record import SUMMARY, read_summary
-from spa_jax.training.rundir.workdir import FREE_ON_RESUME
+from spa_jax.training.rundir.workdir import FREE_ON_RESUME, SUMMARY, read_summary
 
 Axes = Mapping[str, tuple[Any, ...]]
 """Dotted fields of the configuration, and the values that each takes."""
@@ -66,7 +65,7 @@ class Member:
         """Why it failed; None if it did not."""
         path = self.failure_path
         remedy = "remove it, and run again to train it anew."
-        return read_json(path, remedy).get("reason", "") if path.exists() else None
+        return read_json(path, remedy, ["reason"])["reason"] if path.exists() else None
 
     def fail(self, reason: str) -> None:
         """Records that its training came to an end that leaves nothing to continue."""

@@ -51,10 +51,12 @@ class Runner:
 
     def check(self, members: Sequence[Member]) -> None:
         """Raises InputError for whatever a member would be refused for, before any is trained."""
-        together = self.together or (None if self._as_one else False)
-        check_runs((member.config for member in members if not member.is_done), together)
         for member in members:
             check_workdir(member.folder, member.config)
+            _ = member.summary(), member.failure()  # which refuse a damaged file
+        open_chunks(members, self.out)
+        together = self.together or (None if self._as_one else False)
+        check_runs((member.config for member in members if not member.is_done), together)
 
     def train(self, members: Sequence[Member]) -> None:
         """Trains the members that are not done, those of one program after one another.

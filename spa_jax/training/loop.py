@@ -15,8 +15,8 @@ from spa_jax.training.metrics import Totals, check_finite, fetch
 from spa_jax.training.program import Program
 from spa_jax.training.progress import ProgressBar
 from spa_jax.training.rundir.checkpoints import Checkpoints, serializable
-from spa_jax.training.rundir.run_record import RunRecord, Trained, read_summary
-from spa_jax.training.rundir.workdir import check_workdir
+from spa_jax.training.rundir.run_record import RunRecord, Trained
+from spa_jax.training.rundir.workdir import check_workdir, read_summary
 from spa_jax.training.state import STATE_PLACES, TrainState
 
 Say = Callable[[str], None]

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from spa_jax.sweeps import runner
 from spa_jax.sweeps.chunks import Chunk, open_chunks
 from spa_jax.sweeps.grid import make_grid
 from spa_jax.sweeps.runner import Runner
@@ -293,3 +294,28 @@ def test_every_group_of_a_grid_over_variants_and_an_untraced_axis_is_trained(tmp
         assert summary["steps"] == 2 * (369 // member.settings["batch_size"])
         assert (summary["seed"], summary["parallel"]) == (member.seed, "vmap")
     assert len({member.summary()["params_checksum"] for member in members}) == len(members) == 8
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("summary.json", '{"test_accuracy":'),
+        ("summary.json", "{}"),
+        ("failed.json", "[]"),
+        ("../together/0/members.json", '{"size": 2}'),
+    ],
+)
+def test_a_damaged_file_is_refused_before_data_are_loaded(file, content, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "check_runs", pytest.fail)
+    members = grid(tmp_path, GAMMAS)
+    damaged = members[2].folder / file
+    for folder in (members[2].folder, damaged.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    damaged.write_text(content)
+    message = refusal(Runner(tmp_path, say=silent).train, members)
+    assert f"{damaged.name} cannot be read" in message
+
+
+def test_a_run_whose_settings_make_too_long_a_name_is_refused(tmp_path):
+    members = grid(tmp_path, {"data.folder": ("a" * 250, "b")})
+    assert "longer than 255 bytes" in refusal(Runner(tmp_path, say=silent).train, members)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from spa_jax.sweep import format_table, sweep
+from spa_jax.sweep import format_table, open_console, sweep
 from spa_jax.sweeps.grid import make_grid
 from spa_jax.training.rundir.workdir import write_config
 from tests.refusals import refusal
@@ -137,3 +137,14 @@ def test_a_run_that_diverges_is_recorded_and_the_next_are_trained(tmp_path, on_d
     before = reason.stat().st_mtime_ns
     sweep(config, axes, [0], tmp_path, silent())
     assert reason.stat().st_mtime_ns == before
+
+
+def test_a_table_of_many_axes_is_whole_in_a_pipe(capsys):
+    settings = {f"optimizer.a_field_with_a_long_name_{i}": 0.123456789 for i in range(6)}
+    point = {"settings": settings, "finished": 0, "statistics": None}
+    record = {"config": {"data": {"name": "digits"}}, "seeds": [0], "points": [point]}
+    open_console().print(format_table(record))
+    printed = capsys.readouterr().out
+    assert all(field in printed for field in settings)
+    assert printed.count("0.123456789") == 6
+    assert "…" not in printed

@@ -30,16 +30,19 @@ class JsonLines:
         if not self.path.exists():
             return []
         records = []
-        for line in self.path.read_text().splitlines():
+        for line in self.path.read_text(errors="replace").splitlines():
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except json.JSONDecodeError:
                 break
+            if not isinstance(record, dict):
+                break
+            records.append(record)
         return records
 
     def check_epochs(self, start: int, steps_per_epoch: int, checkpoint: Path) -> None:
         """Raises InputError unless there is a line for each epoch up to a checkpoint's step."""
-        steps = [record["step"] for record in self.read() if record["step"] <= start]
+        steps = [record.get("step", 0) for record in self.read() if record.get("step", 0) <= start]
         if steps != list(range(steps_per_epoch, start + 1, steps_per_epoch)):
             raise InputError(
                 f"{self.path} does not hold the epochs up to step {start}, which the checkpoint in "
@@ -48,7 +51,7 @@ class JsonLines:
 
     def cut_back(self, step: int) -> list[dict[str, Any]]:
         """Drops the lines after `step` by writing a new file and renaming it; returns the rest."""
-        kept = [record for record in self.read() if record["step"] <= step]
+        kept = [record for record in self.read() if record.get("step", 0) <= step]
         if self._writes and self.path.exists():
             write_text_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         return kept

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from spa_jax.files import read_json, write_json
+from spa_jax.files import write_json
 from spa_jax.reporting.figures.run_plots import (
     plot_alignment_over_epochs,
     plot_cosine_by_class_size,
@@ -20,11 +20,8 @@ from spa_jax.training.program import Program
 from spa_jax.training.rundir.events import EventWriter
 from spa_jax.training.rundir.json_lines import JsonLines
 from spa_jax.training.rundir.summary import epoch_line, make_summary
-from spa_jax.training.rundir.workdir import write_config
+from spa_jax.training.rundir.workdir import SUMMARY, write_config
 from spa_jax.training.state import TrainState
-
-SUMMARY = "summary.json"
-"""Written last: a folder that has it holds a finished run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +134,3 @@ class RunRecord:
             )
         write_json(self.workdir / SUMMARY, summary, indent=2)
         return summary
-
-
-def read_summary(workdir: Path) -> dict[str, Any] | None:
-    """The content of `summary.json`; None if the run is not finished."""
-    path = workdir / SUMMARY
-    return read_json(path, "remove it, and run again to write it anew.") if path.exists() else None

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from spa_jax.errors import InputError
-from spa_jax.files import read_json, write_json
+from spa_jax.files import local_path, output_folder, read_json, write_json
 from spa_jax.training.config import Config, flatten_config
+
+SUMMARY = "summary.json"
+"""Written last: a folder that has it holds a finished run."""
 
 # A run may be continued with other values of these: they do not change what is computed.
 FREE_ON_RESUME = ("parallel", "checkpoint", "loader", "logging")
@@ -31,9 +34,9 @@ def differing_fields(
 
 def check_workdir(workdir: Path, config: Config) -> None:
     """Raises InputError if a workdir cannot be a run's, or holds one of another config."""
-    for place in (workdir, *workdir.parents):
-        if place.exists() and not place.is_dir():
-            raise InputError(f"{place} is a file, and a run needs a folder: choose another.")
+    local_path(workdir, "The folder of a run")
+    if not (workdir / SUMMARY).exists():  # a finished run is only read
+        output_folder(workdir)
     path = workdir / "config.json"
     if path.exists():
         check_same(
@@ -83,3 +86,9 @@ def check_same(made: Mapping[str, Any], config: Config, what: str, remedy: str) 
             f"{what} was made by another config; these fields differ: {', '.join(differing)}. "
             f"{remedy}"
         )
+
+
+def read_summary(workdir: Path) -> dict[str, Any] | None:
+    """The content of `summary.json`; None if the run is not finished."""
+    path, remedy = workdir / SUMMARY, "remove it, and run again to write it anew."
+    return read_json(path, remedy, ["test_accuracy"]) if path.exists() else None

@@ -48,6 +48,20 @@ def test_a_half_written_last_line_is_left_out(lines):
         assert lines.read() == LINES
 
 
+@pytest.mark.parametrize("damage", [b"\xff\xfe\x00\n", b"[50]\n", b"50\n"])
+def test_what_is_no_line_ends_the_file_there(lines, damage):
+    with lines.path.open("ab") as file:
+        file.write(damage)
+    lines.append({"step": 60})
+    assert lines.read() == LINES
+    assert lines.cut_back(60) == LINES
+
+
+def test_lines_without_a_step_are_missed(lines):
+    lines.append({"loss": 1.0})
+    assert "does not hold the epochs" in refusal(lines.check_epochs, 40, 10, lines.path.parent)
+
+
 @pytest.mark.parametrize(("step", "kept"), [(0, 0), (9, 0), (10, 1), (25, 2), (40, 4), (99, 4)])
 @pytest.mark.parametrize("ending", ["", HALF_LINE], ids=["whole", "half a line"])
 def test_cutting_back_drops_the_lines_after_a_step_and_half_lines(lines, step, kept, ending):
