@@ -133,8 +133,9 @@ class Dataset:
             if examples.labels.max() >= self.num_classes:
                 raise InputError(
                     f"{what} holds the label {examples.labels.max()}, but there are "
-                    f"{self.num_classes} classes, so labels must be in [0, {self.num_classes}): "
-                    "check that it is the right file, and correct the labels or name every class."
+                    f"{self.num_classes} classes, so labels must be in [0, {self.num_classes}), "
+                    "as they count up from 0: check that it is the right file, and correct the "
+                    "labels or name every class."
                 )
             if isinstance(examples.images, np.ndarray):
                 shapes.append(examples.images.shape[1:])
@@ -225,5 +226,6 @@ def check_every_class(what: str, labels: np.ndarray, class_names: Sequence[str])
         more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
         raise InputError(
             f"{len(empty)} of the {len(class_names)} classes of {what} have no image: "
-            f"{', '.join(empty[:3])}{more}. Complete the data, or leave those classes out."
+            f"{', '.join(empty[:3])}{more}. Complete the data, or leave those classes out"
+            + ("." if counts[0] else "; labels count up from 0.")
         )

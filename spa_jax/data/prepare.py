@@ -131,7 +131,7 @@ def _write(name: str, data_dir: str) -> Path:
             "pip install 'spa_jax[prepare]', in an environment of its own if you like. Reading it "
             "afterwards takes none."
         ) from error
-    except (AssertionError, ValueError, TypeError) as error:
+    except (AssertionError, OSError, ValueError, TypeError) as error:
         raise InputError(f"TFDS cannot prepare {name}: {one_line(error)}") from error
     image_fields(builder, f"data set {name}")
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not any(_manual_folder(builder).glob("*")):

@@ -1,7 +1,9 @@
 """Folders of JPEG and PNG files: one subfolder a class, or the files that a split list names."""
 
+import collections
 import os
 import posixpath
+from collections.abc import Mapping
 from pathlib import Path
 from typing import SupportsIndex
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from spa_jax.data.dataset import EncodedImages, LabelledImages, Source, numbered_classes
 from spa_jax.data.sources.broken_files import first_three
-from spa_jax.data.splits.lists import read_split_list
+from spa_jax.data.splits.lists import check_labels, read_split_list
 from spa_jax.errors import InputError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -104,9 +106,16 @@ def read_image_folder(name: str, folder: Path, train_list: str = "", test_list: 
         train = _list_examples(folder, "train", class_names)
     if test_list:
         test = _read_listed(folder, Path(test_list))
-        _check_test_labels(test, class_names, train.origin)
+        label_of = {class_name: label for label, class_name in enumerate(class_names)}
+        _check_folders(test, label_of, f"folders that {train.origin} has the classes in")
     else:
-        test = _test_folder(folder, class_names)
+        test = _test_folder(folder, class_names, only=not train_list)
+    shared = sorted({*_names(train)} & {*_names(test)})
+    if shared:
+        raise InputError(
+            f"{len(shared)} images of {train.origin} are images of {test.origin} too, so that they "
+            f"would train and be tested on: {first_three(shared)}. Take them out of one."
+        )
     return Source(name, train, test, class_names, "official")
 
 
@@ -137,51 +146,51 @@ def read_listed_files(folder: Path, names: np.ndarray) -> ImageFiles:
 
 
 def _read_listed(folder: Path, path: Path) -> LabelledImages:
-    names, labels = read_split_list(path)
+    names, labels = read_split_list(path, folder)
     return LabelledImages(read_listed_files(folder, names), labels, names, str(path))
+
+
+def _names(examples: LabelledImages) -> list[str]:
+    return np.asarray(examples.names).tolist()
 
 
 def _named_after_folders(train: LabelledImages) -> tuple[str, ...]:
     """The one folder of each class, if each has one of its own; numbers otherwise."""
-    numbers = numbered_classes(train)
-    folders = {label: set() for label in range(len(numbers))}
-    for path, label in zip(np.asarray(train.names).tolist(), train.labels.tolist(), strict=True):
-        folders[label].add(_parent(path))
-    alone = ["".join(found) for found in folders.values() if len(found) == 1]
-    return tuple(alone) if len(set(alone)) == len(numbers) else numbers
+    numbers, folders = numbered_classes(train), [_parent(name) for name in _names(train)]
+    counts = collections.Counter(zip(train.labels.tolist(), folders, strict=True))
+    home = {label: folder for (label, folder), _ in reversed(counts.most_common())}
+    label_of = {folder: label for label, folder in home.items()}
+    if not len(label_of) == len(set(folders)) == len(numbers):
+        return numbers
+    elsewhere = sum(n for (label, folder), n in counts.items() if label_of[folder] != label)
+    if elsewhere > max(1, len(train) // 100):
+        return numbers
+    _check_folders(train, label_of, "other images in their folders")
+    return tuple(home[label] for label in range(len(numbers)))
 
 
-def _check_test_labels(test: LabelledImages, class_names: tuple[str, ...], train: str) -> None:
-    label_of = {class_name: label for label, class_name in enumerate(class_names)}
-    wrong = [
-        listed
-        for listed, label in zip(np.asarray(test.names).tolist(), test.labels.tolist(), strict=True)
-        if label_of.get(_parent(listed), label) != label
-    ]
-    if wrong:
-        raise InputError(
-            f"{test.origin} gives {len(wrong)} images another label than {train} gives their "
-            f"folder; the first: {', '.join(wrong[:3])}. Check that the lists belong together."
-        )
+def _check_folders(listed: LabelledImages, label_of: Mapping[str, int], what: str) -> None:
+    """Raises InputError for images whose label is not that of the folder that they lie in."""
+    pairs = zip(_names(listed), listed.labels.tolist(), strict=True)
+    expected = np.array([label_of.get(_parent(name), label) for name, label in pairs])
+    check_labels(listed.origin, _names(listed), listed.labels, expected, what)
 
 
 def _parent(path: str) -> str:
     return path.rpartition("/")[0].rpartition("/")[2]
 
 
-def _test_folder(folder: Path, class_names: tuple[str, ...]) -> LabelledImages:
-    """The examples of the first test folder that has classes."""
-    for part in _TEST_FOLDERS:
-        classes = _class_folders(folder / part)
-        if classes:
-            break
-    else:
+def _test_folder(folder: Path, class_names: tuple[str, ...], only: bool) -> LabelledImages:
+    """The examples of the first test folder that has classes; with `only`, of none but these."""
+    found = {part: _class_folders(folder / part) for part in _TEST_FOLDERS}
+    part = next((part for part in _TEST_FOLDERS if found[part]), None)
+    if part is None:
         raise InputError(
             f"{folder} has none of the folders {', '.join(_TEST_FOLDERS)} with a subfolder for "
             "each class: add one with the images to test on."
         )
-    strange = sorted(set(classes) - set(class_names))
-    if strange:
+    strange = sorted(set(found[part]) - set(class_names))
+    if strange and only:
         raise InputError(
             f"{folder / part} has {len(strange)} subfolders that {folder / 'train'} lacks "
             f"({first_three(strange)}): both need one subfolder a class, of the same name."
@@ -189,8 +198,8 @@ def _test_folder(folder: Path, class_names: tuple[str, ...]) -> LabelledImages:
     test = _list_examples(folder, part, class_names)
     if not len(test):
         raise InputError(
-            f"No subfolder of {folder / part} holds a file that ends in {', '.join(_SUFFIXES)}: "
-            "add the images to test on."
+            f"No subfolder of {folder / part} with the name of a class ({first_three(class_names)})"
+            f" holds a file that ends in {', '.join(_SUFFIXES)}: add the images to test on."
         )
     return test
 
@@ -234,7 +243,7 @@ def _images_below(folder: Path, inner: str) -> list[str]:
 
 
 def _files_below(folder: Path, inner: str) -> set[str]:
-    """Names of the files in a subfolder; none if it is not there or not below `folder`."""
-    if posixpath.isabs(inner) or ".." in inner.split("/"):
+    """Names of the files in a subfolder; none if it is not there or `..` leads out of `folder`."""
+    if ".." in inner.split("/"):
         return set()
     return {entry.name for entry in _entries(folder / inner) if entry.is_file()}

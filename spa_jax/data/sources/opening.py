@@ -1,11 +1,13 @@
 """Loads a data set by its options: whatever its files look like, and whichever images train."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from spa_jax.data.data_options import DataOptions
 from spa_jax.data.dataset import LongTailedDataset, Source
+from spa_jax.data.sources.broken_files import one_line
 from spa_jax.data.sources.cifar_files import is_cifar_folder, read_cifar
 from spa_jax.data.sources.digits import read_digits
 from spa_jax.data.sources.idx import FASHION_MNIST_HELP, read_idx_folder
@@ -33,12 +35,21 @@ class SourceKind(NamedTuple):
     looks: str = ""
 
 
+def _read_images(options: DataOptions, folder: Path) -> Source:
+    return read_image_folder(options.name, folder, options.train_list, options.test_list)
+
+
 SOURCES: dict[str, SourceKind] = {
     "digits": SourceKind(lambda options, folder: read_digits(options)),
     "tfds": SourceKind(
         lambda options, folder: read_tfds(options.name, options.folder),
         lambda options, folder: not options.folder or is_tfds_dir(folder, options.name),
         "a data set prepared by TFDS (`python -m spa_jax.data.prepare {name} --data_dir={folder}`)",
+    ),
+    "listed_folder": SourceKind(
+        _read_images,
+        lambda options, folder: bool(options.train_list and options.test_list),
+        "any folder of images with config.data.train_list and config.data.test_list",
     ),
     "cifar": SourceKind(
         lambda options, folder: read_cifar(options.name, folder, options.verify),
@@ -56,16 +67,9 @@ SOURCES: dict[str, SourceKind] = {
         "train.npz and test.npz",
     ),
     "image_folder": SourceKind(
-        lambda options, folder: read_image_folder(options.name, folder),
+        _read_images,
         lambda options, folder: (folder / "train").is_dir(),
         "train/CLASS/*.jpg beside a val or test folder",
-    ),
-    "listed_folder": SourceKind(
-        lambda options, folder: read_image_folder(
-            options.name, folder, options.train_list, options.test_list
-        ),
-        lambda options, folder: bool(options.train_list and options.test_list),
-        "any folder of images with config.data.train_list and config.data.test_list",
     ),
 }
 """The forms; a folder is tried in this order."""
@@ -87,7 +91,14 @@ def load_data(options: DataOptions) -> LongTailedDataset:
       >>> load_data(DataOptions(name="digits", imbalance_factor=20)).class_counts
       (110, 78, 56, 40, 29, 20, 14, 10, 7, 5)
     """
-    data = make_split(read_source(options), options)
+    try:
+        source = read_source(options)
+    except OSError as error:
+        raise InputError(
+            f"The data set {options.name} cannot be read ({one_line(error)}): check "
+            "config.data.folder, and the permissions of what is there."
+        ) from error
+    data = make_split(source, options)
     check_shot_group_rule(options.shot_groups, data.num_classes)
     return data
 
@@ -107,11 +118,11 @@ def read_source(options: DataOptions) -> Source:
     Raises:
       InputError: nothing there, something that is none of these, or a broken data set.
     """
-    name, folder = options.name, Path(options.folder).expanduser()
+    name, folder = options.name, Path(os.path.expanduser(options.folder))
     known = SOURCES.get(name)
     if known is not None and known.fits is None:
         return known.read(options, folder)
-    if options.folder and not folder.is_dir():
+    if options.folder and not os.path.isdir(folder):
         how = f" {FASHION_MNIST_HELP}." if name == "fashion_mnist" else ""
         raise InputError(
             f"There is no folder {folder} with {name}: correct config.data.folder, or leave it "

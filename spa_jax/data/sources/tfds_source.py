@@ -120,7 +120,7 @@ def tfds_data_dir(data_dir: str) -> Path:
             "mount the bucket, or copy the data set."
         )
     own = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(os.path.abspath(Path(data_dir or own).expanduser()))
+    return Path(os.path.abspath(os.path.expanduser(data_dir or own)))
 
 
 def prepare_command(name: str, data_dir: str) -> str:

@@ -1,6 +1,9 @@
 """Published split lists, such as `ImageNet_LT_train.txt`: one `path label` a line."""
 
 import collections
+import os
+import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,22 +12,25 @@ from spa_jax.data.dataset import LabelledImages
 from spa_jax.errors import InputError
 
 
-def read_split_list(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_split_list(path: Path, root: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Reads a list of images.
 
     Args:
       path: a text file with a line `path label` for each image; empty lines are passed over, and
         the last may lack its newline.
+      root: the folder that paths start from.
 
     Returns:
-      Paths `(N,)` as strings, and labels `(N,)` int32.
+      Paths `(N,)` as strings, one for each file however it was spelt (`./x`, `a//x`, `a\\x`, or
+      whole below `root`), and labels `(N,)` int32.
 
     Raises:
-      InputError: no such file, no line in it, or lines that are not `path label`.
+      InputError: no such file, no line in it, lines that are not `path label`, or an image that is
+        listed twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError, RuntimeError) as error:  # the last of a home that there is not
         raise InputError(f"The split list {path} cannot be read ({error}).") from error
     rows = {number: line.rsplit(maxsplit=1) for number, line in enumerate(lines, 1) if line.strip()}
     broken = [number for number, row in rows.items() if len(row) != 2 or not _is_label(row[1])]
@@ -34,8 +40,21 @@ def read_split_list(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(
             f"{path} is not a split list of lines `path label`, label a whole number: {where}."
         )
-    names, labels = zip(*rows.values(), strict=True)
-    return np.array(names), np.array([int(label) for label in labels], np.int32)
+    places = [_place(name, root) for name, _ in rows.values()]
+    _check_once(path, places)
+    return np.array(places), np.array([int(label) for _, label in rows.values()], np.int32)
+
+
+def _place(name: str, root: Path | None) -> str:
+    """The one spelling of a listed path."""
+    whole = posixpath.normpath(name.replace("\\", "/"))
+    return whole if root is None else whole.removeprefix(f"{os.path.abspath(root)}/")
+
+
+def _check_once(path: Path, names: Sequence[str]) -> None:
+    twice = [name for name, number in collections.Counter(names).items() if number > 1]
+    if twice:
+        raise InputError(f"{path} lists images more than once; the first: {', '.join(twice[:3])}.")
 
 
 def _is_label(text: str) -> bool:
@@ -60,7 +79,7 @@ def positions_of(path: Path, examples: LabelledImages, what: str) -> np.ndarray:
       InputError: names that the source lacks (how many, and the first three) or has twice, an
         image that is listed twice, or labels that differ from the source's.
     """
-    names, labels = read_split_list(path)
+    names, labels = read_split_list(path, getattr(examples.images, "root", None))
     known = examples.names
     if known is None:
         raise InputError(
@@ -83,18 +102,24 @@ def positions_of(path: Path, examples: LabelledImages, what: str) -> np.ndarray:
             f"the first: {', '.join(missing[:3])}. Complete the data, or check that the list "
             "belongs to it."
         )
-    twice = [name for name, number in collections.Counter(listed).items() if number > 1]
-    if twice:
-        raise InputError(f"{path} lists images more than once; the first: {', '.join(twice[:3])}.")
+    _check_once(path, listed)
     positions = np.array([place[name] for name in listed])
-    there = examples.labels[positions]
-    wrong = np.where(labels != there)[0]
+    check_labels(str(path), listed, labels, examples.labels[positions], what)
+    return positions
+
+
+def check_labels(
+    listed: str, names: Sequence[str], labels: np.ndarray, expected: np.ndarray, what: str
+) -> None:
+    """Raises InputError that shows the first three labels of a list that are not as expected."""
+    wrong = np.where(labels != expected)[0]
     if len(wrong):
         said = "; ".join(
-            f"{listed[i]} has {labels[i]} in the list, {there[i]} there" for i in wrong[:3]
+            f"{names[i]} has {labels[i]} in the list, {expected[i]} there" for i in wrong[:3]
         )
+        advice = "Check that the list was made for the same order of classes."
+        if (labels[wrong] == expected[wrong] + 1).all():
+            advice = "Labels count up from 0: does the list count from 1?"
         raise InputError(
-            f"{len(wrong)} labels in {path} are not those of the {what}: {said}. Check that the "
-            "list was made for the same order of classes."
+            f"{len(wrong)} labels in {listed} are not those of the {what}: {said}. {advice}"
         )
-    return positions

@@ -201,7 +201,7 @@ def test_a_class_without_a_test_image_is_admitted(folder):
 def test_a_test_folder_without_images_is_refused(tmp_path):
     write(tmp_path, "train/a/1.jpg", "test/a/1.bmp")
     message = refusal(read_image_folder, "x", tmp_path)
-    assert f"No subfolder of {tmp_path / 'test'} holds a file" in message
+    assert f"No subfolder of {tmp_path / 'test'} with the name of a class (a) holds" in message
     assert ".jpg, .jpeg, .png" in message
 
 
@@ -298,9 +298,8 @@ def test_missing_files_are_counted_and_the_first_three_named(folder):
     assert missing[3] not in message
 
 
-@pytest.mark.parametrize("form", ["{folder}/train/ant/2.jpg", "../{name}/train/ant/2.jpg"])
-def test_a_path_that_leaves_the_folder_is_not_below_it(folder, form):
-    listed = form.format(folder=folder, name=folder.name)
+def test_a_path_that_leaves_the_folder_is_not_below_it(folder):
+    listed = f"../{folder.name}/train/ant/2.jpg"
     assert (folder / listed).is_file()
     assert f"{folder}: {listed}." in refusal(read_listed_files, folder, np.array([listed]))
 

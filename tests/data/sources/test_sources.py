@@ -258,15 +258,16 @@ def test_test_images_of_another_shape_are_refused(tmp_path):
 
 
 def test_lists_that_label_a_folder_differently_are_refused(tmp_path):
-    for name in ("one/a.jpg", "two/b.jpg"):
-        (tmp_path / "images" / name).parent.mkdir(parents=True)
+    for name in ("one/a.jpg", "two/b.jpg", "one/c.jpg", "two/d.jpg"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / name).write_bytes(b"\xff\xd8\xff")
     (tmp_path / "train.txt").write_text("one/a.jpg 0\ntwo/b.jpg 1\n")
-    (tmp_path / "test.txt").write_text("one/a.jpg 0\ntwo/b.jpg 0\n")
+    (tmp_path / "test.txt").write_text("one/c.jpg 0\ntwo/d.jpg 0\n")
     paths = [str(tmp_path / f"{part}.txt") for part in ("train", "test")]
     message = refusal(open_source, "photographs", str(tmp_path / "images"), True, *paths)
-    assert "1 images another label" in message
-    assert "two/b.jpg" in message
+    assert f"1 labels in {paths[1]} are not those" in message
+    assert "two/d.jpg has 0 in the list, 1 there" in message
+    assert paths[0] in message
 
 
 def test_a_source_of_ones_own_is_a_function_and_a_line(monkeypatch):

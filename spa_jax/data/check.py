@@ -1,0 +1,85 @@
+"""Decodes every file of a data set once and lists the bad ones.
+
+python -m spa_jax.data.check CONFIG [--config.data.FIELD=VALUE ...]
+
+CONFIG is what train.py takes as --config. Ends with status 1 if a file cannot be decoded, with 2 if
+the data set cannot be opened at all.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+from rich.console import Console
+from rich.progress import track
+
+from spa_jax.data.data_options import DataOptions
+from spa_jax.data.dataset import LabelledImages
+from spa_jax.data.sources.broken_files import one_line
+from spa_jax.data.sources.opening import load_data
+from spa_jax.data.stream.decode import decode_crop
+from spa_jax.errors import InputError
+
+_CHUNK = 256  # files between two movements of the bar
+
+
+def bad_files(examples: LabelledImages, what: str = "") -> list[str]:
+    """Decodes each image once, behind a progress bar.
+
+    Args:
+      examples: whose images may be arrays, of which there is nothing to decode.
+      what: they are, for the bar.
+
+    Returns:
+      What is wrong with each image that cannot be decoded, which names it.
+    """
+    images, names = examples.images, examples.names
+    if isinstance(images, np.ndarray):
+        return []
+
+    def fault_of(index: int) -> str:
+        name = f"image {index} of {examples.origin}" if names is None else str(names[index])
+        try:
+            decode_crop(images[index], name)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    console, found = Console(stderr=True), []
+    chunks = [range(len(images))[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
+    with ThreadPoolExecutor() as threads:
+        for chunk in track(chunks, what, console=console, disable=not console.is_terminal):
+            found += filter(None, threads.map(fault_of, chunk))
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Checks the data of the configuration that the arguments name."""
+    parser = argparse.ArgumentParser(
+        prog="python -m spa_jax.data.check", description="Decodes every file of a data set once."
+    )
+    parser.add_argument("config", metavar="CONFIG", help="as train.py takes it in --config")
+    values, overrides = parser.parse_known_args(argv)
+    arguments = [parser.prog, f"--config={values.config}", *overrides]
+    known = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=known, sys_argv=arguments)
+    try:
+        known(arguments)
+        data = load_data(DataOptions(**known.config.data))
+    except (flags.Error, OSError, LookupError, AttributeError, ValueError, TypeError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    parts = {"training": data.train, "test": data.test, "validation": data.validation}
+    there = {f"{part} images": examples for part, examples in parts.items() if examples is not None}
+    bad = [fault for what, examples in there.items() for fault in bad_files(examples, what)]
+    count = sum(map(len, there.values()))
+    print("\n".join([*bad, f"{len(bad):,} of the {count:,} images cannot be decoded."]))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
