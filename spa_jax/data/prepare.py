@@ -29,6 +29,7 @@ from spa_jax.data.sources.tfds_source import (
     tfds_data_dir,
 )
 from spa_jax.errors import InputError
+from spa_jax.files import output_folder
 
 CHECKSUMS = {
     "cifar10": {
@@ -119,9 +120,9 @@ def _write(name: str, data_dir: str) -> Path:
     """Lets TFDS download and write a data set; returns its folder."""
     tfds = import_tfds()
     check_known(name, data_dir)
+    place = str(output_folder(tfds_data_dir(data_dir), "--data_dir", patterns=True))
     # Otherwise TensorFlow reports each processor feature that it would use.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    place = str(tfds_data_dir(data_dir))
     try:
         importlib.import_module("tensorflow")
         builder = tfds.builder(name, data_dir=place, file_format="array_record")
@@ -131,7 +132,7 @@ def _write(name: str, data_dir: str) -> Path:
             "pip install 'spa_jax[prepare]', in an environment of its own if you like. Reading it "
             "afterwards takes none."
         ) from error
-    except (AssertionError, OSError, ValueError, TypeError) as error:
+    except (AssertionError, ValueError, TypeError) as error:
         raise InputError(f"TFDS cannot prepare {name}: {one_line(error)}") from error
     image_fields(builder, f"data set {name}")
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not any(_manual_folder(builder).glob("*")):

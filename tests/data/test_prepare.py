@@ -177,6 +177,17 @@ def test_without_tensorflow_the_extra_is_named(tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_that_cannot_be_written_to_is_refused_before_tensorflow_is_asked_for(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    (tmp_path / "file").touch()
+    for place, says in ((tmp_path / "file/below", "is a file"), ("gs://bucket/tfds", "bucket")):
+        error = refused(capsys, "cifar10", f"--data_dir={place}")
+        assert says in error
+        assert "tensorflow" not in error
+
+
 def test_an_unknown_name_is_refused_before_tensorflow_is_asked_for(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     error = refused(capsys, "cifar11", f"--data_dir={tmp_path}")

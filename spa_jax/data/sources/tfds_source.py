@@ -21,6 +21,7 @@ from spa_jax.data.sources.tfds_records import (
     read_split,
 )
 from spa_jax.errors import InputError
+from spa_jax.files import local_path
 
 MAX_DECODED_BYTES = 2 * 1024**3
 """Data sets whose images are all of one size and take less than this are decoded at once."""
@@ -114,13 +115,8 @@ def prepared_folder(name: str, data_dir: str) -> Path | None:
 
 def tfds_data_dir(data_dir: str) -> Path:
     """The folder of prepared data sets as an absolute path; "" is TFDS's own."""
-    if "://" in data_dir:
-        raise InputError(
-            f"Prepared data sets are read from a local or mounted folder, not from {data_dir}: "
-            "mount the bucket, or copy the data set."
-        )
     own = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(os.path.abspath(os.path.expanduser(data_dir or own)))
+    return Path(os.path.abspath(local_path(data_dir or own, "The folder of prepared data sets")))
 
 
 def prepare_command(name: str, data_dir: str) -> str:
