@@ -31,13 +31,13 @@ _ENLARGED = 3  # pixels of the sheet for one of them
 _CELL = _SIDE * _ENLARGED
 _GAP, _HEADER, _MARGIN, _DPI = 6, 24, 112, 100
 _DRAWS = 7
-# (photograph, top, left, side) of the pagoda, the dahlia, a roof, the lake and the petals.
+# Photograph, (left, top, right, bottom) of the pagoda, the dahlia, a roof, the lake, the petals.
 _CROPS = (
-    (0, 20, 20, 370),
-    (1, 70, 150, 310),
-    (0, 25, 90, 240),
-    (0, 190, 380, 230),
-    (1, 110, 220, 190),
+    (0, (20, 20, 390, 390)),
+    (1, (150, 70, 460, 380)),
+    (0, (90, 25, 330, 265)),
+    (0, (380, 190, 610, 420)),
+    (1, (220, 110, 410, 300)),
 )
 _PAIRS = ((0, 1), (3, 4), (1, 2))
 _SHARES = (1.0, 0.85, 0.7, 0.5, 0.3, 0.15, 0.0)
@@ -68,10 +68,9 @@ def photographs() -> tuple[np.ndarray, ...]:
 def pictures() -> np.ndarray:
     """Five square cuts of them, `(5, side, side, 3)` uint8."""
     cuts = []
-    for photograph, top, left, side in _CROPS:
-        cut = photographs()[photograph][top : top + side, left : left + side]
-        size, shrink = (_SIDE, _SIDE), Image.Resampling.LANCZOS
-        cuts.append(np.asarray(Image.fromarray(cut).resize(size, shrink)))
+    for photograph, box in _CROPS:
+        image = Image.fromarray(photographs()[photograph])
+        cuts.append(image.crop(box).resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
     return np.stack(cuts)
 
 
@@ -109,12 +108,9 @@ def of_streams(data: Iterable[bytes | np.ndarray], **strength: Any) -> Sheet:
     options = AugmentOptions(image_size=_SIDE, resize=_SIDE, **strength)
     results = []
     for row, image in enumerate(data):
-        name = f"row {row}"
-        draws = [
-            train_image(np.random.default_rng([row, draw]), image, name, options)
-            for draw in range(_DRAWS)
-        ]
-        results.append(np.stack([test_image(image, name, options), *draws]))
+        keys = [np.random.default_rng([row, draw]) for draw in range(_DRAWS)]
+        draws = [train_image(key, image, f"row {row}", options) for key in keys]
+        results.append(np.stack([test_image(image, f"row {row}", options), *draws]))
     return Sheet(results)
 
 

@@ -164,17 +164,10 @@ def clean_training_cosines(run: Run) -> np.ndarray:
     Raises:
       InputError: no `geometry.npz`, or several classifiers.
     """
-    geometry = run.geometry
-    if geometry is None:
+    cosines = run.training_cosines()
+    if len(cosines) != 1:
         raise InputError(
-            f"{run.folder} has no geometry.npz: run it again in a new folder with "
-            "--config.logging.collapse=True."
+            f"{run.folder} has alignment for the classifiers {', '.join(run.summary['heads'])}, "
+            "and this study follows one: choose it with --config.spa.classifier."
         )
-    heads = [*run.summary.get("heads", geometry.heads)]
-    if len(heads) != 1 or heads[0] not in geometry.heads:
-        raise InputError(
-            f"{run.folder} has alignment for the classifiers {', '.join(heads)}, and this study "
-            "follows one: choose it with --config.spa.classifier."
-        )
-    cosines = geometry.training_cosines(run.config.get("spa.center", True))
-    return cosines[geometry.heads.index(heads[0])]
+    return cosines[0]

@@ -18,7 +18,7 @@ from spa_jax.errors import InputError
 Content = TypeVar("Content")
 
 # What the page cannot do without; everything else in `summary.json` may be missing.
-_NEEDED = ("test_accuracy", "class_counts", "class_names", "split_checksum", "seed")
+_NEEDED = ("test_accuracy", "class_counts", "class_names", "split_checksum", "seed", "heads")
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,6 @@ class Geometry:
     heads: tuple[str, ...]
     train_means: np.ndarray
     test_means: np.ndarray
-
-    def training_cosines(self, center: bool) -> Float[np.ndarray, "H C"]:
-        r"""Cosines of the weights and the class means of clean training features.
-
-        .. math:: \cos(w_c, \hat\mu_c)
-
-        Args:
-          center: take the class means about their own mean.
-
-        Returns:
-          `(H, C)`; NaN for a class without a direction.
-        """
-        directions = np.asarray(directions_of(self.train_means, center), dtype=float)
-        weights = self.weights.astype(float)
-        with np.errstate(invalid="ignore"):  # 0 / 0 of a weight without a direction
-            cosines = (weights * directions).sum(axis=2) / np.linalg.norm(weights, axis=2)
-        return np.where(directions.any(axis=1), cosines, np.nan)
 
 
 @dataclass(frozen=True)
@@ -65,6 +48,30 @@ class Run:
     lines: list[dict[str, Any]]
     summary: dict[str, Any]
     geometry: Geometry | None
+
+    def training_cosines(self) -> Float[np.ndarray, "H C"]:
+        r"""Cosines of the weights that SpA acts on and the means of clean training features.
+
+        .. math:: \cos(w_c, \hat\mu_c)
+
+        Returns:
+          A row a head of `summary["heads"]`; NaN for a class without a direction.
+
+        Raises:
+          InputError: there is no `geometry.npz`.
+        """
+        if self.geometry is None:
+            raise InputError(
+                f"{self.folder} has no geometry.npz: run it again in a new folder with "
+                "--config.logging.collapse=True."
+            )
+        center = self.config.get("spa.center", True)
+        directions = np.asarray(directions_of(self.geometry.train_means, center), dtype=float)
+        rows = [self.geometry.heads.index(head) for head in self.summary["heads"]]
+        weights = self.geometry.weights[rows].astype(float)
+        with np.errstate(invalid="ignore"):  # 0 / 0 of a weight without a direction
+            cosines = (weights * directions).sum(axis=2) / np.linalg.norm(weights, axis=2)
+        return np.where(directions.any(axis=1), cosines, np.nan)
 
 
 def find_run_folders(paths: Sequence[Path]) -> list[Path]:

@@ -93,6 +93,7 @@ def write_run(
         "per_class_accuracy": np.linspace(1, 0.5, num_classes).tolist(),
         "per_class_cosine": cosines[0] if len(heads) == 1 else cosines,
         "per_class_test_cosine": held_out[0] if len(heads) == 1 else held_out,
+        "heads": {head: {} for head in heads},
         "class_names": list(names or (f"class {i}" for i in range(num_classes))),
         "class_counts": list(counts),
         "split_checksum": hashlib.sha256(f"{split}{counts}".encode()).hexdigest(),

@@ -10,7 +10,6 @@ from matplotlib.ticker import MaxNLocator
 
 from spa_jax.reporting.figures import style
 from spa_jax.reporting.figures.style import Drawing
-from spa_jax.reporting.finished_runs import Run
 from spa_jax.reporting.grouping import Group
 from spa_jax.reporting.statistics import mean_and_spread
 
@@ -86,30 +85,17 @@ def mean_angles(
       Mean and sample standard deviation over runs, `(H, C)` each; NaN for a class that has no
       direction in some run, and for the deviation of one run.
     """
-    clean = _has_clean_means(group)
-    cosines = np.array([_cosines(run, held_out, clean) for run in group.runs])
+    if not held_out and _has_clean_means(group):
+        cosines = [run.training_cosines() for run in group.runs]
+    else:
+        field = "per_class_test_cosine" if held_out else "per_class_cosine"
+        cosines = [np.atleast_2d(np.array(of_run[field], float)) for of_run in group.summaries]
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
     return mean_and_spread(angles)
 
 
 def _has_clean_means(group: Group) -> bool:
-    return all(_head_names(run) for run in group.runs)
-
-
-def _cosines(run: Run, held_out: bool, clean: bool) -> np.ndarray:
-    """Cosines of weights and class means `(H, C)`; NaN where there is none."""
-    if held_out or not clean or run.geometry is None:
-        recorded = run.summary["per_class_test_cosine" if held_out else "per_class_cosine"]
-        return np.atleast_2d(np.array(recorded, dtype=float))
-    rows = [run.geometry.heads.index(head) for head in _head_names(run)]
-    return run.geometry.training_cosines(run.config.get("spa.center", True))[rows]
-
-
-def _head_names(run: Run) -> list[str]:
-    """The heads in `geometry.npz` that the recorded cosines are of; none if that cannot be told."""
-    known = run.geometry.heads if run.geometry else ()
-    names = [head for head in run.summary.get("heads", known) if head in known]
-    return names if len(names) == len(_cosines(run, held_out=True, clean=False)) else []
+    return all(run.geometry for run in group.runs)
 
 
 def _draw_panels(
@@ -139,9 +125,8 @@ def _panels_of(group: Group) -> list[_Panel]:
     if not all(run.summary.get(field) for run in group.runs for field in _PER_CLASS):
         return []
     angles = np.array([mean_angles(group, held_out) for held_out in (False, True)])
-    heads = angles.shape[2]
-    names = _head_names(group.runs[0]) or [f"head {number}" for number in range(1, heads + 1)]
-    titles = [f"{group.label}: {name}" for name in names] if heads > 1 else [group.label]
+    heads = list(group.runs[0].summary["heads"])
+    titles = [f"{group.label}: {head}" for head in heads] if len(heads) > 1 else [group.label]
     return [_Panel(title, group, angles[:, :, head]) for head, title in enumerate(titles)]
 
 
