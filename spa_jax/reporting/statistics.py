@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 Columns = Mapping[str, tuple[str, ...]]
 """Column of a table -> where its number stands in `summary.json`."""
@@ -134,7 +134,7 @@ def paired_differences(
     for column, path in columns.items():
         sides = (column_values([pair[side] for pair in pairs], path) for side in (0, 1))
         mean, std = mean_and_spread(np.subtract(*sides))
-        half_width = student_t.ppf(0.975, n - 1) * std / n**0.5 if n > 1 else np.nan
+        half_width = stdtrit(n - 1, 0.975) * std / n**0.5 if n > 1 else np.nan
         result[column] = {"mean": _number(mean), "half_width": _number(half_width)}
     return result
 

@@ -11,10 +11,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from spa_jax.alignment.class_means import directions_of
 from spa_jax.reporting.figures import style
 from spa_jax.reporting.figures.style import Drawing
-from spa_jax.reporting.finished_runs import Geometry
+from spa_jax.reporting.finished_runs import Geometry, unit_directions
 from spa_jax.reporting.grouping import Group
 
 _COLUMNS = 4
@@ -100,11 +99,11 @@ def _directions(geometry: Geometry) -> dict[str, np.ndarray]:
     """Unit rows by name: centred class means, and weights as they are."""
     several = len(geometry.heads) > 1
     result = {
-        "training means": directions_of(geometry.train_means, center=True),
-        "held-out means": directions_of(geometry.test_means, center=True),
+        "training means": unit_directions(geometry.train_means, True),
+        "held-out means": unit_directions(geometry.test_means, True),
     }
     for head, rows in zip(geometry.heads, geometry.weights, strict=True):
-        result[f"weights of {head}" if several else "weights"] = directions_of(rows, center=False)
+        result[f"weights of {head}" if several else "weights"] = unit_directions(rows, False)
     return {name: np.asarray(rows) for name, rows in result.items()}
 
 

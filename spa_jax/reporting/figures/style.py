@@ -16,7 +16,10 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
@@ -231,8 +234,13 @@ def save(drawing: Drawing, folder: Path) -> tuple[Path, Path]:
     Returns:
       Their paths.
     """
+    figure = drawing.figure
     png, svg = folder / f"{drawing.name}.png", folder / f"{drawing.name}.svg"
     with matplotlib.rc_context(RC):
-        drawing.figure.savefig(png, dpi=300)
-        drawing.figure.savefig(svg, dpi=300, metadata={"Date": None})
+        figure.set_dpi(300)
+        # Laid out once for both; `savefig` would lay out, and draw, twice for each.
+        ConstrainedLayoutEngine().execute(figure)
+        figure.set_layout_engine("none")
+        FigureCanvasAgg(figure).print_png(png)
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
     return png, svg
