@@ -28,7 +28,13 @@ from rich.table import Table
 
 from spa_jax.command_line import errors_told, parse_flags, read_config, stop
 from spa_jax.files import output_folder, write_json
-from spa_jax.reporting.statistics import COLUMNS, statistics
+from spa_jax.reporting.statistics import (
+    COLUMNS,
+    OVER_CLASSES,
+    UNBALANCED,
+    columns_for,
+    statistics,
+)
 from spa_jax.reporting.table_text import cells_of
 from spa_jax.sweeps.grid import Axes, Member, make_grid, parse_axes, parse_seeds
 from spa_jax.sweeps.runner import Runner
@@ -39,6 +45,7 @@ Point = Sequence[tuple[Member, dict[str, Any]]]
 
 _OF_A_RUN = (
     "test_accuracy",
+    "balanced_accuracy",
     "mean_cosine",
     "min_cosine",
     "test_mean_cosine",
@@ -140,7 +147,7 @@ def _point(point: Point) -> dict[str, Any]:
     return {
         "settings": point[0][0].settings,
         "finished": len(found),
-        "statistics": statistics(found) if found else None,
+        "statistics": statistics(found, columns_for(found)) if found else None,
     }
 
 
@@ -153,14 +160,17 @@ def format_table(record: Mapping[str, Any], title: str = "") -> Table:
     """
     points, seeds = record["points"], len(record["seeds"])
     title = title or f"{record['config']['data']['name']}, {seeds} seed(s), last epoch"
-    table = Table(title=f"{title}: mean ± std", title_justify="left")
+    table = Table(title=f"{title}: mean ± std", title_justify="left", caption_justify="left")
     for field in points[0]["settings"]:
         table.add_column(field, no_wrap=True)
-    for column in COLUMNS:
+    known = (name for point in points for name in point["statistics"] or ())
+    columns = dict.fromkeys([*known, *COLUMNS])
+    table.caption = UNBALANCED if OVER_CLASSES.keys() <= columns.keys() else None
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for point in points:
-        found, failed = point["statistics"], seeds - point["finished"]
-        cells = ["-"] * len(COLUMNS) if found is None else [*cells_of(found).values()]
+        found, failed = cells_of(point["statistics"] or {}), seeds - point["finished"]
+        cells = [found.get(column, "-") for column in columns]
         if failed:
             cells[0] += f" ({failed} failed)"
         table.add_row(*map(str, point["settings"].values()), *cells)

@@ -10,7 +10,7 @@ import jax
 
 from spa_jax.compare import title_of
 from spa_jax.files import write_text_whole
-from spa_jax.reporting.statistics import COLUMNS
+from spa_jax.reporting.statistics import OVER_CLASSES, UNBALANCED
 from spa_jax.reporting.table_text import cells_of, markdown_rows, spread_text
 from studies.study import STUDIES, study_tables
 
@@ -126,7 +126,7 @@ def comparison_tables(comparison: Record) -> str:
     tables = []
     for name, part in parts.items():
         rows = [[method, *cells_of(found).values()] for method, found in part.items()]
-        tables.append(markdown_rows([[name, *COLUMNS], *rows]))
+        tables.append(markdown_rows([[name, *next(iter(means.values()))], *rows]))
     seeds = ", ".join(str(seed) for seed in comparison["seeds"])
     hardware = comparison["hardware"]
     origin = (
@@ -135,6 +135,8 @@ def comparison_tables(comparison: Record) -> str:
         f"`{comparison['split']['checksum'][:16]}`; jax {comparison['versions']['jax']}, "
         f"{hardware['cpu_count']} CPU cores, {hardware['platform']}; {comparison['date']}."
     )
+    if OVER_CLASSES.keys() <= next(iter(means.values())).keys():
+        origin += f" {UNBALANCED}"
     return "\n\n".join([*tables, origin]) + "\n"
 
 

@@ -10,6 +10,7 @@ from absl import flags
 
 from spa_jax import compare
 from spa_jax.command_line import parse_flags
+from spa_jax.reporting.statistics import columns_for, paired_differences
 
 pytestmark = [
     pytest.mark.usefixtures("quick_compilation"),
@@ -91,6 +92,18 @@ def test_a_number_of_seeds_stands_for_those_from_0(compared):
     assert difference["mean"] == pytest.approx(expected)
     for name, content in (("record.json", "comparison.json"), ("record.png", "alignment.png")):
         assert (compared.parent / name).read_bytes() == (compared / content).read_bytes()
+
+
+def test_a_difference_over_classes_is_printed_where_the_test_set_is_unbalanced():
+    runs = [
+        {"test_accuracy": {"last": last}, "balanced_accuracy": {"last": last - 0.25}}
+        for last in (0.875, 0.5)
+    ]
+    found = paired_differences([tuple(runs)], columns_for(runs))
+    text = compare.format_differences(
+        {"statistics": {"none": {}, "reg": {}}, "differences": {"reg": found}}
+    )
+    assert "test accuracy +37.5, accuracy over classes +37.5, held-out cosine -" in text
 
 
 def test_a_finished_comparison_is_read_and_printed_again(copy, command, capsys):

@@ -9,7 +9,14 @@ import numpy as np
 
 from spa_jax.reporting import grouping
 from spa_jax.reporting.grouping import Group
-from spa_jax.reporting.statistics import COLUMNS, Columns, paired_differences, statistics
+from spa_jax.reporting.statistics import (
+    COLUMNS,
+    UNBALANCED,
+    Columns,
+    columns_for,
+    paired_differences,
+    statistics,
+)
 from spa_jax.reporting.table_text import cells_of, interval_text, number_text
 
 _ACCURACY: Columns = {
@@ -19,6 +26,11 @@ _ACCURACY: Columns = {
     "medium-shot": ("shot_groups", "medium"),
     "few-shot": ("shot_groups", "few"),
 }
+_OVER_CLASSES: Columns = {
+    "last, over classes": ("balanced_accuracy", "last"),
+    "best, over classes": ("balanced_accuracy", "best"),
+}
+_IN_PERCENT = {*_ACCURACY, *_OVER_CLASSES}
 _COSINES: Columns = {
     "mean, EMA means": ("mean_cosine",),
     "lowest, EMA means": ("min_cosine",),
@@ -54,7 +66,10 @@ def accuracy_table(groups: Sequence[Group]) -> Iterator[Table]:
     """Test accuracy of each group, over all classes and by shot group: mean ± std over seeds."""
     summaries = [summary for group in groups for summary in group.summaries]
     rules = {summary.get("shot_groups", {}).get("rule") for summary in summaries} - {None}
-    yield Table(_rows_of_means(groups, _ACCURACY), {"rules": sorted(rules)})
+    columns = columns_for(summaries, _ACCURACY, _OVER_CLASSES)
+    unbalanced = UNBALANCED if columns != _ACCURACY else ""
+    facts = {"rules": sorted(rules), "unbalanced": unbalanced}
+    yield Table(_rows_of_means(groups, columns), facts)
 
 
 def cosines_table(groups: Sequence[Group]) -> Iterator[Table]:
@@ -64,7 +79,7 @@ def cosines_table(groups: Sequence[Group]) -> Iterator[Table]:
 
 def differences_table(groups: Sequence[Group]) -> Iterator[Table]:
     """Differences to the baseline over shared seeds; none if there is one group only."""
-    rows = []
+    rows, summaries = [], [summary for group in groups for summary in group.summaries]
     for group in groups:
         baseline = grouping.baseline_of(group, groups)
         if baseline is None:
@@ -73,7 +88,8 @@ def differences_table(groups: Sequence[Group]) -> Iterator[Table]:
         why = grouping.why_not_paired(group, baseline)
         row = {"configuration": group.label, "minus": baseline.label}
         row["pairs"] = f"{len(pairs)} ({why})" if why else f"{len(pairs)}"
-        rows.append(row | cells_of(paired_differences(pairs, _DIFFERENCES), interval_text))
+        found = paired_differences(pairs, columns_for(summaries, _DIFFERENCES))
+        rows.append(row | cells_of(found, interval_text))
     if rows:
         yield Table(rows)
 
@@ -85,9 +101,12 @@ def classes_table(groups: Sequence[Group]) -> Iterator[Table]:
     same = all((s["class_names"], s["class_counts"]) == (names, counts) for s in summaries)
     if len(counts) > _MOST_CLASSES or not same:
         return
+    tested = summaries[0].get("test_class_counts") if columns_for(summaries) != COLUMNS else None
     rows = []
     for c in np.argsort(-np.asarray(counts), kind="stable").tolist():
         row = {"class": str(names[c]), "training images": str(counts[c])}
+        if tested:
+            row["test images"] = str(tested[c])
         for group in groups:
             recorded = [summary.get("per_class_accuracy") for summary in group.summaries]
             values = np.array([of_run and of_run[c] for of_run in recorded], dtype=float)
@@ -126,7 +145,7 @@ def _rows_of_means(groups: Sequence[Group], columns: Columns) -> list[dict[str, 
     rows = []
     for group in groups:
         row = {"configuration": group.label + mark_of(group, groups)}
-        cells = cells_of(statistics(group.summaries, columns), in_percent=_ACCURACY)
+        cells = cells_of(statistics(group.summaries, columns), in_percent=_IN_PERCENT)
         rows.append(row | {"seeds": str(len(group.runs))} | cells)
     return rows
 

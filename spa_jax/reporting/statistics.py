@@ -19,8 +19,44 @@ COLUMNS: Columns = {
 }
 """The columns of `python -m spa_jax.compare`."""
 
-IN_PERCENT = frozenset({"test accuracy", "few-shot accuracy"})
+OVER_CLASSES: Columns = {"accuracy over classes": ("balanced_accuracy", "last")}
+"""What tables show beside the accuracy over images where a test set is unbalanced."""
+
+IN_PERCENT = frozenset({"test accuracy", "few-shot accuracy", *OVER_CLASSES})
 """Those of them that tables show in percent."""
+
+UNBALANCED = (
+    "The test set has not as many images of each class: an accuracy over classes is the mean over "
+    "the classes that it has, every other one is over images."
+)
+"""What a table with such a column says."""
+
+
+def columns_for(
+    runs: Iterable[Mapping[str, Any]],
+    columns: Columns = COLUMNS,
+    over_classes: Columns = OVER_CLASSES,
+) -> Columns:
+    """The columns of a table, with those over classes if a run was tested on an unbalanced set.
+
+    They come after those over images, which are first in a table.
+
+    Args:
+      runs: summaries.
+      columns: of the table.
+      over_classes: what is then added.
+
+    Example:
+      >>> columns = {"test accuracy": ("test_accuracy", "last"), "lowest": ("min_cosine",)}
+      >>> list(columns_for([{"balanced_accuracy": {"last": 0.5}}], columns))
+      ['test accuracy', 'accuracy over classes', 'lowest']
+      >>> list(columns_for([{"balanced_accuracy": None}], columns))
+      ['test accuracy', 'lowest']
+    """
+    if not any(run.get("balanced_accuracy") for run in runs):
+        return columns
+    of_images = {name: path for name, path in columns.items() if path[0] == "test_accuracy"}
+    return {**of_images, **over_classes, **columns}
 
 
 def column_value(summary: Mapping[str, Any], path: Sequence[str]) -> Any:

@@ -2,11 +2,13 @@
 
 import statistics as reference
 
+import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
 from spa_jax.report import words
 from spa_jax.reporting import report_tables as tables
+from spa_jax.reporting.figures.classes import mean_angles
 from spa_jax.reporting.finished_runs import read_run
 from spa_jax.reporting.grouping import group_runs
 from tests.reporting.made_runs import write_run
@@ -119,3 +121,49 @@ def test_a_class_without_test_images_has_no_accuracy(tmp_path):
     run = read_run(write_run(tmp_path / "a", per_class_accuracy=[1.0, None, 0.5, 0.25]))
     table = tables.classes_table(group_runs([run]))
     assert [row[-1] for row in rows_of(table).values()] == ["100.0", "-", "50.0", "25.0"]
+
+
+@pytest.fixture
+def unbalanced(tmp_path):
+    """Two groups tested on 40, 20, 5 and 0 images of their four classes."""
+    tested = {
+        "test_class_counts": [40, 20, 5, 0],
+        "balanced_accuracy": {"last": 0.65, "best": 0.7, "best_epoch": 3},
+        "per_class_accuracy": [0.975, 0.875, 0.1, None],
+        "per_class_test_cosine": [0.9, 0.8, 0.7, None],
+    }
+    folders = [
+        write_run(tmp_path / "none", accuracy=0.892, **tested),
+        write_run(tmp_path / "reg", {"spa.method": "reg"}, 0.9, **tested),
+    ]
+    return group_runs([read_run(folder) for folder in folders])
+
+
+def test_an_unbalanced_test_set_has_accuracies_over_images_and_over_classes(unbalanced):
+    (table,) = tables.accuracy_table(unbalanced)
+    row = table.rows[0]
+    assert [row[name] for name in ("last", "last, over classes", "best, over classes")] == [
+        "89.2",
+        "65.0",
+        "70.0",
+    ]
+    assert list(row)[:5] == ["configuration", "seeds", "last", "best", "last, over classes"]
+    assert "not as many images of each class" in words("accuracy_caption", table.facts)
+    (differences,) = tables.differences_table(unbalanced)
+    assert differences.rows[0]["accuracy over classes"] == "+0.0"
+    (classes,) = tables.classes_table(unbalanced)
+    assert [row["test images"] for row in classes.rows] == ["40", "20", "5", "0"]
+    assert [row["spa.method=none"] for row in classes.rows] == ["97.5", "87.5", "10.0", "-"]
+
+
+def test_a_balanced_test_set_says_nothing_of_classes(groups):
+    (table,) = tables.accuracy_table(groups)
+    assert "over classes" not in "".join(table.rows[0])
+    assert "over classes" not in words("accuracy_caption", table.facts)
+    (classes,) = tables.classes_table(groups)
+    assert "test images" not in classes.rows[0]
+
+
+def test_a_class_without_test_images_has_no_held_out_angle_and_the_others_have(unbalanced):
+    mean, _ = mean_angles(unbalanced[0], held_out=True)
+    assert np.isnan(mean[0]).tolist() == [False, False, False, True]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from spa_jax.reporting.statistics import columns_for, statistics
 from spa_jax.sweep import format_table, open_console, sweep
 from spa_jax.sweeps.grid import make_grid
 from spa_jax.training.rundir.workdir import write_config
@@ -82,6 +83,20 @@ def test_the_table_has_a_row_for_each_point(swept):
     for point in record["points"]:
         assert f"{100 * point['statistics']['test accuracy']['mean']:.1f}" in text
     assert format_table(record).row_count == 4
+
+
+def test_an_unbalanced_test_set_has_a_column_over_classes_and_a_sentence():
+    runs = [{"test_accuracy": {"last": 0.892}, "balanced_accuracy": {"last": 0.65}}]
+    points = [
+        {"settings": {"spa.method": "none"}, "finished": 1, "statistics": statistics(runs, columns)}
+        for columns in (columns_for(runs), columns_for([]))
+    ]
+    record = {"config": {"data": {"name": "made"}}, "seeds": [0], "points": points}
+    text = " ".join(printed(record).split())
+    assert "test accuracy ┃ accuracy over classes" in text
+    assert "89.2 │ 65.0" in text
+    assert "not as many images of each class" in text
+    assert "over classes" not in printed(record | {"points": points[1:]})
 
 
 def test_one_program_for_all_records_collapse_as_runs_of_their_own_do(tmp_path, on_devices):
