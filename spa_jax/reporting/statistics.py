@@ -83,23 +83,26 @@ def column_values(
 def curves(
     runs: Sequence[Sequence[Mapping[str, Any]]], path: Sequence[str]
 ) -> tuple[list[int], Float[np.ndarray, "R T"]]:
-    """A number over the epochs that all runs have.
+    """A number over the epochs at which all runs have recorded it; not all are evaluated.
 
     Args:
       runs: one or more; the lines of `metrics.jsonl` of each.
       path: where the number stands in a line.
 
     Returns:
-      The epochs, and the numbers, a row a run; NaN where a line has none.
+      The epochs, and the numbers, a row a run; NaN where a line has null, and for a run that never
+      recorded it.
 
     Example:
       >>> lines = [{"epoch": 1, "nc": {"nc4": 0.5}}, {"epoch": 2, "nc": None}]
       >>> curves([lines], ("nc", "nc4"))
       ([1, 2], array([[0.5, nan]]))
     """
-    length = min(map(len, runs))
-    values = np.array([column_values(lines[:length], path) for lines in runs])
-    return [line["epoch"] for line in runs[0][:length]], values
+    known = [{line["epoch"]: line for line in lines if path[0] in line} for lines in runs]
+    shared = [set(lines) for lines in known if lines]
+    epochs = sorted(set.intersection(*shared)) if shared else []
+    values = [column_values([lines.get(epoch, {}) for epoch in epochs], path) for lines in known]
+    return epochs, np.array(values)
 
 
 def mean_and_spread(values: Float[np.ndarray, "R ..."]) -> tuple[Any, Any]:

@@ -52,6 +52,16 @@ def test_null_leaves_a_gap_and_no_cosine_at_all_leaves_the_figure_out(tmp_path):
     assert list(draw_alignment([group])) == []
 
 
+def test_epochs_that_were_not_evaluated_leave_no_gap(tmp_path):
+    (group,) = one_group(tmp_path / "a")
+    for line in group.runs[0].lines[::2]:
+        del line["test_accuracy"], line["test_mean_cosine"], line["mean_cosine"]
+    (drawing,) = draw_alignment([group])
+    accuracy = drawing.figure.axes[2].get_lines()[0]
+    np.testing.assert_array_equal(accuracy.get_xdata(), [2, 4, 6])
+    np.testing.assert_allclose(accuracy.get_ydata(), 0.8 * np.array([2, 4, 6]) / 6)
+
+
 def test_collapse_has_a_row_for_training_and_one_for_held_out_features(groups):
     (drawing,) = draw_collapse(groups)
     panels = np.reshape(drawing.figure.axes, (2, 4))
