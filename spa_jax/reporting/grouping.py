@@ -18,7 +18,15 @@ Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
 
 # The field that is averaged over, and fields and groups that do not change what is computed.
-_NO_DIFFERENCE = ("seed", "parallel", "checkpoint", "loader", "logging")
+_NO_DIFFERENCE = (
+    "seed",
+    "evaluate_every",
+    "eval_batch_size",
+    "parallel",
+    "checkpoint",
+    "loader",
+    "logging",
+)
 
 
 def group_by(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:

@@ -31,6 +31,7 @@ class RunLength:
     seed: int = option(0, "of the initialisation, the order and the augmentation", low=0)
     epochs: int = option(30, "passes over the training set", low=1)
     batch_size: int = option(128, "images of a step, over all devices", low=1)
+    evaluate_every: int = option(1, "epochs between evaluations; the last one has one", low=1)
     eval_batch_size: int = option(500, "images of a batch that is evaluated", low=1)
     parallel: str = option("jit", "how devices share a step", choices=PARALLEL_MODES)
 

@@ -1,5 +1,6 @@
 """Evaluation of a network in evaluation mode: sums over examples, and neural collapse."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -193,15 +194,17 @@ def collapse_measures(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
     Returns:
       `train` and `test`: the :data:`MEASURES` of the classifier that is used at test, `nc4`, and
-      `mean_cosine` of the weights that SpA acts on; NaN where there is no value, as where a class
-      has no example or all class means coincide.
+      `mean_cosine` of the weights that SpA acts on. Classes without an example are left out; NaN
+      where there is no value, as where all class means coincide.
     """
     weights, bias = found["tested"]
     measures = {}
     for part in COLLAPSE_PARTS:
         state = found[part]["state"]
+        seen = state.counts > 0
+        of_seen = {name: getattr(state, name)[seen] for name in ("counts", "mean", "traces")}
         try:
-            values = metrics(state, weights, bias)
+            values = metrics(dataclasses.replace(state, **of_seen), weights[seen], bias[seen])
         except InputError:  # of the weights alone there may be some
             values = _of_weights(weights)
         measures[part] = {name: float(values.get(name, np.nan)) for name in MEASURES}

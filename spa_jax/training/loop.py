@@ -135,28 +135,28 @@ class EpochLoop:
             bar = ProgressBar(start, config.epochs * spe, self.show_progress)
             stack.enter_context(bar)
             stack.enter_context(jax.transfer_guard("disallow"))
-            report = None
-            for epoch in range(start // spe, config.epochs):
-                state, report = self._train_epoch(state, epoch, bar)
-                done = epoch + 1
+            report, done = None, start // spe
+            if done:
+                report = self._evaluate(state, done, bar)  # what a run before has not come to
+            while done < config.epochs and self._open:
+                state = self._train_epoch(state, done, bar)
+                done += 1
                 stops = done < config.epochs and not self.keep_going()
                 every = config.checkpoint.every_epochs
                 if stops or done == config.epochs or (every and done % every == 0):
                     checkpoints.save(fetch(serializable(state)))
+                # Saved first, so that an evaluation that fails costs no epoch.
+                report = self._evaluate(state, done, bar)
                 if stops:
                     raise RunStopped(f"stopped after epoch {done} of {config.epochs}")
-                if not self._open:
-                    break
             if report is None:  # resumed after the last epoch: only the end was missing
                 report = fetch(program.evaluate(state))
             states = program.layout.unstack(fetch(serializable(state)), STATE_PLACES)
         reports = program.layout.unstack(report)
         return {i: Trained(states[i], reports[i]) for i in self._open}
 
-    def _train_epoch(
-        self, state: TrainState, epoch: int, bar: ProgressBar
-    ) -> tuple[TrainState, dict[str, Any]]:
-        """The state after an epoch, and the fetched report on it."""
+    def _train_epoch(self, state: TrainState, epoch: int, bar: ProgressBar) -> TrainState:
+        """The state after an epoch (counted from 0); its lines still lack the evaluation."""
         program, every = self.program, self._config.logging.every_steps
         self._epoch_began = time.perf_counter()
         totals = program.zero_totals
@@ -167,19 +167,30 @@ class EpochLoop:
             if every and step % every == 0 and self._older is not None:
                 self._record_step(step - 1, fetch(self._older), bar)
             self._older = totals
-        jax.block_until_ready(totals)
-        rate = self._rate(program.steps_per_epoch)
-        report, totals = fetch((program.evaluate(state), totals))
+        totals = fetch(totals)
         seconds = (time.perf_counter() - self._epoch_began) / len(self.records)
-        reports, step = program.layout.unstack(report), (epoch + 1) * program.steps_per_epoch
-        times = {"images_per_second": rate, "seconds": seconds}
-        lines = [
-            self._open[i].add_epoch(epoch, step, own, reports[i], times)
-            for i, own in self._finite(totals).items()
-        ]
+        times = {"images_per_second": self._rate(program.steps_per_epoch), "seconds": seconds}
+        for i, own in self._finite(totals).items():
+            self._open[i].add_epoch(epoch, (epoch + 1) * program.steps_per_epoch, own, times)
+        return state
+
+    def _evaluate(self, state: TrainState, epoch: int, bar: ProgressBar) -> dict[str, Any] | None:
+        """The fetched report on an epoch (counted from 1), if it is to have one and has none yet.
+
+        It completes the lines of the epoch.
+        """
+        waiting = {i: own for i, own in self._open.items() if own.lacks_evaluation(epoch)}
+        if not waiting:
+            return None
+        began = time.perf_counter()
+        report = fetch(self.program.evaluate(state))
+        seconds = (time.perf_counter() - began) / len(self.records)
+        reports = self.program.layout.unstack(report)
+        lines = [own.add_evaluation(reports[i], seconds) for i, own in waiting.items()]
         shown = {"loss": "train_loss", "test acc": "test_accuracy", "cosine": "mean_cosine"}
-        bar.show(step, _mean_of(lines, shown) | {"img/s": rate})
-        return state, report
+        shown["img/s"] = "images_per_second"
+        bar.show(epoch * self.program.steps_per_epoch, _mean_of(lines, shown))
+        return report
 
     def _record_step(self, step: int, totals: Totals, bar: ProgressBar) -> None:
         lines = [self._open[i].add_step(step, own) for i, own in self._finite(totals).items()]

@@ -31,7 +31,7 @@ from spa_jax.training.step import make_train_step
 def compiled_differences(one: Config, other: Config) -> list[str]:
     """The fields in which two configurations differ and for which each needs its own program."""
     values, others = flatten_config(one.to_dict()), flatten_config(other.to_dict())
-    free = {"seed", *traced_fields(one).values(), *FREE_ON_RESUME} - {"parallel"}
+    free = {"seed", "evaluate_every", *traced_fields(one).values(), *FREE_ON_RESUME} - {"parallel"}
     return [
         field
         for field in sorted(values)

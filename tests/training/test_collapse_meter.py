@@ -87,6 +87,23 @@ def classifier_of(name, head):
     return meter.tested_classifier(variables, entry.make(entry.options()))
 
 
+def test_a_class_without_examples_leaves_those_of_the_others():
+    """Which are those of a problem that does not have the class."""
+    generator = np.random.default_rng(0)
+    features, labels = generator.normal(size=(30, 6)).astype(np.float32), np.arange(30) % 3
+    weights, bias = generator.normal(size=(4, 6)).astype(np.float32), np.zeros(4, np.float32)
+    state = collapse.NCState.create(4, 6).update(features, labels)
+    part = {"state": jax.device_get(state), "agreeing": np.int32(15), "mean_cosine": np.nan}
+    found = {"tested": (weights, bias), "train": part, "test": part}
+    without = collapse.NCState.create(3, 6).update(features, labels)
+    expected = collapse.metrics(without, weights[:3], bias[:3])
+    values = meter.collapse_measures(found)["test"]
+    assert {name: values[name] for name in meter.MEASURES} == pytest.approx(
+        {name: float(expected[name]) for name in meter.MEASURES}, rel=1e-6
+    )
+    assert values["nc4"] == 0.5
+
+
 def kernel(seed):
     return np.random.default_rng(seed).normal(size=(12, 10)).astype(np.float32)
 

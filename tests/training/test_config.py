@@ -280,7 +280,15 @@ def differing_fields(workdir, config):
     return re.findall(r"(?<![\w.])([\w.]+) \(", refusal(check_workdir, workdir, config))
 
 
-FREE = ("parallel", "checkpoint", "loader", "logging", "data.folder", "data.verify")
+FREE = (
+    "eval_batch_size",
+    "parallel",
+    "checkpoint",
+    "loader",
+    "logging",
+    "data.folder",
+    "data.verify",
+)
 
 
 def test_a_workdir_of_another_config_is_refused_with_the_field_that_differs(tmp_path):

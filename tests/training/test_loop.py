@@ -12,7 +12,7 @@ import pytest
 from spa_jax.errors import InputError
 from spa_jax.training import loop
 from spa_jax.training.devices import PARALLEL_MODES
-from spa_jax.training.loop import run
+from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.rundir.checkpoints import Checkpoints, tree_checksum
 from spa_jax.training.rundir.run_record import RunRecord
 from tests.training.small import small_config, small_program
@@ -151,8 +151,8 @@ def test_the_loop_fetches_at_logging_evaluation_checkpoint_and_end_only(
     # With two epochs between checkpoints there is one, at the end.
     config = small_config(spa__method="proj", checkpoint__every_epochs=2, logging__every_steps=4)
     run(config, tmp_path, program, say=lambda line: None)
-    logging_steps, evaluations, checkpoints, end = 10 // 4, 2, 1, 1
-    assert len(fetched) == logging_steps + evaluations + checkpoints + end
+    logging_steps, totals, evaluations, checkpoints, end = 10 // 4, 2, 2, 1, 1
+    assert len(fetched) == logging_steps + totals + evaluations + checkpoints + end
     assert seen == [(3, 4), (7, 8)]  # each older than the newest dispatched
 
 
@@ -190,13 +190,72 @@ def test_the_loop_forbids_transfers_that_are_not_asked_for(program, tmp_path, mo
         run(small_config(spa__method="proj"), tmp_path, program, say=lambda line: None)
 
 
-def test_an_epoch_is_seen_finite_then_written_down_then_saved(program, tmp_path, monkeypatch):
+def test_an_epoch_is_seen_finite_then_saved_then_evaluated(program, tmp_path, monkeypatch):
     calls = []
     noted(monkeypatch, loop, "check_finite", calls)
     noted(monkeypatch, RunRecord, "add_epoch", calls)
     noted(monkeypatch, Checkpoints, "save", calls)
+    noted(monkeypatch, RunRecord, "add_evaluation", calls)
     run(small_config(spa__method="proj"), tmp_path, program, say=lambda line: None)
-    assert [name for name, _ in calls] == ["check_finite", "add_epoch", "save"] * 2
+    order = ["check_finite", "add_epoch", "save", "add_evaluation"]
+    assert [name for name, _ in calls] == order * 2
+
+
+def without_times(lines):
+    return [
+        {key: line[key] for key in line.keys() - {"seconds", "images_per_second"}} for line in lines
+    ]
+
+
+def test_an_evaluation_that_fails_costs_no_epoch(program, finished, tmp_path, monkeypatch):
+    """The run goes on with the evaluation of the epoch that it had saved."""
+    config, whole, summary, _ = finished
+    evaluate, steps = program.evaluate, []
+
+    def fails_after_an_epoch(state):
+        if int(state.step) == 5:
+            raise InputError("images/7.jpg is cut off")
+        return evaluate(state)
+
+    monkeypatch.setattr(program, "evaluate", fails_after_an_epoch)
+    with pytest.raises(InputError, match="cut off"):
+        run(config, tmp_path, program, say=lambda line: None)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["5"]
+    (line,) = read_lines(tmp_path / "metrics.jsonl")
+    assert line["train_loss"] > 0
+    assert "test_loss" not in line
+    monkeypatch.setattr(program, "evaluate", evaluate)
+    noted(monkeypatch, program, "train_step", steps)
+    said = []
+    resumed = run(config, tmp_path, program, say=said.append)
+    assert "after epoch 1" in said[1]
+    assert len(steps) == 5  # of the second epoch
+    lines = read_lines(tmp_path / "metrics.jsonl")
+    assert without_times(lines) == without_times(read_lines(whole / "metrics.jsonl"))
+    assert resumed["params_checksum"] == summary["params_checksum"]
+
+
+def test_epochs_between_evaluations_have_no_line_once_the_next_is_evaluated(
+    program, finished, tmp_path, monkeypatch
+):
+    """A run that is stopped in between, and goes on, ends with the lines of one that was not."""
+    _, whole, summary, _ = finished
+    evaluations = []
+    noted(monkeypatch, program, "evaluate", evaluations)
+    config = small_config(spa__method="proj", evaluate_every=2)
+    with pytest.raises(RunStopped, match="after epoch 1 of 2"):
+        run(config, tmp_path, program, say=lambda line: None, keep_going=lambda: False)
+    (trained,) = read_lines(tmp_path / "metrics.jsonl")
+    assert trained["epoch"] == 1
+    assert "test_accuracy" not in trained
+    resumed = run(config, tmp_path, program, say=lambda line: None)
+    (line,) = read_lines(tmp_path / "metrics.jsonl")
+    assert without_times([line]) == without_times(read_lines(whole / "metrics.jsonl")[1:])
+    assert line["seconds"] > trained["seconds"]
+    assert len(evaluations) == 1
+    assert resumed["test_accuracy"]["last"] == summary["test_accuracy"]["last"]
+    assert resumed["test_accuracy"]["best_epoch"] == 2
+    assert resumed["wall_time_seconds"] == line["seconds"]
 
 
 def test_an_epoch_whose_last_step_is_not_finite_is_not_saved(program, tmp_path, monkeypatch):

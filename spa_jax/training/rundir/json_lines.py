@@ -40,10 +40,17 @@ class JsonLines:
             records.append(record)
         return records
 
-    def check_epochs(self, start: int, steps_per_epoch: int, checkpoint: Path) -> None:
-        """Raises InputError unless there is a line for each epoch up to a checkpoint's step."""
-        steps = [record.get("step", 0) for record in self.read() if record.get("step", 0) <= start]
-        if steps != list(range(steps_per_epoch, start + 1, steps_per_epoch)):
+    def check_epochs(
+        self, start: int, steps_per_epoch: int, checkpoint: Path, evaluate_every: int = 1
+    ) -> None:
+        """Raises InputError unless there is a line for each epoch up to a checkpoint's step.
+
+        Only the last one is needed of those that were not evaluated, see :meth:`RunRecord.open`.
+        """
+        found = {record.get("step", 0) for record in self.read()}
+        steps = {step for step in found if step <= start}
+        epochs = range(steps_per_epoch, start + 1, steps_per_epoch)
+        if not {*epochs[evaluate_every - 1 :: evaluate_every], *epochs[-1:]} <= steps <= {*epochs}:
             raise InputError(
                 f"{self.path} does not hold the epochs up to step {start}, which the checkpoint in "
                 f"{checkpoint} continues from: put the file back, or remove both to start over."
@@ -52,6 +59,11 @@ class JsonLines:
     def cut_back(self, step: int) -> list[dict[str, Any]]:
         """Drops the lines after `step` by writing a new file and renaming it; returns the rest."""
         kept = [record for record in self.read() if record.get("step", 0) <= step]
-        if self._writes and self.path.exists():
-            write_text_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        if self.path.exists():
+            self.write(kept)
         return kept
+
+    def write(self, records: list[dict[str, Any]]) -> None:
+        """Puts these lines in place of all there are, at once."""
+        if self._writes:
+            write_text_whole(self.path, "".join(json.dumps(record) + "\n" for record in records))

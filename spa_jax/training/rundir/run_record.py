@@ -19,7 +19,7 @@ from spa_jax.training.metrics import Totals, number
 from spa_jax.training.program import Program
 from spa_jax.training.rundir.events import EventWriter
 from spa_jax.training.rundir.json_lines import JsonLines
-from spa_jax.training.rundir.summary import epoch_line, make_summary
+from spa_jax.training.rundir.summary import evaluation_line, make_summary, train_line
 from spa_jax.training.rundir.workdir import SUMMARY, write_config
 from spa_jax.training.state import TrainState
 
@@ -49,6 +49,7 @@ class RunRecord:
         self._primary = jax.process_index() == 0
         self.epochs = JsonLines(workdir / "metrics.jsonl", writes=self._primary)
         self._steps = JsonLines(workdir / "steps.jsonl", writes=self._primary)
+        self._lines: list[dict[str, Any]] = []
         self._events: EventWriter | None = None
 
     def write_config(self) -> None:
@@ -64,8 +65,9 @@ class RunRecord:
         Raises:
           InputError: a line of an epoch before it is missing.
         """
-        self.epochs.check_epochs(start, steps_per_epoch, checkpoints)
-        self.epochs.cut_back(start)
+        every = self.config.evaluate_every
+        self.epochs.check_epochs(start, steps_per_epoch, checkpoints, every)
+        self._lines = self.epochs.cut_back(start)
         self._steps.cut_back(start)
         if self._primary and self.config.logging.tensorboard:
             try:
@@ -84,19 +86,28 @@ class RunRecord:
             self._events.write(step, "train", metrics)
         return metrics
 
-    def add_epoch(
-        self,
-        epoch: int,
-        step: int,
-        totals: Totals,
-        report: Mapping[str, Any],
-        times: Mapping[str, float],
-    ) -> dict[str, Any]:
-        """Writes the line of an epoch (counted from 0); returns what it says."""
-        line = epoch_line(epoch, step, totals, report) | dict(times)
-        self.epochs.append(line)
+    def lacks_evaluation(self, epoch: int) -> bool:
+        """Whether an epoch (counted from 1) that is to be evaluated was trained and saved only."""
+        due = epoch % self.config.evaluate_every == 0 or epoch == self.config.epochs
+        return due and bool(self._lines) and "test_loss" not in self._lines[-1]
+
+    def add_epoch(self, epoch: int, step: int, totals: Totals, times: Mapping[str, float]) -> None:
+        """Writes what the line of an epoch (counted from 0) says before it is evaluated."""
+        self._lines.append(train_line(epoch, step, totals) | dict(times))
+        self.epochs.append(self._lines[-1])
+
+    def add_evaluation(self, report: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """Completes the line of the last epoch, and returns it; `seconds` is what that took.
+
+        It takes the place of the lines since the evaluation before, and has their seconds.
+        """
+        trained = [line for line in self._lines if "test_loss" not in line]
+        line = trained[-1] | evaluation_line(report)
+        line["seconds"] = seconds + sum(part["seconds"] for part in trained)
+        self._lines = [*self._lines[: -len(trained)], line]
+        self.epochs.write(self._lines)
         if self._events is not None:
-            self._events.write(step, "epoch", line)
+            self._events.write(line["step"], "epoch", line)
         return line
 
     def close(self) -> None:
@@ -114,12 +125,13 @@ class RunRecord:
         """
         data, report = program.data, trained.report
         config = self.config
-        lines, params = self.epochs.read(), trained.state.params
-        summary = make_summary(config, data, program.layout, report, params, lines, command)
+        params = trained.state.params
+        summary = make_summary(config, data, program.layout, report, params, self._lines, command)
         if not self._primary:
             return summary
         if config.logging.plots:
-            plot_alignment_over_epochs({config.spa.method: [lines]}, self.workdir / "alignment.png")
+            curves = {config.spa.method: [self._lines]}
+            plot_alignment_over_epochs(curves, self.workdir / "alignment.png")
             plot_cosine_by_class_size(
                 data.class_counts,
                 report["cosines"][0],

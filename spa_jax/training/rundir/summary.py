@@ -23,27 +23,40 @@ _COSINES = ("mean_cosine", "min_cosine", "test_mean_cosine", "test_min_cosine")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
 
-def epoch_line(epoch: int, step: int, totals: Totals, report: Mapping[str, Any]) -> dict[str, Any]:
-    """What `metrics.jsonl` says of an epoch (counted from 0), but for the time it took.
+def train_line(epoch: int, step: int, totals: Totals) -> dict[str, Any]:
+    """What `metrics.jsonl` says of an epoch before it is evaluated, but for the time it took.
 
     Args:
-      epoch: the epoch.
+      epoch: the epoch, counted from 0.
       step: steps completed after it.
       totals: fetched totals of it.
-      report: the fetched result of :meth:`spa_jax.training.program.Program.evaluate` after it.
-
-    Returns:
-      A line; the accuracy on a validation part, if there is one, is the mean over the classes it
-      has, because it is as long-tailed as the training set and the test set is not.
     """
-    line = {
+    return {
         "epoch": epoch + 1,
         "step": step,
         "train_loss": number(totals.loss / totals.steps),
         "train_accuracy": number(totals.accuracy / totals.steps),
+    }
+
+
+def evaluation_line(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What `metrics.jsonl` says of the evaluation after an epoch.
+
+    Args:
+      report: the fetched result of :meth:`spa_jax.training.program.Program.evaluate` after it.
+
+    Returns:
+      A part of a line. Where the test set has not as many images of each class, it has the mean
+      accuracy over the classes that are there too, `test_balanced_accuracy`. The accuracy on a
+      validation part, if there is one, is always that mean, because it is as long-tailed as the
+      training set.
+    """
+    line: dict[str, Any] = {
         "test_loss": number(report["loss"]),
         "test_accuracy": accuracy(report["correct"], report["count"]),
     }
+    if np.ptp(report["count"]) > 0:
+        line["test_balanced_accuracy"] = mean_class_accuracy(report["correct"], report["count"])
     if "validation_count" in report:
         correct, count = report["validation_correct"], report["validation_count"]
         line["validation_accuracy"] = mean_class_accuracy(correct, count)
@@ -88,6 +101,7 @@ def make_summary(
     groups = shot_groups(sizes, rule)
     return {
         "test_accuracy": _last_and_best(lines, "test_accuracy"),
+        "balanced_accuracy": _last_and_best(lines, "test_balanced_accuracy"),
         "validation_accuracy": _last_and_best(lines, "validation_accuracy"),
         "shot_groups": {
             **{name: accuracy(correct[labels], total[labels]) for name, labels in groups.items()},
@@ -104,6 +118,7 @@ def make_summary(
         "per_class_test_cosine": _by_head(report["test_cosines"]),
         "class_names": list(data.class_names),
         "class_counts": list(counts),
+        "test_class_counts": [int(images) for images in total],
         "split": data.split,
         "split_checksum": data.split["checksum"],
         "params_checksum": tree_checksum(params),

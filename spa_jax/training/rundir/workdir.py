@@ -12,7 +12,7 @@ SUMMARY = "summary.json"
 """Written last: a folder that has it holds a finished run."""
 
 # A run may be continued with other values of these: they do not change what is computed.
-FREE_ON_RESUME = ("parallel", "checkpoint", "loader", "logging")
+FREE_ON_RESUME = ("eval_batch_size", "parallel", "checkpoint", "loader", "logging")
 
 LOCATION_FIELDS = ("data.folder", "data.verify")
 """Fields that say where the data are: a run may be continued where they lie elsewhere."""

@@ -102,6 +102,11 @@ def test_the_lines_up_to_a_checkpoint_must_all_be_there(lines):
         message = refusal(lines.check_epochs, start, steps, lines.path.parent)
         assert f"metrics.jsonl does not hold the epochs up to step {start}" in message
         assert "remove both to start over" in message
+    # Of epochs that were not evaluated the last is needed alone.
+    lines.append({"step": 50})
+    lines.check_epochs(50, 10, lines.path.parent, evaluate_every=2)
+    lines.append({"step": 90})
+    assert "up to step 90" in refusal(lines.check_epochs, 90, 10, lines.path.parent, 2)
 
 
 def test_a_host_that_does_not_write_reads_alone(lines):

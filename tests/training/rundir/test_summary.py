@@ -10,7 +10,7 @@ from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.data.sources.opening import load_data
 from spa_jax.training.config import resolve
 from spa_jax.training.devices import Layout
-from spa_jax.training.rundir.summary import make_summary
+from spa_jax.training.rundir.summary import evaluation_line, make_summary
 from tests.training.small import small_config
 
 PARAMS = {"head": {"kernel": np.ones((8, 10), np.float32), "bias": np.zeros(10, np.float32)}}
@@ -105,6 +105,25 @@ def test_a_class_without_test_images_has_no_accuracy(digits):
     assert summary["per_class_accuracy"][0] is None
     assert summary["per_class_accuracy"][1] == pytest.approx(0.1)
     assert summary["shot_groups"]["many"] == pytest.approx(12 / 80)
+
+
+def test_accuracy_over_classes_is_recorded_where_the_test_set_is_not_balanced(digits):
+    """40, 20, 5 and no images, of which the commonest are classified right most often."""
+    report = fake_report(count=np.array([40, 20, 5, 0], np.float32), loss=np.float32(1.0))
+    report["correct"] = np.array([40, 10, 1, 0], np.float32)
+    line = evaluation_line(report)
+    assert line["test_accuracy"] == pytest.approx(51 / 65)
+    assert line["test_balanced_accuracy"] == pytest.approx((1 + 0.5 + 0.2) / 3)
+    assert "test_balanced_accuracy" not in evaluation_line(fake_report(loss=np.float32(1.0)))
+    count = np.array([0, 20, *[40] * 8], np.float32)
+    lines = [
+        line | {"test_balanced_accuracy": accuracy}
+        for line, accuracy in zip(LINES, [0.1, 0.3, 0.8, 0.2, 0.5], strict=True)
+    ]
+    summary = summary_of(digits, fake_report(count=count), lines=lines)
+    assert summary["balanced_accuracy"] == {"last": 0.5, "best": 0.8, "best_epoch": 3}
+    assert summary["test_class_counts"] == count.tolist()
+    assert summary_of(digits)["balanced_accuracy"] is None
 
 
 def test_alignment_is_recorded_for_each_of_the_methods_heads(digits):
