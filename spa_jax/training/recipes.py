@@ -279,15 +279,11 @@ def _cifar_lt(
     return config
 
 
-def _use_glmc(config: Config, sampler_power: float, label_power: float, weight: float) -> None:
-    """GLMC, whose code has no forward of unmixed images."""
+def _use_glmc(config: Config, *strengths: float) -> None:
+    """GLMC with the strengths that `_GLMC` has; its code has no forward of unmixed images."""
     config.method.name, config.spa.means_from = "glmc", "training"
-    glmc = config.method.glmc
-    glmc.sampler_power, glmc.label_power, glmc.similarity_weight = (
-        sampler_power,
-        label_power,
-        weight,
-    )
+    names = ("sampler_power", "label_power", "similarity_weight")
+    config.method.glmc.update(dict(zip(names, strengths, strict=True)))
 
 
 def _use_vit(config: Config, patch_size: int) -> None:

@@ -105,6 +105,7 @@ def test_the_lines_up_to_a_checkpoint_must_all_be_there(lines):
     # Of epochs that were not evaluated the last is needed alone.
     lines.append({"step": 50})
     lines.check_epochs(50, 10, lines.path.parent, evaluate_every=2)
+    lines.append({"step": 80})
     lines.append({"step": 90})
     assert "up to step 90" in refusal(lines.check_epochs, 90, 10, lines.path.parent, 2)
 
