@@ -61,8 +61,7 @@ def run(
     check_workdir(workdir, config)
     summary = read_summary(workdir)
     if summary is not None:
-        last = summary["test_accuracy"]["last"]
-        say(f"The run in {workdir} is finished: test accuracy {last:.4f}. Nothing to do.")
+        say(f"The run in {workdir} is finished: {_accuracy(summary)}. Nothing to do.")
         return summary
     if program is None:
         program = Program(config)
@@ -76,11 +75,15 @@ def run(
     record = RunRecord(config, workdir)
     loop = EpochLoop(program, [record], workdir / "checkpoints", say, show_progress, keep_going)
     summary = record.finish(program, loop.train()[0], command)
-    say(
-        f"Finished: test accuracy {summary['test_accuracy']['last']:.4f}; see "
-        f"{workdir / 'summary.json'}."
-    )
+    say(f"Finished: {_accuracy(summary)}; see {workdir / 'summary.json'}.")
     return summary
+
+
+def _accuracy(summary: dict[str, Any]) -> str:
+    """The last accuracy in words; over classes too where the test set is not balanced."""
+    text = f"test accuracy {summary['test_accuracy']['last']:.4f}"
+    balanced = summary.get("balanced_accuracy")
+    return f"{text} ({balanced['last']:.4f} over classes, not images)" if balanced else text
 
 
 @dataclasses.dataclass
