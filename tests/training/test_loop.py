@@ -296,7 +296,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(program, tmp
 
 
 def test_without_tensorboard_the_run_goes_on_and_says_so_once(program, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
     said = []
     config = small_config(spa__method="proj", logging__tensorboard=True)
     run(config, tmp_path, program, say=said.append)
