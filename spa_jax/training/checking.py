@@ -20,7 +20,6 @@ from spa_jax.models.networks import build_classifier
 from spa_jax.options import defaults_of
 from spa_jax.training.config import Config, RunOptions, resolve
 from spa_jax.training.devices import CannotTrainTogether, Layout
-from spa_jax.training.feeds.resident import resident_images
 
 DEVICE_BYTES = 2 * 2**30
 """What the images may take up to live on the devices."""
@@ -142,7 +141,12 @@ def prepare_run(
         size = stream_side(data.train, options.augment)
         image_shape: tuple[int, ...] = (size, size, 3)  # a stream makes grey images RGB
     else:
-        image_shape = resident_images(data.train).shape[1:]
+        if not isinstance(data.train.images, np.ndarray):
+            raise InputError(
+                "config.data.feed='device' needs images of one size that are decoded already; "
+                "these are JPEG or PNG files of any size: set config.data.feed=stream."
+            )
+        image_shape = data.train.images.shape[1:]
     in_memory = isinstance(data.train.images, np.ndarray)
     unused = STREAM_FIELDS if not streamed else ENCODED_FIELDS if in_memory else ()
     for field in unused:

@@ -13,7 +13,7 @@ from spa_jax.alignment import ClassMeans
 from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.errors import InputError
 from spa_jax.options import is_read
-from spa_jax.training.checking import PreparedRun, prepare_run
+from spa_jax.training.checking import prepare_run
 from spa_jax.training.config import Config, flatten_config, resolve, traced_fields
 from spa_jax.training.devices import OWN, Layout
 from spa_jax.training.evaluation import Evaluation
@@ -79,7 +79,7 @@ class Program:
         run.check_classifier()
         self.config, self.data, self.layout = config, run.data, run.layout
         self.method, self._run, self._options = run.options.longtail, run, run.options
-        self.feed: Feed = _make_feed(run)
+        self.feed: Feed = StreamFeed(run) if run.streamed else ResidentFeed(run)
         self.steps_per_epoch, self.batches = self.feed.steps_per_epoch, self.feed.batches
         self._evaluation = Evaluation(run, self.feed)
         self.evaluate = self._evaluation.evaluate
@@ -175,24 +175,6 @@ class Program:
             return state, totals.add(metrics, state.step)
 
         return train
-
-
-def _make_feed(run: PreparedRun) -> Feed:
-    """The devices' memory if the images fit there, otherwise a stream of batches."""
-    options = run.options
-    common = {
-        "layout": run.layout,
-        "data": run.data,
-        "batch_size": options.batch_size,
-        "eval_batch_size": options.eval_batch_size,
-        "sampler": (options.data.sampler, options.data.sampler_power),
-        "views": options.views,
-    }
-    if not run.streamed:
-        return ResidentFeed(**common)
-    return StreamFeed(
-        **common, augment=options.augment, workers=options.loader.workers, epochs=options.epochs
-    )
 
 
 def _bytes(function: Any, args: Sequence[Any]) -> int | None:

@@ -11,12 +11,13 @@ from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.stream.decode import Box, decode_crop
 
 _CROP_ATTEMPTS = 10
+_ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 
 def train_image(
     generator: np.random.Generator, data: bytes | np.ndarray, name: str, options: AugmentOptions
 ) -> np.ndarray:
-    """One training example: random-resized crop, colour jitter, grey, blur, flip.
+    """One training example: random-resized crop, colour jitter, grey, blur.
 
     Args:
       generator: the example's own.
@@ -31,19 +32,12 @@ def train_image(
     Raises:
       InputError: an image that cannot be decoded.
     """
-    if isinstance(data, np.ndarray):
-        image = _rgb(data)
-    else:
-        scale = (options.min_area, 1.0)
-        choose_box = functools.partial(random_resized_crop_box, generator, scale=scale)
-        image = decode_crop(data, name, choose_box, options.image_size)
-    jitter = options.color_jitter
-    image = color_jitter(generator, image, jitter, jitter, jitter)
+    scale = (options.min_area, 1.0)
+    choose_box = functools.partial(random_resized_crop_box, generator, scale=scale)
+    image = _open(data, name, choose_box, options.image_size)
+    image = color_jitter(generator, image, options.color_jitter)
     image = random_grey(generator, image, options.grey)
-    image = gaussian_blur(generator, image, options.blur)
-    if options.flip:
-        image = random_flip(generator, image)
-    return np.asarray(image)
+    return np.asarray(gaussian_blur(generator, image, options.blur))
 
 
 def test_image(data: bytes | np.ndarray, name: str, options: AugmentOptions) -> np.ndarray:
@@ -62,10 +56,8 @@ def test_image(data: bytes | np.ndarray, name: str, options: AugmentOptions) -> 
       InputError: an image that cannot be decoded.
     """
     size = options.image_size
-    if isinstance(data, np.ndarray):
-        return np.asarray(_rgb(data))
     choose_box = functools.partial(center_crop_box, resize=options.resize, crop=size)
-    return np.asarray(decode_crop(data, name, choose_box, size))
+    return np.asarray(_open(data, name, choose_box, size))
 
 
 # Or pytest takes it for a test wherever it is imported.
@@ -138,11 +130,7 @@ def center_crop_box(height: int, width: int, resize: int = 256, crop: int = 224)
 
 
 def color_jitter(
-    generator: np.random.Generator,
-    image: Image.Image,
-    brightness: float,
-    contrast: float,
-    saturation: float,
+    generator: np.random.Generator, image: Image.Image, strength: float
 ) -> Image.Image:
     r"""Changes brightness, contrast and saturation by random factors, in random order.
 
@@ -154,25 +142,15 @@ def color_jitter(
     Args:
       generator: the example's own.
       image: RGB.
-      brightness: the strength s, 0 or more; 0 changes nothing.
-      contrast: likewise.
-      saturation: likewise.
+      strength: s, 0 or more; 0 changes nothing.
 
     Returns:
       An RGB image.
     """
-    enhancers: tuple[Callable[[Image.Image], ImageEnhance._Enhance], ...] = (
-        ImageEnhance.Brightness,
-        ImageEnhance.Contrast,
-        ImageEnhance.Color,
-    )
-    strengths = (brightness, contrast, saturation)
-    if not any(strengths):
-        return image
-    for i in generator.permutation(len(enhancers)):
-        if strengths[i] > 0:
-            factor = generator.uniform(max(0.0, 1 - strengths[i]), 1 + strengths[i])
-            image = enhancers[i](image).enhance(factor)
+    if strength > 0:
+        for i in generator.permutation(len(_ENHANCERS)):
+            factor = generator.uniform(max(0.0, 1 - strength), 1 + strength)
+            image = _ENHANCERS[i](image).enhance(factor)
     return image
 
 
@@ -186,24 +164,19 @@ def random_grey(
 
 
 def gaussian_blur(
-    generator: np.random.Generator,
-    image: Image.Image,
-    probability: float,
-    sigma: tuple[float, float] = (0.1, 2.0),
+    generator: np.random.Generator, image: Image.Image, probability: float
 ) -> Image.Image:
-    """Blurs with a probability; the deviation is uniform in `sigma`, in pixels of the output."""
+    """Blurs with a probability; the deviation is uniform from 0.1 to 2 pixels of the output."""
     if probability > 0 and generator.random() < probability:
-        return image.filter(ImageFilter.GaussianBlur(generator.uniform(*sigma)))
+        return image.filter(ImageFilter.GaussianBlur(generator.uniform(0.1, 2.0)))
     return image
 
 
-def random_flip(generator: np.random.Generator, image: Image.Image) -> Image.Image:
-    """Mirrors left and right with probability one half."""
-    if generator.random() < 0.5:
-        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return image
-
-
-def _rgb(pixels: np.ndarray) -> Image.Image:
-    grey = pixels.shape[-1] == 1
-    return Image.fromarray(pixels[..., 0] if grey else pixels).convert("RGB")
+def _open(
+    data: bytes | np.ndarray, name: str, choose_box: Callable[[int, int], Box], size: int
+) -> Image.Image:
+    """The box of a file's image; an array's image as it is, in RGB."""
+    if isinstance(data, bytes):
+        return decode_crop(data, name, choose_box, size)
+    grey = data.shape[-1] == 1
+    return Image.fromarray(data[..., 0] if grey else data).convert("RGB")

@@ -26,10 +26,7 @@ class Box(NamedTuple):
 
 
 def decode_crop(
-    data: bytes,
-    name: str,
-    choose_box: Callable[[int, int], Box] | None = None,
-    size: int | None = None,
+    data: bytes, name: str, choose_box: Callable[[int, int], Box], size: int
 ) -> Image.Image:
     r"""Decodes one image and resizes a box of it to a square.
 
@@ -43,48 +40,11 @@ def decode_crop(
       data: a JPEG or PNG file: RGB, grey, CMYK or palette, 8 or 16 bit. Transparency is dropped,
         and an orientation in the EXIF data is not applied, as usual for ImageNet.
       name: of the image, for the error.
-      choose_box: `(height, width) -> box`; None takes the whole image.
-      size: pixels on each side of the output; None keeps the box's own size, rounded.
+      choose_box: `(height, width) -> box`.
+      size: pixels on each side of the output.
 
     Returns:
       An RGB image, resized bilinearly (with antialiasing).
-
-    Raises:
-      InputError: broken data, or another format; the message names the image.
-    """
-    with _broken_image(name):
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    box = Box(0, 0, image.height, image.width)
-    if choose_box is not None:
-        box = choose_box(image.height, image.width)
-    own = (max(1, round(box.width)), max(1, round(box.height)))
-    output = own if size is None else (size, size)
-    with _broken_image(name):
-        reduction = _decode(image, box, output)
-        image = _to_rgb(image)
-    top, left, height, width = (side / reduction for side in box)
-    right, bottom = min(left + width, image.width), min(top + height, image.height)
-    return image.resize(
-        output, Image.Resampling.BILINEAR, (left, top, right, bottom), _REDUCING_GAP
-    )
-
-
-def decode_rgb(
-    data: bytes,
-    name: str,
-    choose_box: Callable[[int, int], Box] | None = None,
-    size: int | None = None,
-) -> np.ndarray:
-    """:func:`decode_crop` as an array.
-
-    Args:
-      data: a JPEG or PNG file.
-      name: of the image, for the error.
-      choose_box: `(height, width) -> box`; None takes the whole image.
-      size: pixels on each side of the output; None keeps the box's own size, rounded.
-
-    Returns:
-      `(H, W, 3)` uint8.
 
     Raises:
       InputError: broken data, or another format; the message names the image.
@@ -92,22 +52,24 @@ def decode_rgb(
     Example:
       >>> file = io.BytesIO()
       >>> Image.new("L", (40, 30), 7).save(file, "PNG")
-      >>> decode_rgb(file.getvalue(), "seven", size=8)[0, 0].tolist()
-      [7, 7, 7]
+      >>> decode_crop(file.getvalue(), "seven", lambda h, w: Box(0, 0, h, w), 8).getpixel((0, 0))
+      (7, 7, 7)
     """
-    return np.asarray(decode_crop(data, name, choose_box, size))
-
-
-def _decode(image: Image.Image, box: Box, output: tuple[int, int]) -> int:
-    """Decodes in place; returns by how much the scale was reduced."""
-    spare = min(box.width / output[0], box.height / output[1])
-    reduction = max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor <= spare)
+    with _broken_image(name):
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
     full = image.size
-    if reduction > 1:
+    box = choose_box(image.height, image.width)
+    spare = max(1, min(box.width, box.height) / size)
+    reduction = max(factor for factor in (1, 2, 4, 8) if factor <= spare)
+    with _broken_image(name):
         image.draft(None, (full[0] // reduction, full[1] // reduction))
-    image.load()
-    # Other formats ignore the draft.
-    return 1 if image.size == full else reduction
+        image.load()
+        if image.size == full:  # formats other than JPEG ignore the draft
+            reduction = 1
+        image = _to_rgb(image)
+    top, left, height, width = (side / reduction for side in box)
+    corners = (left, top, min(left + width, image.width), min(top + height, image.height))
+    return image.resize((size, size), Image.Resampling.BILINEAR, corners, _REDUCING_GAP)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

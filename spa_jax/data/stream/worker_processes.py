@@ -1,6 +1,14 @@
-"""The elements of a random-access source, in order, made by worker processes or threads."""
+"""The elements of a random-access source, in order, made by worker processes or threads.
+
+Arrays come from worker processes through files in memory, which are used again: fresh shared memory
+costs more than a copy, because the system clears each page and maps it anew. So the parent marks a
+file as free once it has read it, by its name, and a worker that needs one claims it by renaming it,
+which one process alone can do.
+"""
 
 import atexit
+import contextlib
+import errno
 import functools
 import multiprocessing
 import os
@@ -8,16 +16,17 @@ import shutil
 import signal
 import tempfile
 import threading
+import uuid
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from spa_jax.data.stream.handover import Handover
 from spa_jax.errors import InputError
 
 _MAX_THREADS = 8
+_FREE = ".free"
 
 
 @runtime_checkable
@@ -43,62 +52,97 @@ def read_in_order(source: ArraySource, workers: int) -> Generator[np.ndarray, No
     Raises:
       InputError: as the source raised it, or a worker that was killed.
     """
-    reader = _Reader(source, min(workers, len(source)))
-    atexit.register(reader.close)  # before the modules that it needs are gone
-    try:
-        for _ in range(len(source)):
-            yield reader.read()
-    finally:
-        atexit.unregister(reader.close)
-        reader.close()
+    import grain
 
-
-class _Reader:
-    """A grain iterator, and the folder through which its workers hand their arrays over."""
-
-    def __init__(self, source: ArraySource, workers: int):
-        import grain
-
-        threads = 0 if workers else min(_MAX_THREADS, os.cpu_count() or 1)
-        # Not grain's default of 500 elements, which are batches here.
-        read_options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
-        self._handover = Handover(_make_folder()) if workers else None
-        arrays = grain.MapDataset.source(source)
-        if self._handover:
-            arrays = arrays.map(self._handover.put)
-        dataset = arrays.to_iter_dataset(read_options)
-        if self._handover:
+    workers = min(workers, len(source))
+    threads = 0 if workers else min(_MAX_THREADS, os.cpu_count() or 1)
+    # Not grain's default of 500 elements, which are batches here.
+    read_options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    arrays = grain.MapDataset.source(source)
+    with contextlib.ExitStack() as stack:
+        if workers:
+            folder = _make_folder()
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
             _let_grain_read_its_flags()
+            dataset = arrays.map(functools.partial(hand_over, folder)).to_iter_dataset(read_options)
+            start = functools.partial(_start_worker, folder)
             options = grain.MultiprocessingOptions(num_workers=workers)
-            start = functools.partial(_start_worker, self._handover.folder)
             dataset = dataset.mp_prefetch(options, worker_init_fn=start)
-        self._iterator: Any = iter(dataset)
+            dataset = dataset.map(functools.partial(take, folder))
+        else:
+            dataset = arrays.to_iter_dataset(read_options)
+        running: list[Any] = [iter(dataset)]
+        stack.callback(running.clear)  # its finalizer needs modules that are gone at the very end
+        stack.callback(running[0].close)
+        atexit.register(stack.close)  # before the modules that it needs are gone
+        stack.callback(atexit.unregister, stack.close)
+        with _plain_errors():
+            for _ in range(len(source)):
+                yield next(running[0])
 
-    def read(self) -> np.ndarray:
-        element: Any
-        try:
-            element = next(self._iterator)
-        except InputError as error:
-            raise InputError(str(error)) from None  # without the worker's traceback
-        except RuntimeError as error:
-            if "exit code" not in str(error):
-                raise
-            raise InputError(
-                f"A worker process has ended: {error} Exit code -9 means that memory was full: use "
-                "fewer workers; 1 at the start that a script has to keep its top level behind "
-                '`if __name__ == "__main__":`.'
-            ) from None
-        return self._handover.take(element) if self._handover else element
 
-    def close(self) -> None:
-        if self._iterator is None:
-            return
-        try:
-            self._iterator.close()
-        finally:
-            self._iterator = None  # its finalizer needs modules that are gone at the very end
-            if self._handover:
-                shutil.rmtree(self._handover.folder, ignore_errors=True)
+@contextlib.contextmanager
+def _plain_errors() -> Generator[None, None, None]:
+    """Raises what a worker met without its traceback."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error)) from None
+    except RuntimeError as error:
+        if "exit code" not in str(error):
+            raise
+        raise InputError(
+            f"A worker process has ended: {error} Exit code -9 means that memory was full: use "
+            "fewer workers; 1 at the start that a script has to keep its top level behind "
+            '`if __name__ == "__main__":`.'
+        ) from None
+
+
+class Handed(NamedTuple):
+    """A file that holds an array."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def hand_over(folder: Path, array: np.ndarray) -> Handed:
+    """Writes an array into a file of a folder; InputError if the file system is full."""
+    path = folder / uuid.uuid4().hex
+    try:
+        # Not truncated: its pages are kept.
+        with open(path, "r+b" if _claim(path) else "xb") as file:
+            file.write(np.ascontiguousarray(array).data)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"{folder} is full: a batch of {array.nbytes} bytes did not fit. Each worker keeps a "
+            "few batches there: give the container more shared memory (docker run --shm-size), or "
+            "use fewer workers."
+        ) from error
+    return Handed(path.name, array.shape, array.dtype.str)
+
+
+def take(folder: Path, handed: Handed) -> np.ndarray:
+    """Reads an array into memory of its own and frees its file."""
+    path = folder / handed.name
+    array = np.empty(handed.shape, handed.dtype)
+    with open(path, "rb") as file:
+        left = array.nbytes - file.readinto(array.data.cast("B"))
+    if left:
+        raise EOFError(f"{path} ends {left} bytes before the array that it holds.")
+    path.rename(path.with_suffix(_FREE))
+    return array
+
+
+def _claim(path: Path) -> bool:
+    """Whether there was a free file, which now has the given path."""
+    for free in path.parent.glob(f"*{_FREE}"):
+        with contextlib.suppress(FileNotFoundError):  # another worker was faster
+            free.rename(path)
+            return True
+    return False
 
 
 def _make_folder() -> Path:
@@ -125,7 +169,6 @@ def _let_grain_read_its_flags() -> None:
 
 def _start_worker(folder: Path, index: int, count: int) -> None:
     """Leaves Ctrl-C to the parent, and ends the worker if the parent is killed."""
-    del index, count
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from spa_jax.data.augment.augment_options import AugmentOptions
-from spa_jax.data.augment.mixing import Box, box_share, cutmix, cutmix_box, mix_coefficient, mixup
+from spa_jax.data.augment.mixing import box_share, cutmix, cutmix_box, mix_coefficient, mixup
 from spa_jax.data.augment.one_image import augment_one
 from spa_jax.longtail.losses import mix_targets
 from spa_jax.longtail.method import Views
+from spa_jax.training.config import RunOptions
 
 Normalize = Callable[[UInt8[Array, "B H W K"]], Float[Array, "B H W K"]]
 
@@ -21,6 +22,10 @@ Normalize = Callable[[UInt8[Array, "B H W K"]], Float[Array, "B H W K"]]
 _PARTNER_STREAM = 2**32 - 1
 _MIX_STREAM = 2**32 - 2
 _SECOND_VIEW_STREAM = 2**32 - 3
+
+# Pixel statistics of ImageNet, which the field uses for photographs at large.
+_IMAGENET_MEAN = np.array([123.675, 116.28, 103.53])
+_IMAGENET_DEVIATION = np.array([58.395, 57.12, 57.375])
 
 
 class Batch(flax.struct.PyTreeNode):
@@ -121,21 +126,19 @@ def prepare(
     if views.mix == "mixup":
         return inputs
     height, width = own.shape[1:3]
+    paste = jax.vmap(cutmix, in_axes=(0, 0, None))
     if views.mix == "glmc":
         box = cutmix_box(box_key, height, width, share, rounding="ceil")
         second_key = jax.random.fold_in(step_key, _SECOND_VIEW_STREAM)
-        own, other = (seen(second_key, part, _second(part)) for part in parts)
-        return inputs.replace(second_images=_paste(own, other, box))
+        own, other = (
+            seen(
+                second_key, part, part.images if part.second_images is None else part.second_images
+            )
+            for part in parts
+        )
+        return inputs.replace(second_images=paste(own, other, box))
     box = cutmix_box(box_key, height, width, share)
-    return inputs.replace(images=_paste(own, other, box), share=box_share(box, height, width))
-
-
-def _second(part: Batch) -> Any:
-    return part.images if part.second_images is None else part.second_images
-
-
-def _paste(own: Array, other: Array, box: Box) -> Array:
-    return jax.vmap(lambda image, partner: cutmix(image, partner, box))(own, other)
+    return inputs.replace(images=paste(own, other, box), share=box_share(box, height, width))
 
 
 def channel_statistics(images: UInt8[np.ndarray, "N H W K"]) -> tuple[np.ndarray, np.ndarray]:
@@ -149,16 +152,29 @@ def channel_statistics(images: UInt8[np.ndarray, "N H W K"]) -> tuple[np.ndarray
     return np.array(mean), np.array(deviation)
 
 
-def normalizer(mean: np.ndarray, deviation: np.ndarray) -> Normalize:
-    """Scales each channel to mean 0 and deviation 1; a constant channel is only shifted."""
-    mean = mean.astype(np.float32)[None, None, None]
-    deviation = deviation.astype(np.float32)[None, None, None]
+def normalizer(images: Any) -> Normalize:
+    """Scales each channel to mean 0 and deviation 1; a constant channel is only shifted.
+
+    Args:
+      images: of the training set; if they are still encoded, the statistics are ImageNet's.
+    """
+    statistics = _IMAGENET_MEAN, _IMAGENET_DEVIATION
+    if isinstance(images, np.ndarray):
+        statistics = channel_statistics(images)
+    mean, deviation = (part.astype(np.float32)[None, None, None] for part in statistics)
     deviation = np.where(deviation > 0, deviation, np.float32(1))
 
     def normalize(images: UInt8[Array, "B H W K"]) -> Float[Array, "B H W K"]:
         return (images.astype(jnp.float32) - mean) / deviation
 
     return normalize
+
+
+def samplers_of(options: RunOptions) -> list[tuple[str, float]]:
+    """Name and power of an epoch's sampler, and of one for what is mixed in if drawn anew."""
+    power = options.views.sampler_power
+    own = (options.data.sampler, options.data.sampler_power)
+    return [own] if power is None else [own, ("power", power)]
 
 
 def evaluation_batch_size(num_examples: int, batch_size: int, num_devices: int) -> int:

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import dataclasses
 import itertools
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -11,29 +10,19 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from spa_jax.data.augment.augment_options import AugmentOptions
-from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.data.splits.samplers import draw_probabilities
-from spa_jax.data.stream.batches import (
-    EpochOrder,
-    HostBatch,
-    test_stream,
-    train_stream,
-)
-from spa_jax.longtail.method import Views
-from spa_jax.training.devices import SPLIT, Layout
+from spa_jax.data.stream.batches import HostBatch, ImageBatches, read_batches
+from spa_jax.data.stream.epoch_order import EpochOrder
+from spa_jax.training.checking import PreparedRun
+from spa_jax.training.devices import SPLIT
 from spa_jax.training.feeds.batch import (
     Batch,
-    channel_statistics,
     evaluation_batch_size,
     normalizer,
     partner_order,
+    samplers_of,
 )
 from spa_jax.training.state import TrainState
-
-# Pixel statistics of ImageNet, which the field uses for photographs at large.
-IMAGENET_MEAN = np.array([123.675, 116.28, 103.53])
-IMAGENET_DEVIATION = np.array([58.395, 57.12, 57.375])
 
 # Batches that wait on the devices while one is worked on.
 _AHEAD = 2
@@ -49,50 +38,24 @@ class StreamFeed:
     places = SPLIT
     evaluation_places = SPLIT
 
-    def __init__(
-        self,
-        layout: Layout,
-        data: LongTailedDataset,
-        batch_size: int,
-        eval_batch_size: int,
-        sampler: tuple[str, float],
-        views: Views,
-        augment: AugmentOptions,
-        workers: int,
-        epochs: int,
-    ) -> None:
-        """Prepares; nothing is read yet. As :class:`ResidentFeed`, and
-
-        Args:
-          augment: what is done to an image on the host.
-          workers: processes that decode.
-          epochs: of the run.
-        """
-        self._layout, self._data, self._views = layout, data, views
-        self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
-        self._workers, self._epochs = workers, epochs
-        # Flip, policy, cutout and mixing are the device's.
-        self._options = dataclasses.replace(augment, flip=False)
-        samplers = [sampler]
-        if views.sampler_power is not None:
-            samplers.append(("power", views.sampler_power))
-        self._weights = [draw_probabilities(data.train.labels, *drawn) for drawn in samplers]
-        self._rows = layout.local_rows(batch_size)
+    def __init__(self, run: PreparedRun) -> None:
+        """Prepares; nothing is read yet."""
+        self._layout, self._data, self._options = run.layout, run.data, run.options
+        train, augment = run.data.train, run.options.augment
+        self._weights = [
+            draw_probabilities(train.labels, *sampler) for sampler in samplers_of(run.options)
+        ]
         self._stream: Generator[tuple[HostBatch, ...], None, None] | None = None
         self._next: tuple[int, int] | None = None  # the seed and the epoch that the stream is at
-        self.steps_per_epoch = len(data.train) // batch_size
-        images, statistics = data.train.images, (IMAGENET_MEAN, IMAGENET_DEVIATION)
-        encoded = not isinstance(images, np.ndarray)
-        if isinstance(images, np.ndarray):
-            statistics = channel_statistics(images)
-        self.normalize = normalizer(*statistics)
+        self.steps_per_epoch = len(train) // run.options.batch_size
+        self.normalize = normalizer(train.images)
         # What is random here is so in a second view too, which then has to be made here.
+        encoded = not isinstance(train.images, np.ndarray)
         random_here = encoded or augment.color_jitter or augment.grey or augment.blur
-        self._host_views = 2 if random_here and views.mix == "glmc" else 1
+        self._host_views = 2 if random_here and run.options.views.mix == "glmc" else 1
 
     def batches(self, state: TrainState, seed: int, epoch: int) -> Iterator[tuple[Batch, ...]]:
         """A batch of each sampler for every step, cut over the devices."""
-        del state
         stream = self._stream
         if stream is None or self._next != (seed, epoch):
             self.close()
@@ -100,7 +63,7 @@ class StreamFeed:
         self._next = None  # until the epoch has been read to its end
         mine = itertools.islice(stream, self.steps_per_epoch)
         yield from _ahead(
-            self._layout.split(self._batch_size, tuple(map(self._arrived, batches)))
+            self._layout.split(self._options.batch_size, tuple(map(self._arrived, batches)))
             for batches in mine
         )
         self._next = (seed, epoch + 1)
@@ -108,14 +71,13 @@ class StreamFeed:
     def batch(self, state: TrainState, inputs: tuple[Batch, ...]) -> Batch:
         """Traced: the batch as it came, with its partners where images are mixed."""
         batch, *drawn = inputs
-        if self._views.mix == "none":
+        batch_size = self._options.batch_size
+        if self._options.views.mix == "none":
             return batch
         if drawn:  # other examples than the batch's, so that their randomness is their own
             (other,) = drawn
-            return batch.replace(
-                partner=other.replace(positions=self._batch_size + other.positions)
-            )
-        order = partner_order(state.rng, state.step, self._batch_size)
+            return batch.replace(partner=other.replace(positions=batch_size + other.positions))
+        order = partner_order(state.rng, state.step, batch_size)
 
         def look_up(part: Array) -> Array:
             return self._layout.take_part(self._layout.gather(part)[order])
@@ -124,14 +86,15 @@ class StreamFeed:
 
     def evaluation(self, part: str) -> Iterator[Batch]:
         """Each batch, cut over the devices."""
-        examples = getattr(self._data, part)
-        size = evaluation_batch_size(len(examples), self._eval_batch_size, self._layout.num_devices)
-        rows = self._layout.local_rows(size)
-        stream = test_stream(examples, size, rows, self._options, self._workers)
+        examples, options = getattr(self._data, part), self._options
+        count = len(examples)
+        size = evaluation_batch_size(count, options.eval_batch_size, self._layout.num_devices)
+        rows, steps = self._layout.local_rows(size), range(-(-count // size))
+        batches = ImageBatches(examples, rows, options.augment, steps, size)
         return _ahead(
             # Nothing is random here, so that a position says nothing.
             self._layout.split(size, Batch(batch.images, batch.labels, batch.labels, batch.mask))
-            for batch in stream
+            for batch in read_batches(batches, options.loader.workers)
         )
 
     def evaluation_batch(self, inputs: Batch) -> Batch:
@@ -161,18 +124,19 @@ class StreamFeed:
 
     def _open_one(self, seed: int, epoch: int, sampler: int) -> Generator[HostBatch, None, None]:
         """The batches of one sampler."""
-        train, weights = self._data.train, self._weights[sampler]
-        return train_stream(
+        train, options, spe = self._data.train, self._options, self.steps_per_epoch
+        size, weights = options.batch_size, self._weights[sampler]
+        batches = ImageBatches(
             train,
-            EpochOrder(seed, len(train), self._batch_size, weights, stream=sampler),
-            self._rows,
-            self._options,
-            seed,
-            start_step=epoch * self.steps_per_epoch,
-            total_steps=self._epochs * self.steps_per_epoch,
-            workers=self._workers and max(1, self._workers // len(self._weights)),
-            views=self._host_views,
+            self._layout.local_rows(size),
+            options.augment,
+            range(epoch * spe, options.epochs * spe),
+            size,
+            EpochOrder(seed, len(train), size, weights, stream=sampler),
+            self._host_views,
         )
+        workers = options.loader.workers
+        return read_batches(batches, workers and max(1, workers // len(self._weights)))
 
 
 def _ahead(batches: Iterator[Any]) -> Iterator[Any]:

@@ -17,7 +17,6 @@ from spa_jax.data.augment.on_host import (
     center_crop_box,
     color_jitter,
     gaussian_blur,
-    random_flip,
     random_grey,
     random_resized_crop_box,
     test_image,
@@ -146,7 +145,7 @@ def test_the_central_box_is_a_square_in_the_middle(height, width, crop, margin):
 
 # Colours
 
-FACTORS = {0: 1.3, 1: 0.6, 2: 1.4}  # brightness, contrast, saturation
+FACTORS = {0: 1.3, 1: 0.5, 2: 1.4}  # brightness, contrast, saturation
 
 
 def changed(pixels, kind, factor):
@@ -159,14 +158,12 @@ def changed(pixels, kind, factor):
 @pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
 def test_jitter_applies_its_three_formulas_in_the_drawn_order(order):
     generator = Scripted([FACTORS[kind] for kind in order], order)
-    found = values(color_jitter(generator, photo(), 0.4, 0.5, 0.6))
+    found = values(color_jitter(generator, photo(), 0.5))
     expected = values(photo())
     for kind in order:
         expected = changed(expected, kind, FACTORS[kind])
     np.testing.assert_allclose(found, expected, atol=4)
-    strengths = (0.4, 0.5, 0.6)
-    ranges = [(1 - strengths[kind], 1 + strengths[kind]) for kind in order]
-    np.testing.assert_allclose(generator.ranges, ranges)
+    np.testing.assert_allclose(generator.ranges, [(0.5, 1.5)] * 3)
 
 
 def test_the_order_of_the_changes_is_random():
@@ -178,31 +175,22 @@ def test_the_order_of_the_changes_is_random():
             return np.array(orders[-1])
 
     for seed in range(60):
-        color_jitter(Recording(np.random.PCG64(seed)), photo(size=8), 0.4, 0.4, 0.4)
+        color_jitter(Recording(np.random.PCG64(seed)), photo(size=8), 0.4)
     assert len(orders) == 60
     assert set(orders) == set(itertools.permutations(range(3)))
 
 
 def test_factors_are_uniform_and_never_negative():
     flat = Image.new("RGB", (1, 1), (100, 100, 100))
-    found = [values(color_jitter(rng(i), flat, 2.0, 0, 0))[0, 0, 0] for i in range(2000)]
+    found = [values(color_jitter(rng(i), flat, 2.0))[0, 0, 0] for i in range(2000)]
     counts = np.histogram(np.array(found) / 100, 6, (0, 3))[0]  # the last ends at level 255
     np.testing.assert_allclose(counts, 2000 / 6, atol=80)
 
 
-@pytest.mark.parametrize("kind", range(3))
-def test_a_strength_of_0_leaves_that_quantity_alone(kind):
-    strengths = [0.0] * 3
-    image = photo()
-    assert color_jitter(rng(), image, *strengths) is image
-    strengths[kind] = 0.8
-    found = values(color_jitter(rng(3), photo(), *strengths))
-    before = values(photo())
-    towards = (np.zeros(1), np.mean(before @ LUMA), (before @ LUMA)[..., None])[kind]
-    inside = (found > 0) & (found < 255) & (np.abs(before - towards) > 40)
-    factors = (found - towards)[inside] / (before - towards)[inside]
-    assert np.ptp(factors) < 0.06
-    assert not np.isclose(factors.mean(), 1, atol=0.02)
+def test_a_strength_of_0_changes_nothing_and_draws_nothing():
+    image, generator = photo(), rng()
+    assert color_jitter(generator, image, 0.0) is image
+    assert generator.bit_generator.state == rng().bit_generator.state
 
 
 def test_grey_is_luma_three_times():
@@ -230,15 +218,6 @@ def test_blur_is_gaussian(sigma):
     inner = np.abs(found - expected)[8:-8, 8:-8]
     assert inner.mean() < 0.08 * noise.std()
     assert found[8:-8, 8:-8].std() == pytest.approx(expected[8:-8, 8:-8].std(), rel=0.06)
-
-
-def test_a_flip_mirrors_left_and_right_half_of_the_time():
-    image = photo()
-    found = [np.asarray(random_flip(rng(i), image)) for i in range(400)]
-    mirrored = sum(np.array_equal(one, np.asarray(image)[:, ::-1]) for one in found)
-    kept = sum(np.array_equal(one, np.asarray(image)) for one in found)
-    assert mirrored + kept == 400
-    assert mirrored == pytest.approx(200, abs=50)
 
 
 # Whole examples
@@ -283,10 +262,6 @@ def test_each_option_changes_training_images_and_the_same_generator_gives_the_sa
     for change in ({"color_jitter": 0.4}, {"grey": 1.0}, {"blur": 1.0}, {"min_area": 1.0}):
         options = AugmentOptions(**{"image_size": 24, "resize": 24, **change})
         assert not np.array_equal(train_image(rng(2), data, "a", options), reference)
-    flipping = AugmentOptions(image_size=24, resize=24, flip=True)
-    found = {train_image(rng(i), data, "a", flipping).tobytes() for i in range(8)}
-    unflipped = {train_image(rng(i), data, "a", plain).tobytes() for i in range(8)}
-    assert 0 < len(found - unflipped) < 8
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -334,10 +334,6 @@ def test_streams_of_weighted_draws_differ_and_keep_their_weights():
         assert np.mean(one == other) < 0.1
 
 
-def test_a_negative_stream_is_refused():
-    assert "stream=-1" in refusal(EpochOrder, 0, 10, 5, stream=-1)
-
-
 # A part that is held out
 
 
