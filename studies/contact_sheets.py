@@ -19,11 +19,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from spa_jax.data.augment import affine, photometric
+from spa_jax.data.augment import photometric
 from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.augment.mixing import box_share, cutmix, cutmix_box, mixup
 from spa_jax.data.augment.on_host import test_image, train_image
-from spa_jax.data.augment.policies import autoaugment_cifar, randaugment
+from spa_jax.data.augment.policies import (
+    apply_operation,
+    autoaugment_cifar,
+    make_operation,
+    randaugment,
+)
 from spa_jax.data.augment.spatial import cutout, random_crop, random_flip
 
 _SIDE = 40  # pixels of a picture
@@ -168,14 +173,14 @@ def enhancements() -> Sheet:
 
 def affines() -> Sheet:
     """Shears, translations and rotations, by the share of RandAugment's largest magnitude."""
-    far = 150 / 331 * _SIDE
-    largest = {"shear_x": 0.3, "shear_y": 0.3, "translate_x": far, "translate_y": far, "rotate": 30}
-
-    def turned(name: str, image: jax.Array, share: jax.Array) -> jax.Array:
-        return getattr(affine, name)(image, largest[name] * share, 128)
-
-    functions = {name: functools.partial(turned, name) for name in largest}
-    return of_amounts(functions, (-1, -0.67, -0.33, 0, 0.33, 0.67, 1))
+    shares = (-1, -0.67, -0.33, 0, 0.33, 0.67, 1)
+    results = []
+    names = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+    for place, name in enumerate(names):
+        image = jnp.asarray(pictures()[place % 2])
+        made = [make_operation(name, share, 1, _SIDE, _SIDE) for share in shares]
+        results.append(np.stack([apply_operation(operation, image) for operation in made]))
+    return Sheet(results, [f"{share:g}" for share in shares], list(names))
 
 
 def randaugments() -> Sheet:

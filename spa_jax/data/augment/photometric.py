@@ -141,6 +141,8 @@ def equalize(image: Image) -> Image:
 def color(image: Image, factor: Amount) -> Image:
     """Strengthens or weakens the colours: `blend` with the image in grey.
 
+    Grey by PIL's integer weights of red, green and blue.
+
     Args:
       image: `(H, W, channels)` uint8; one of 1 channel comes back as it is.
       factor: 0 gives grey, 1 the image, more than 1 stronger colours.
@@ -152,7 +154,8 @@ def color(image: Image, factor: Amount) -> Image:
       >>> print(color(jnp.array([[[200, 100, 0]]], jnp.uint8), 0.0))
       [[[118 118 118]]]
     """
-    return blend(color_degenerate(image), image, factor)
+    grey = jnp.broadcast_to(_grey(image).astype(jnp.uint8), image.shape)
+    return blend(grey, image, factor)
 
 
 def contrast(image: Image, factor: Amount) -> Image:
@@ -169,7 +172,10 @@ def contrast(image: Image, factor: Amount) -> Image:
       >>> print(contrast(jnp.array([[[100], [200]]], jnp.uint8), 0.5)[..., 0])
       [[125 175]]
     """
-    return blend(contrast_degenerate(image), image, factor)
+    grey = _grey(image)
+    mean, rest = jnp.divmod(jnp.sum(grey), grey.size)  # rounded half up
+    even = jnp.full_like(image, (mean + (2 * rest >= grey.size)).astype(jnp.uint8))
+    return blend(even, image, factor)
 
 
 def brightness(image: Image, factor: Amount) -> Image:
@@ -186,11 +192,13 @@ def brightness(image: Image, factor: Amount) -> Image:
       >>> print(brightness(jnp.array([[[100], [200]]], jnp.uint8), 1.5)[..., 0])
       [[150 255]]
     """
-    return blend(brightness_degenerate(image), image, factor)
+    return blend(jnp.zeros_like(image), image, factor)
 
 
 def sharpness(image: Image, factor: Amount) -> Image:
     """Makes the image sharper or softer: `blend` with the smoothed image.
+
+    It is smoothed by the 3 by 3 kernel of ones with 5 in its middle; the rim stays.
 
     Args:
       image: `(H, W, channels)` uint8.
@@ -203,28 +211,6 @@ def sharpness(image: Image, factor: Amount) -> Image:
       >>> print(sharpness(jnp.full((3, 3, 1), 7, jnp.uint8).at[1, 1].set(137), 0)[1, 1])
       [57]
     """
-    return blend(sharpness_degenerate(image), image, factor)
-
-
-def color_degenerate(image: Image) -> Image:
-    """The image in grey, by PIL's integer weights of red, green and blue."""
-    return jnp.broadcast_to(_grey(image).astype(jnp.uint8), image.shape)
-
-
-def contrast_degenerate(image: Image) -> Image:
-    """An even image of the mean grey, rounded half up."""
-    grey = _grey(image)
-    mean, rest = jnp.divmod(jnp.sum(grey), grey.size)
-    return jnp.full_like(image, (mean + (2 * rest >= grey.size)).astype(jnp.uint8))
-
-
-def brightness_degenerate(image: Image) -> Image:
-    """A black image."""
-    return jnp.zeros_like(image)
-
-
-def sharpness_degenerate(image: Image) -> Image:
-    """The image smoothed by the 3 by 3 kernel of ones with 5 in its middle; the rim stays."""
     check_image(image)
     values = image.astype(jnp.int32)
     padded = jnp.pad(values, ((1, 1), (1, 1), (0, 0)))
@@ -233,7 +219,7 @@ def sharpness_degenerate(image: Image) -> Image:
     smooth = (2 * (neighbourhood + 4 * values) + 13) // 26  # nearest; 13 is odd: no ties
     interior = np.zeros((*image.shape[:2], 1), bool)
     interior[1:-1, 1:-1] = True
-    return jnp.where(interior, smooth.astype(jnp.uint8), image)
+    return blend(jnp.where(interior, smooth.astype(jnp.uint8), image), image, factor)
 
 
 def blend(degenerate: Image, image: Image, factor: Amount) -> Image:

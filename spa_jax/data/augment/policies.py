@@ -11,22 +11,6 @@ from jaxtyping import Array, Key, UInt8
 from spa_jax.data.augment import affine, photometric
 from spa_jax.errors import InputError
 
-RANDAUGMENT_OPERATIONS = (
-    "identity",
-    "autocontrast",
-    "equalize",
-    "rotate",
-    "solarize",
-    "color",
-    "posterize",
-    "contrast",
-    "brightness",
-    "sharpness",
-    "shear_x",
-    "shear_y",
-    "translate_x",
-    "translate_y",
-)
 MAX_MAGNITUDE = 30
 
 # From the paper's appendix: (operation, probability, magnitude from 0 to 9, or 0 if it has none).
@@ -60,28 +44,55 @@ AUTOAUGMENT_CIFAR = (
 _MAX_POLICY_MAGNITUDE = 9
 
 _MAX_SHIFT = 150 / 331  # of the side: 150 pixels of the 331 that the policies were found on
-_DEGENERATES = {
-    "color": photometric.color_degenerate,
-    "contrast": photometric.contrast_degenerate,
-    "brightness": photometric.brightness_degenerate,
-    "sharpness": photometric.sharpness_degenerate,
-}
-# From the share of the largest magnitude, which is signed where an operation goes either way.
-_AMOUNTS: dict[str, Callable[[float], float]] = {
-    "posterize": lambda share: 8 - round(4 * share),
-    "solarize": lambda share: 255 * (1 - share),
-    **dict.fromkeys(_DEGENERATES, lambda share: 1 + 0.9 * share),
-}
-_MATRICES: dict[str, Callable[[float, int, int], Array | np.ndarray]] = {
-    "shear_x": lambda share, height, width: affine.shear_x_matrix(0.3 * share),
-    "shear_y": lambda share, height, width: affine.shear_y_matrix(0.3 * share),
-    "translate_x": lambda share, height, width: affine.translate_matrix(_shift(share, width), 0),
-    "translate_y": lambda share, height, width: affine.translate_matrix(0, _shift(share, height)),
+
+
+def _none(share: float, height: int, width: int) -> float:
+    return 0.0
+
+
+def _factor(share: float, height: int, width: int) -> float:
+    return 1 + 0.9 * share
+
+
+# What an operation is given, by the signed share of its largest magnitude and the image's size: a
+# number, or a matrix. In RandAugment's order; what it does not use is last.
+_GIVEN: dict[str, Callable[[float, int, int], float | np.ndarray]] = {
+    "identity": _none,
+    "autocontrast": _none,
+    "equalize": _none,
     "rotate": lambda share, height, width: affine.rotate_matrix(30.0 * share, height, width),
+    "solarize": lambda share, *_: 255 * (1 - abs(share)),
+    "color": _factor,
+    "posterize": lambda share, *_: 8 - round(4 * abs(share)),
+    "contrast": _factor,
+    "brightness": _factor,
+    "sharpness": _factor,
+    "shear_x": lambda share, *_: affine.fixed_point(1, 0.3 * share, 0, 0, 1, 0),
+    "shear_y": lambda share, *_: affine.fixed_point(1, 0, 0, 0.3 * share, 1, 0),
+    "translate_x": lambda share, height, width: affine.fixed_point(
+        1, 0, int(_MAX_SHIFT * width * share), 0, 1, 0
+    ),
+    "translate_y": lambda share, height, width: affine.fixed_point(
+        1, 0, 0, 0, 1, int(_MAX_SHIFT * height * share)
+    ),
+    "invert": _none,
 }
-# Operations of one branch differ in numbers alone: a batch under vmap pays for each branch once.
-_PLAIN = ("identity", "autocontrast", "equalize", "invert", "posterize", "solarize")
-_IDENTITY = _PLAIN.index("identity")
+RANDAUGMENT_OPERATIONS = tuple(_GIVEN)[:-1]
+# Of an image and a number. All others differ in matrices alone: a batch under vmap, which pays for
+# every branch, warps once.
+_FUNCTIONS: dict[str, Callable[[Array, Array], Array]] = {
+    "identity": lambda image, _: image,
+    "autocontrast": lambda image, _: photometric.autocontrast(image),
+    "equalize": lambda image, _: photometric.equalize(image),
+    "invert": lambda image, _: photometric.invert(image),
+    "posterize": lambda image, bits: photometric.posterize(image, bits.astype(jnp.int32)),
+    "solarize": photometric.solarize,
+    "color": photometric.color,
+    "contrast": photometric.contrast,
+    "brightness": photometric.brightness,
+    "sharpness": photometric.sharpness,
+}
+_IDENTITY = 0
 
 
 class Operation(NamedTuple):
@@ -89,13 +100,11 @@ class Operation(NamedTuple):
 
     Attributes:
       branch: int32, which of the functions that `apply_operation` chooses from.
-      degenerate: int32, which image a blend starts from.
       amount: float32, the factor of a blend, the bits of posterize or the threshold of solarize.
       matrix: `(6,)` int32, of a shear, translation or rotation.
     """
 
     branch: Any
-    degenerate: Any
     amount: Any
     matrix: Any
 
@@ -136,7 +145,12 @@ def randaugment(
       Space", NeurIPS 2020.
     """
     photometric.check_image(image)
-    check_randaugment(num_layers, magnitude)
+    if num_layers < 1 or not 0 <= magnitude <= MAX_MAGNITUDE:
+        raise InputError(
+            f"RandAugment needs 1 layer or more and a magnitude from 0 to {MAX_MAGNITUDE} (three "
+            f"times the paper's, from 0 to 10), got {num_layers} and {magnitude}; to switch it "
+            "off, set config.augment.policy to none."
+        )
     strength = magnitude / MAX_MAGNITUDE
     choices = _stack(
         _both_ways(name, strength, *image.shape[:2]) for name in RANDAUGMENT_OPERATIONS
@@ -214,19 +228,12 @@ def make_operation(name: str, strength: float, way: int, height: int, width: int
       >>> make_operation("brightness", 1.0, -1, 32, 32).amount.round(3)
       np.float32(0.1)
     """
-    known = (*_PLAIN, *_DEGENERATES, *_MATRICES)
-    if name not in known:
-        raise InputError(f"There is no operation {name!r}; there are {', '.join(known)}.")
-    share = strength if name in _PLAIN else way * strength
-    branch = _PLAIN.index(name) if name in _PLAIN else len(_PLAIN) + (name in _MATRICES)
-    degenerate = list(_DEGENERATES).index(name) if name in _DEGENERATES else 0
-    amount = _AMOUNTS[name](share) if name in _AMOUNTS else 0.0
-    matrix = affine.fixed_point(1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-    if name in _MATRICES:
-        matrix = _MATRICES[name](share, height, width)
-    return Operation(
-        np.int32(branch), np.int32(degenerate), np.float32(amount), np.asarray(matrix, np.int32)
-    )
+    if name not in _GIVEN:
+        raise InputError(f"There is no operation {name!r}; there are {', '.join(_GIVEN)}.")
+    given = _GIVEN[name](way * strength, height, width)
+    amount, matrix = (given, np.zeros(6, np.int32)) if name in _FUNCTIONS else (0.0, given)
+    branch = [*_FUNCTIONS, name].index(name)
+    return Operation(np.int32(branch), np.float32(amount), matrix)
 
 
 def apply_operation(
@@ -246,40 +253,8 @@ def apply_operation(
       >>> apply_operation(make_operation("invert", 0.0, 1, 1, 1), jnp.zeros((1, 1, 1), jnp.uint8))
       Array([[[255]]], dtype=uint8)
     """
-
-    def blended(image: Array) -> Array:
-        degenerate = jax.lax.switch(operation.degenerate, tuple(_DEGENERATES.values()), image)
-        return photometric.blend(degenerate, image, jnp.asarray(operation.amount))
-
-    branches = (
-        lambda image: image,
-        photometric.autocontrast,
-        photometric.equalize,
-        photometric.invert,
-        lambda image: photometric.posterize(image, jnp.asarray(operation.amount, jnp.int32)),
-        lambda image: photometric.solarize(image, jnp.asarray(operation.amount)),
-        blended,
-        lambda image: affine.warp(image, operation.matrix, fill),
-    )
-    return jax.lax.switch(operation.branch, branches, image)
-
-
-def check_randaugment(num_layers: int, magnitude: int) -> None:
-    """Raises InputError unless there is a layer and the magnitude is in range."""
-    if num_layers < 1:
-        raise InputError(
-            f"RandAugment needs 1 layer or more, got {num_layers}; to switch it off, set "
-            "config.augment.policy to none."
-        )
-    if not 0 <= magnitude <= MAX_MAGNITUDE:
-        raise InputError(
-            f"config.augment.randaugment_magnitude must be from 0 to {MAX_MAGNITUDE}, got "
-            f"{magnitude}: it is three times the paper's, which goes from 0 to 10."
-        )
-
-
-def _shift(share: float, side: int) -> int:
-    return int(_MAX_SHIFT * side * share)
+    branches = (*_FUNCTIONS.values(), lambda image, _: affine.warp(image, operation.matrix, fill))
+    return jax.lax.switch(operation.branch, branches, image, jnp.asarray(operation.amount))
 
 
 def _both_ways(name: str, strength: float, height: int, width: int) -> Operation:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.augment.mixing import box_share, cutmix, cutmix_box, mix_coefficient, mixup
-from spa_jax.data.augment.one_image import augment_one
+from spa_jax.data.augment.spatial import augment_one
 from spa_jax.longtail.losses import mix_targets
 from spa_jax.longtail.method import Views
 from spa_jax.training.config import RunOptions

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spa_jax.data.augment import one_image
+from spa_jax.data.augment import spatial
 from spa_jax.data.augment.augment_options import AugmentOptions
-from spa_jax.data.augment.one_image import augment_one
-from spa_jax.data.augment.spatial import cutout, random_crop, random_flip
+from spa_jax.data.augment.spatial import augment_one, cutout, random_crop, random_flip
 from tests.refusals import refusal
 
 DRAWS = 4000
@@ -187,7 +186,7 @@ def composed(key, image, options):
 def test_options_switch_on_crop_flip_policy_and_cutout_in_this_order(options, monkeypatch):
     """Recorded runs with crop and flip depend on these keys."""
     for policy in ("randaugment", "autoaugment_cifar"):
-        monkeypatch.setattr(one_image, policy, shaded)
+        monkeypatch.setattr(spatial, policy, shaded)
     image = jnp.asarray(IMAGE[..., :1])
     found, expected = draw(
         lambda key: jnp.stack([augment_one(key, image, options), composed(key, image, options)]),
