@@ -117,7 +117,6 @@ class ConvNeXt(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "B _ _ _"], train: bool) -> Float[Array, "B _"]:
         """Images `(B, H, W, K)` to float32 features `(B, D)`, of either sign."""
-        del train
         patch, widths, blocks, scale_init = self.stages
         smallest = patch * 2 ** (len(widths) - 1)
         if min(images.shape[1:3]) < smallest:

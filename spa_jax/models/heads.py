@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from spa_jax.alignment import simplex_etf, unit_rows
 from spa_jax.errors import InputError
-from spa_jax.models.batch_norm import batch_norm
+from spa_jax.models.residual import batch_norm
 
 # PyTorch's `kaiming_normal_`: of the fan-in, and not truncated.
 _KAIMING_NORMAL = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -28,7 +28,6 @@ class LinearHead(nn.Module):
     @nn.compact
     def __call__(self, features: Float[Array, "B D"], train: bool) -> Float[Array, "B num_classes"]:
         """Features `(B, D)` to logits `(B, C)`; `kernel` is `(D, C)`, `bias` `(C,)`."""
-        del train
         shape = (features.shape[-1], self.num_classes)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
@@ -53,7 +52,6 @@ class CosineHead(nn.Module):
     @nn.compact
     def __call__(self, features: Float[Array, "B D"], train: bool) -> Float[Array, "B num_classes"]:
         """Features `(B, D)` to logits `(B, C)` in [-1, 1]; `kernel` is `(D, C)`."""
-        del train
         kernel = self.param("kernel", _unit_columns, (features.shape[-1], self.num_classes))
         return _cosines(unit_rows(features), unit_rows(kernel.T).T)
 
@@ -85,7 +83,7 @@ class EtfHead(nn.Module):
 
     Attributes:
       num_classes: C, 2 or more.
-      axis_name: as in :func:`spa_jax.models.batch_norm.batch_norm`.
+      axis_name: as in :func:`spa_jax.models.residual.batch_norm`.
 
     Raises:
       InputError: fewer than two classes, or features too narrow for the frame: D < C - 1.
@@ -117,12 +115,13 @@ class EtfHead(nn.Module):
                 f"(config.model.cifar_resnet.width_factor or config.model.small.widths), or use "
                 f"another head."
             )
-        kernel = self.variable("constants", "kernel", self._frame, dim).value
+
+        def frame() -> Float[Array, "D C"]:
+            return simplex_etf(self.num_classes, dim, self.make_rng("params")).T
+
+        kernel = self.variable("constants", "kernel", frame).value
         directions = unit_rows(batch_norm(train, self.axis_name, name="bn")(features))
         return EtfOutputs(_cosines(directions, kernel), directions, kernel)
-
-    def _frame(self, dim: int) -> Float[Array, "dim num_classes"]:
-        return simplex_etf(self.num_classes, dim, self.make_rng("params")).T
 
 
 class GlmcOutputs(NamedTuple):
@@ -165,7 +164,6 @@ class GlmcHeads(nn.Module):
     @nn.compact
     def __call__(self, features: Float[Array, "B D"], train: bool) -> GlmcOutputs:
         """Features `(B, D)` to two logits `(B, C)`, z and p."""
-        del train
         projected = _linear(self.projection_dim, features, "projector")
         return GlmcOutputs(
             logits=_linear(self.num_classes, features, "fc"),

@@ -6,12 +6,17 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from spa_jax.models.cifar_resnet import CifarResNetOptions, make_cifar_resnet
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.convnext import STAGES, ConvNeXt, ConvNeXtOptions, make_convnext
 from spa_jax.models.heads import CosineHead, EtfHead, GlmcHeads, LinearHead
-from spa_jax.models.imagenet_resnet import ARCHITECTURES, make_imagenet_resnet
-from spa_jax.models.small_resnet import SmallOptions, make_small_resnet
+from spa_jax.models.residual import (
+    ARCHITECTURES,
+    CifarResNetOptions,
+    SmallOptions,
+    make_cifar_resnet,
+    make_imagenet_resnet,
+    make_small_resnet,
+)
 from spa_jax.models.vision_transformer import SIZES, VisionTransformer, VitOptions
 from spa_jax.options import Entry
 

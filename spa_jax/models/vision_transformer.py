@@ -102,7 +102,6 @@ class VisionTransformer(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "B _ _ _"], train: bool) -> Float[Array, "B _"]:
         """Images `(B, H, W, K)` to float32 features `(B, D)`, of either sign."""
-        del train
         patch, width = self.size.patch_size, self.size.width
         if images.shape[1] % patch or images.shape[2] % patch:
             raise InputError(

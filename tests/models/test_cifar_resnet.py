@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spa_jax.models.cifar_resnet import CifarResNetOptions, make_cifar_resnet
+from spa_jax.models.residual import CifarResNetOptions, make_cifar_resnet
 from tests.models.backbone_checks import assert_matches_record, parameter_count, shapes_of
 from tests.refusals import refusal
 

@@ -14,8 +14,8 @@ from jax import shard_map
 from jax.sharding import AxisType, PartitionSpec
 
 import spa_jax
-from spa_jax.models.cifar_resnet import CifarResNetOptions, make_cifar_resnet
 from spa_jax.models.heads import CosineHead, EtfHead, GlmcHeads, LinearHead
+from spa_jax.models.residual import CifarResNetOptions, make_cifar_resnet
 from tests.models.backbone_checks import parameter_count, shapes_of
 from tests.refusals import refusal
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spa_jax.models.imagenet_resnet import ARCHITECTURES, make_imagenet_resnet
+from spa_jax.models.residual import ARCHITECTURES, make_imagenet_resnet
 from tests.models.backbone_checks import assert_matches_record, parameter_count, shapes_of
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

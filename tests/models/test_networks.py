@@ -10,8 +10,8 @@ import pytest
 
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.convnext import STAGES, ConvNeXt
-from spa_jax.models.imagenet_resnet import ARCHITECTURES, make_imagenet_resnet
 from spa_jax.models.networks import HEADS, NETWORKS, build_classifier
+from spa_jax.models.residual import ARCHITECTURES, make_imagenet_resnet
 from spa_jax.models.vision_transformer import SIZES, VisionTransformer
 from spa_jax.options import NoOptions
 from tests.models.backbone_checks import shapes_of

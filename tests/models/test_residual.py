@@ -5,15 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spa_jax.models.cifar_resnet import CifarResNetOptions, make_cifar_resnet
-from spa_jax.models.imagenet_resnet import ARCHITECTURES, Architecture, make_imagenet_resnet
 from spa_jax.models.residual import (
+    ARCHITECTURES,
+    Architecture,
+    CifarResNetOptions,
     Convolution,
     Layers,
     ResidualBlock,
     ResNet,
     basic_block,
     identity_shortcut,
+    make_cifar_resnet,
+    make_imagenet_resnet,
     stages_of,
 )
 from tests.models.backbone_checks import (

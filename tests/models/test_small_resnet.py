@@ -6,7 +6,7 @@ import pytest
 
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.heads import LinearHead
-from spa_jax.models.small_resnet import SmallOptions, make_small_resnet
+from spa_jax.models.residual import SmallOptions, make_small_resnet
 from tests.models.backbone_checks import shapes_of
 
 C = 7
