@@ -144,7 +144,5 @@ def _downsample(channels: int, window: int, dtype: DTypeLike, name: str) -> nn.C
 
 def make_convnext(options: ConvNeXtOptions, dtype: DTypeLike = jnp.float32) -> ConvNeXt:
     """The network `convnext`, whose few blocks start with scales of 1."""
-    if not options.widths:
-        raise InputError("config.model.convnext.widths must be positive integers, got ().")
     counts = (options.blocks,) * len(options.widths)
     return ConvNeXt(Stages(options.patch_size, options.widths, counts, scale_init=1.0), dtype)

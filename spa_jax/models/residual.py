@@ -258,7 +258,7 @@ def make_small_resnet(
       axis_name: as in :class:`Layers`.
 
     Raises:
-      InputError: another dtype, or no width.
+      InputError: another dtype.
 
     Example:
       >>> make_small_resnet(SmallOptions(widths=(16, 32))).dim
@@ -270,8 +270,6 @@ def make_small_resnet(
             f"config.model.dtype={jnp.dtype(dtype).name}."
         )
     widths, stride = options.widths, options.stem_stride
-    if not widths:
-        raise InputError("config.model.small.widths must be positive integers, got ().")
     stem = Convolution(widths[0], max(3, stride + 1), stride)
     stages = stages_of(basic_block, widths, len(widths) * [options.blocks])
     # Without a dtype of its own it follows its parameters: in float64 too, where JAX has that on.

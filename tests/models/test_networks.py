@@ -13,7 +13,7 @@ from spa_jax.models.convnext import STAGES, ConvNeXt
 from spa_jax.models.networks import HEADS, NETWORKS, build_classifier
 from spa_jax.models.residual import ARCHITECTURES, make_imagenet_resnet
 from spa_jax.models.vision_transformer import SIZES, VisionTransformer
-from spa_jax.options import NoOptions
+from spa_jax.options import NoOptions, defaults_of, read_options
 from tests.models.backbone_checks import shapes_of
 from tests.refusals import refusal
 
@@ -106,4 +106,7 @@ def test_the_small_network_computes_in_float32_only():
 
 @pytest.mark.parametrize("name", ["small", "convnext"])
 def test_a_network_without_stages_is_refused(name):
-    assert f"config.model.{name}.widths" in refusal(classifier, name, widths=())
+    options = NETWORKS[name].options
+    group = defaults_of(options) | {"widths": ()}
+    message = refusal(read_options, options, group, f"config.model.{name}")
+    assert f"config.model.{name}.widths" in message

@@ -1,6 +1,6 @@
 """Long-tailed class sizes: how many training images each class gets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -141,13 +141,6 @@ def ranked_classes(num_classes: int, order: str, seed: int = 0) -> np.ndarray:
       [3, 2, 1, 0]
     """
     return CLASS_ORDERS[order](np.arange(num_classes), seed)
-
-
-def class_counts_of(sizes: Sequence[int], ranked: np.ndarray) -> tuple[int, ...]:
-    """Sizes by rank as counts by label: class `ranked[r]` gets `sizes[r]`."""
-    counts = np.zeros(len(sizes), np.int64)
-    counts[ranked] = sizes
-    return tuple(counts.tolist())
 
 
 def _check_profile(n_max: int, num_classes: int, imbalance_factor: float) -> None:

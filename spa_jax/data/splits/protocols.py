@@ -1,7 +1,7 @@
 """Which images a long-tailed split takes: the published protocols, and the held-out part."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -105,22 +105,20 @@ def hold_out(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def indices_checksum(*indices: np.ndarray) -> str:
     """SHA-256 of chosen positions (as little-endian int64), to tell one split from another."""
-    digest = hashlib.sha256()
-    for part in indices:
-        digest.update(np.asarray(part).astype("<i8").tobytes())
-        digest.update(b"|")
-    return digest.hexdigest()
+    return _checksum(np.asarray(part).astype("<i8").tobytes() for part in indices)
 
 
 def examples_checksum(*parts: LabelledImages) -> str:
     """SHA-256 of labels and file names, for sets that no protocol chose by position."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(np.asarray(part.labels).astype("<i8").tobytes())
-        if part.names is not None:
-            digest.update("\0".join(part.names.tolist()).encode())
-        digest.update(b"|")
-    return digest.hexdigest()
+    named = (part.names if part.names is not None else np.array([], str) for part in parts)
+    return _checksum(
+        np.asarray(part.labels).astype("<i8").tobytes() + "\0".join(names.tolist()).encode()
+        for part, names in zip(parts, named, strict=True)
+    )
+
+
+def _checksum(parts: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(part + b"|" for part in parts)).hexdigest()
 
 
 def _classes(labels: np.ndarray, counts: Sequence[int]) -> list[tuple[np.ndarray, int]]:

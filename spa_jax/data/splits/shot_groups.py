@@ -17,6 +17,9 @@ SHOT_GROUP_RULES = {
 """Names of the rules, and what they say. `above_100_below_20` is that of the decoupling and RIDE
 code, `oltr` of ImageNet-LT's authors, `glmc` of GLMC and SpA, `mislas` of MiSLAS, ETF and ARB."""
 
+# Many-shot classes have more training images than the first number, few-shot ones fewer than the
+# second.
+_THRESHOLDS = {"above_100_below_20": (100, 20), "oltr": (99, 21), "glmc": (100, 21)}
 _MISLAS_RANKS = {10: (3, 7), 100: (36, 71), 1000: (390, 835)}
 
 
@@ -38,12 +41,11 @@ def shot_groups(counts: Sequence[int], rule: str = "auto") -> dict[str, list[int
       {'many': [0], 'medium': [1, 2], 'few': [3]}
     """
     sizes = np.asarray(counts)
-    check_shot_group_rule(rule, len(sizes))
     rule = _resolve(rule, len(sizes))
     if rule in _THRESHOLDS:
-        many, few = _THRESHOLDS[rule]
-        is_many, is_few = many(sizes), few(sizes)
-        groups = [np.where(part)[0] for part in (is_many, ~is_many & ~is_few, is_few)]
+        above, below = _THRESHOLDS[rule]
+        parts = (sizes > above, (sizes >= below) & (sizes <= above), sizes < below)
+        groups = [np.where(part)[0] for part in parts]
     else:
         groups = np.split(np.argsort(-sizes, kind="stable"), _ranks(rule, len(sizes)))
     names = ("many", "medium", "few")
@@ -52,7 +54,6 @@ def shot_groups(counts: Sequence[int], rule: str = "auto") -> dict[str, list[int
 
 def shot_group_rule(num_classes: int, rule: str = "auto") -> str:
     """The rule of :func:`shot_groups` in words, for the run's record."""
-    check_shot_group_rule(rule, num_classes)
     rule = _resolve(rule, num_classes)
     if rule in _THRESHOLDS:
         return SHOT_GROUP_RULES[rule]
@@ -74,20 +75,16 @@ def check_shot_group_rule(rule: str, num_classes: int) -> None:
         )
 
 
-_THRESHOLDS = {
-    "above_100_below_20": (lambda n: n > 100, lambda n: n < 20),
-    "oltr": (lambda n: n >= 100, lambda n: n <= 20),
-    "glmc": (lambda n: n > 100, lambda n: n <= 20),
-}
-
-
 def _resolve(rule: str, num_classes: int) -> str:
+    """The rule that "auto" stands for, or the rule itself, after a check."""
+    check_shot_group_rule(rule, num_classes)
     if rule == "auto":
         return "thirds" if num_classes <= 10 else "above_100_below_20"
     return rule
 
 
 def _ranks(rule: str, num_classes: int) -> tuple[int, int]:
+    if rule == "mislas":
+        return _MISLAS_RANKS[num_classes]
     k = max(1, int(0.3 * num_classes))
-    ranks = {"thirds": (k, num_classes - k), "mislas": _MISLAS_RANKS.get(num_classes, (0, 0))}
-    return ranks[rule]
+    return k, num_classes - k

@@ -8,19 +8,8 @@ import numpy as np
 from spa_jax.data.data_options import SplitOptions
 from spa_jax.data.dataset import LongTailedDataset, Source, check_every_class
 from spa_jax.data.splits.lists import positions_of
-from spa_jax.data.splits.profiles import (
-    NATURAL,
-    PROFILES,
-    EmptyClassError,
-    class_counts_of,
-    ranked_classes,
-)
-from spa_jax.data.splits.protocols import (
-    PROTOCOLS,
-    examples_checksum,
-    hold_out,
-    indices_checksum,
-)
+from spa_jax.data.splits.profiles import NATURAL, PROFILES, EmptyClassError, ranked_classes
+from spa_jax.data.splits.protocols import PROTOCOLS, examples_checksum, hold_out, indices_checksum
 from spa_jax.errors import InputError
 
 _LIST, _ALL = "list", "all"
@@ -55,7 +44,7 @@ def split_sizes(sizes: np.ndarray, options: SplitOptions) -> tuple[int, ...]:
         raise InputError(
             f"{error} In class order {options.class_order!r} that is the class of label {label}."
         ) from error
-    return class_counts_of(by_rank, ranked)
+    return tuple(np.array(by_rank)[np.argsort(ranked)].tolist())
 
 
 def make_split(source: Source, options: SplitOptions) -> LongTailedDataset:

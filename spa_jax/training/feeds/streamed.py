@@ -115,28 +115,20 @@ class StreamFeed:
 
     def _open(self, seed: int, epoch: int) -> Generator[tuple[HostBatch, ...], None, None]:
         """For each step a batch from every sampler."""
+        train, options, size = self._data.train, self._options, self._options.batch_size
+        rows, spe = self._layout.local_rows(size), self.steps_per_epoch
+        steps = range(epoch * spe, options.epochs * spe)
+        workers = options.loader.workers and max(1, options.loader.workers // len(self._weights))
         with contextlib.ExitStack() as stack:
-            streams = [
-                stack.enter_context(contextlib.closing(self._open_one(seed, epoch, sampler)))
-                for sampler in range(len(self._weights))
-            ]
+            streams = []
+            for stream, weights in enumerate(self._weights):
+                order = EpochOrder(seed, len(train), size, weights, stream)
+                batches = ImageBatches(
+                    train, rows, options.augment, steps, size, order, self._host_views
+                )
+                opened = contextlib.closing(read_batches(batches, workers))
+                streams.append(stack.enter_context(opened))
             yield from zip(*streams, strict=True)
-
-    def _open_one(self, seed: int, epoch: int, sampler: int) -> Generator[HostBatch, None, None]:
-        """The batches of one sampler."""
-        train, options, spe = self._data.train, self._options, self.steps_per_epoch
-        size, weights = options.batch_size, self._weights[sampler]
-        batches = ImageBatches(
-            train,
-            self._layout.local_rows(size),
-            options.augment,
-            range(epoch * spe, options.epochs * spe),
-            size,
-            EpochOrder(seed, len(train), size, weights, stream=sampler),
-            self._host_views,
-        )
-        workers = options.loader.workers
-        return read_batches(batches, workers and max(1, workers // len(self._weights)))
 
 
 def _ahead(batches: Iterator[Any]) -> Iterator[Any]:

@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spa_jax.data.data_options import SplitOptions
 from spa_jax.data.splits.profiles import (
     CLASS_ORDERS,
     PROFILES,
-    class_counts_of,
     exponential_profile,
     pareto_profile,
     ranked_classes,
     step_profile,
 )
+from spa_jax.data.splits.splitting import split_sizes
 from tests.refusals import refusal
 
 properties = settings(max_examples=100, deadline=None, derandomize=True)
@@ -240,13 +241,13 @@ def test_the_permutation_of_a_seed_never_changes():
     assert ranked_classes(10, "permuted", 1).tolist() == [8, 4, 7, 0, 1, 2, 5, 9, 6, 3]
 
 
-def test_counts_by_label_give_each_class_the_size_of_its_rank():
-    assert class_counts_of((9, 5, 2), np.array([1, 2, 0])) == (2, 9, 5)
-
-
 @properties
-@given(st.permutations(range(12)), profile_arguments())
-def test_counts_by_label_are_the_sizes_in_another_order(ranked, arguments):
-    sizes = exponential_profile(arguments[0], 12, arguments[2])
-    counts = class_counts_of(sizes, np.array(ranked))
-    assert [counts[label] for label in ranked] == list(sizes)
+@given(arguments=profile_arguments(), seed=st.integers(0, 100))
+def test_counts_by_label_give_each_class_the_size_of_its_rank(arguments, seed):
+    n_max, _, factor = arguments
+    sizes = exponential_profile(n_max, 12, factor)
+    options = SplitOptions(
+        n_max=n_max, imbalance_factor=factor, class_order="permuted", class_order_seed=seed
+    )
+    counts = split_sizes(np.full(12, n_max), options)
+    assert [counts[label] for label in ranked_classes(12, "permuted", seed)] == list(sizes)
