@@ -2,10 +2,12 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
 
 from spa_jax.data.data_options import DataOptions
+from spa_jax.data.dataset import LabelledImages
 from spa_jax.data.sources.opening import load_data
 from tests.data.sources.test_idx import tiny_part, write_part
 from tests.data.tiny_tfds import tiny_imagenet2012
@@ -141,3 +143,13 @@ def test_a_set_that_tfds_prepared_has_one_of_its_own(tmp_path):
         tiny_imagenet2012(tmp_path / place, counts)
         found.append(checksum(tmp_path / place, name="imagenet2012"))
     assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "uint16", "int32", "int64", "uint64"])
+def test_labels_of_any_integers_count_for_their_own_class_alone(kind):
+    """Of 300 classes, where an 8-bit 5 would be 261 too."""
+    images = np.zeros((2, 4, 4, 1), np.uint8)
+    labels = LabelledImages(images, np.array([5, 100], kind)).labels
+    counted = jax.nn.one_hot(labels, 300).sum(axis=0)
+    assert np.flatnonzero(counted).tolist() == [5, 100]
+    assert labels.dtype == np.int32
