@@ -6,8 +6,9 @@ from spa_jax.data.splits.profiles import CLASS_ORDERS, NATURAL, PROFILES
 from spa_jax.data.splits.protocols import PROTOCOLS, PUBLISHED_SEEDS
 from spa_jax.data.splits.samplers import SAMPLERS
 from spa_jax.data.splits.shot_groups import SHOT_GROUP_RULES
+from spa_jax.errors import InputError
 from spa_jax.files import local_path
-from spa_jax.options import check_options, option
+from spa_jax.options import check_options, defaults_of, option
 
 _LARGEST_SEED = 2**31 - 1
 
@@ -94,3 +95,22 @@ class DataOptions(SplitOptions):
     feed: str = option(
         "auto", "whole on the device, or in batches", choices=("auto", "device", "stream")
     )
+
+    def check_unused(self) -> None:
+        """Raises InputError for a field that was set away from its default and would do nothing."""
+        natural = self.profile == NATURAL or self.train_list != ""
+        unread = [
+            (natural, "imbalance_factor", "all images train that there are, or that a list names"),
+            (
+                natural or self.class_order != "permuted",
+                "class_order_seed",
+                "it is of config.data.class_order=permuted, which does not choose images here",
+            ),
+            (self.sampler != "power", "sampler_power", "it is of config.data.sampler=power"),
+        ]
+        for does_nothing, field, reason in unread:
+            value, default = getattr(self, field), defaults_of(DataOptions)[field]
+            if does_nothing and value != default:
+                raise InputError(
+                    f"config.data.{field}={value} does nothing, as {reason}: leave it at {default}."
+                )

@@ -238,11 +238,26 @@ def test_an_option_of_another_method_is_refused_with_those_of_this_one():
     config = changed(method__name="arb", method__ldam_drw__margin=1.0)
     assert "no option of arb, which has arb.counts" in refusal(resolve, config)
     resolve(changed(method__name="glmc", method__glmc__label_power=2.0))
+    message = refusal(resolve, changed(model__name="resnet18", model__small__widths=(8, 4)))
+    assert "config.model.small.widths is no option of resnet18, which has none" in message
+    assert "set it to [16, 32], as it is by default" in message
+    message = refusal(resolve, changed(model__vit__width=8))
+    assert "no option of small, which has small.widths, small.blocks, small.stem_stride" in message
     # A comparison sets the strengths of all variants, and each run reads its own.
     resolve(changed(spa__proj__gamma=0.1))
 
 
 UNUSED = {
+    "config.data.imbalance_factor=50.0 does nothing": changed(
+        data__profile="natural", data__imbalance_factor=50.0
+    ),
+    "config.data.imbalance_factor=5.0 does nothing, as all images train": changed(
+        data__train_list="train.txt", data__imbalance_factor=5.0
+    ),
+    "config.data.class_order_seed=1 does nothing": changed(data__class_order_seed=1),
+    "config.data.sampler_power=0.5 does nothing": changed(
+        data__sampler="square_root", data__sampler_power=0.5
+    ),
     "config.augment.mix_alpha=0.2 does nothing": changed(augment__mix_alpha=0.2),
     "The method glmc mixes images itself, by glmc": changed(
         method__name="glmc", augment__mix="cutmix"
