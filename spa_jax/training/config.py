@@ -210,13 +210,14 @@ def resolve(config: Config) -> RunOptions:
     )
     options.optimizer.check(options.epochs)
     method.check(options.epochs)
-    # Not those of SpA's variants: a comparison sets all of them, and each of its runs reads its own.
+    # Not those of SpA's variants: a comparison sets all of them, and each of its runs reads its
+    # own.
     for field, value in flat.items():
         group = field.split(".")[0]
         if group in ("method", "model") and not is_read(field, flat) and value != defaults[field]:
             used = flat[CHOSEN_BY[group]]
             own = defaults_of(_REGISTRIES[group][used].options)
-            reads = ", ".join(f"{used}.{option}" for option in own)
+            reads = ", ".join(f"{used}.{key}" for key in own)
             raise InputError(
                 f"config.{field} is no option of {used}, which has {reads or 'none'}: set it to "
                 f"{defaults[field]!r}, as it is by default."

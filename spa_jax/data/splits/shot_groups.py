@@ -84,7 +84,6 @@ def _resolve(rule: str, num_classes: int) -> str:
 
 
 def _ranks(rule: str, num_classes: int) -> tuple[int, int]:
-    if rule == "mislas":
-        return _MISLAS_RANKS[num_classes]
     k = max(1, int(0.3 * num_classes))
-    return k, num_classes - k
+    ranks = {"thirds": (k, num_classes - k), "mislas": _MISLAS_RANKS.get(num_classes, (0, 0))}
+    return ranks[rule]
