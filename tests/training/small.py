@@ -23,7 +23,8 @@ def small_config(**changes: Any) -> Config:
     config.eval_batch_size = 256
     config.augment.crop_padding = 1
     config.augment.flip = True
-    config.model.small.widths = (8,)
+    if changes.get("model__name", "small") == "small":
+        config.model.small.widths = (8,)
     config.logging.every_steps = 0
     config.logging.tensorboard = False
     config.logging.plots = False

@@ -220,11 +220,11 @@ def test_a_number_out_of_range_is_refused_and_the_ends_of_the_range_pass(field):
     for value in outside:
         message = refusal(resolve, with_value(field, value))
         assert f"config.{field} must be {words}, got {value!r}" in message
-    group, name, *own = field.split(".")
+    group, *names = field.split(".")
     for value in ends:
         config = with_value(field, value)
-        if group == "model" and own:
-            config.model.name = name  # or it would do nothing
+        if group == "model" and len(names) == 2:
+            config.model.name = names[0]  # or it would do nothing
         resolve(config)
 
 
