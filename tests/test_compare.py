@@ -132,6 +132,17 @@ def test_a_run_that_failed_is_told_and_its_seed_is_left_out_of_the_pairs(copy, c
     assert difference["mean"] == pytest.approx(of_seed_0[1] - of_seed_0[0])
 
 
+def test_runs_on_other_data_are_not_compared(copy, command, capsys):
+    claim = copy / "proj-seed1" / "data.json"
+    claim.write_text(json.dumps(json.loads(claim.read_text()) | {"content_checksum": "other"}))
+    before = (copy / "comparison.json").read_bytes()
+    with pytest.raises(SystemExit, match="2"):
+        command(copy, "--methods=none,proj", "--seeds=2")
+    error = capsys.readouterr().err
+    assert f"{copy / 'proj-seed1'} and {copy / 'none-seed0'} are not of the same data" in error
+    assert (copy / "comparison.json").read_bytes() == before
+
+
 def test_a_variant_of_which_every_run_fails_ends_the_comparison_after_the_others(
     command, tmp_path, capsys
 ):
@@ -180,12 +191,20 @@ def test_checkpoints_that_the_config_asks_for_are_kept(copy, command):
     assert every == {"none-seed0": 0, "none-seed1": 0, "proj-seed0": 0, "proj-seed1": 3}
 
 
-@pytest.mark.parametrize("record", ["folder", "figure.png"])
+@pytest.mark.parametrize(
+    ("record", "part"),
+    [
+        ("folder", "is a folder, and a file is needed"),
+        ("figure.png", "must be a file that ends in .json"),
+        ("config.py/record.json", "config.py is a file"),
+    ],
+)
 def test_a_record_that_is_no_json_file_is_refused_before_anything_is_trained(
-    record, command, tmp_path, capsys
+    record, part, command, tmp_path, capsys
 ):
     (tmp_path / "folder").mkdir()
+    (tmp_path / "config.py").write_text("")
     with pytest.raises(SystemExit, match="2"):
         command(tmp_path / "out", "--seeds=1", f"--record={tmp_path / record}")
-    assert "must be a file that ends in .json" in capsys.readouterr().err
+    assert part in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

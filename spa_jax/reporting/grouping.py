@@ -57,14 +57,14 @@ def tells_apart(field: str, config: Mapping[str, Any]) -> bool:
     return field.split(".")[0] not in _NO_DIFFERENCE and is_read(field, config)
 
 
-def seed_and_split(run: Run | Mapping[str, Any]) -> tuple[int, str]:
-    """What two runs share if they are to be compared: the seed and the training split.
+def seed_and_split(run: Run | Mapping[str, Any]) -> tuple[int, str, str | None]:
+    """What two runs share if they are to be compared: the seed, the training split and the data.
 
     Args:
       run: a finished run, or a summary.
     """
     summary = run.summary if isinstance(run, Run) else run
-    return summary["seed"], summary["split_checksum"]
+    return summary["seed"], summary["split_checksum"], summary.get("content_checksum")
 
 
 def paired(
@@ -143,7 +143,8 @@ class Sweep:
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Puts runs together that differ in the seed alone.
 
-    Fields that change nothing do not count (:func:`tells_apart`).
+    Fields that change nothing do not count (:func:`tells_apart`). Where runs of one configuration
+    were trained or tested on other data, the checksum of the data tells them apart.
 
     Args:
       runs: one or more.
@@ -157,11 +158,16 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     differing = _differing_fields([run.config for run in runs])
 
     def fields_of(run: Run) -> dict[str, Any]:
+        values = run.config | {"data.content": str(run.summary.get("content_checksum"))[:12]}
         return {
-            field: run.config.get(field) if tells_apart(field, run.config) else None
+            field: values.get(field) if tells_apart(field, run.config) else None
             for field in differing
         }
 
+    for members in group_by(runs, lambda run: label_of(fields_of(run))).values():
+        if len({run.summary.get("content_checksum") for run in members} - {None}) > 1:
+            differing.append("data.content")
+            break
     groups = []
     for label, members in group_by(runs, lambda run: label_of(fields_of(run))).items():
         name = label or label_of({"spa.method": members[0].config.get("spa.method", "none")})
@@ -211,7 +217,7 @@ def why_not_paired(group: Group, baseline: Group) -> str:
     """Why some runs of a group have no partner in the baseline; "" if all have one."""
     same_seed = len(paired(group.runs, baseline.runs, key=lambda run: run.summary["seed"]))
     missing = {
-        "another split": same_seed - len(paired(group.runs, baseline.runs)),
+        "another split or other data": same_seed - len(paired(group.runs, baseline.runs)),
         "another seed": len(group.runs) - same_seed,
     }
     reasons = [f"{count} with {what}" for what, count in missing.items() if count]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from spa_jax.reporting import grouping
-from spa_jax.reporting.grouping import Group
+from spa_jax.reporting.grouping import Group, seed_and_split
 from spa_jax.reporting.statistics import (
     COLUMNS,
     UNBALANCED,
@@ -135,9 +135,9 @@ def runs_table(groups: Sequence[Group]) -> Iterator[Table]:
 
 
 def mark_of(group: Group, groups: Sequence[Group]) -> str:
-    """A dagger for a group that was trained on another split than the first group."""
-    first = {summary["split_checksum"] for summary in groups[0].summaries}
-    same = all(summary["split_checksum"] in first for summary in group.summaries)
+    """A dagger for a group that has another split, or other data, than the first group."""
+    first = {seed_and_split(summary)[1:] for summary in groups[0].summaries}
+    same = all(seed_and_split(summary)[1:] in first for summary in group.summaries)
     return "" if same else " †"
 
 

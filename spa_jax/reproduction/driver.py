@@ -19,7 +19,7 @@ from spa_jax.reproduction.tables import tuned_as
 from spa_jax.sweeps.grid import Member
 from spa_jax.sweeps.runner import Runner
 from spa_jax.training.checking import check_runs
-from spa_jax.training.config import default_config, flatten_config
+from spa_jax.training.config import default_config, flatten_config, resolve
 from spa_jax.training.loop import RunStopped
 from spa_jax.training.rundir.json_lines import JsonLines
 from spa_jax.training.rundir.workdir import FREE_ANYWHERE, check_same, check_workdir
@@ -90,7 +90,18 @@ class Driver:
                     f"these groups and fields: {', '.join(FREE_ANYWHERE)}."
                 )
         left = self._open_cells()
-        self.runner.check([self._member(cell) for cell in left if cell.settings is not None])
+        by_name = {record["cell"]: record["summary"] or {} for record in records}
+        recorded = [
+            (
+                f"the record of {cell.name}",
+                resolve(self._member(cell).config).data,
+                by_name[cell.name].get("content_checksum"),
+            )
+            for cell in cells
+            if cell.name in by_name and cell.settings is not None
+        ]
+        ready = [self._member(cell) for cell in left if cell.settings is not None]
+        self.runner.check(ready, recorded)
         # Of what these will be set to nothing is known yet.
         check_runs(self._member(cell).config for cell in left if cell.settings is None)
 

@@ -2,20 +2,25 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
 import jax
 
+from spa_jax.errors import InputError
 from spa_jax.sweeps.chunks import Chunk, open_chunks, program_of_chunk, program_that_fits
 from spa_jax.sweeps.grid import Member
 from spa_jax.training.checking import check_runs
+from spa_jax.training.config import resolve
 from spa_jax.training.devices import CannotTrainTogether
 from spa_jax.training.loop import EpochLoop, Say
 from spa_jax.training.program import Program, compiled_differences
 from spa_jax.training.rundir.checkpoints import Checkpoints
 from spa_jax.training.rundir.run_record import RunRecord, Trained
-from spa_jax.training.rundir.workdir import check_workdir
+from spa_jax.training.rundir.workdir import check_workdir, claimed_data
+
+Claim = tuple[str, Hashable, str | None]
+"""A result, the options of its data, and the checksum of what those were, where it is known."""
 
 
 @dataclasses.dataclass
@@ -49,20 +54,28 @@ class Runner:
         if self.together is None:
             self._as_one = jax.default_backend() != "cpu"
 
-    def check(self, members: Sequence[Member]) -> None:
-        """Raises InputError for whatever a member would be refused for, before any is trained."""
+    def check(self, members: Sequence[Member], recorded: Iterable[Claim] = ()) -> None:
+        """Raises InputError for whatever a member would be refused for, before any is trained.
+
+        Args:
+          members: of the grid.
+          recorded: what else stands beside them, and on which data it was made.
+        """
         for member in members:
             check_workdir(member.folder, member.config)
             _ = member.summary(), member.failure()  # which refuse a damaged file
         open_chunks(members, self.out)
         together = self.together or (None if self._as_one else False)
-        check_runs((member.config for member in members if not member.is_done), together)
+        loaded = check_runs((member.config for member in members if not member.is_done), together)
+        now = [("what is there now", data, checksum) for data, checksum in loaded.items()]
+        check_same_data([*now, *recorded, *map(_claim, members)])
 
     def train(self, members: Sequence[Member]) -> None:
         """Trains the members that are not done, those of one program after one another.
 
         Raises:
-          InputError: a wrong configuration, data or folder; nothing has been trained.
+          InputError: a wrong configuration, data or folder, and nothing has been trained; or data
+            that were changed meanwhile.
           RunStopped: `keep_going` said so.
         """
         self.check(members)
@@ -73,6 +86,7 @@ class Runner:
         ordered = sorted(members, key=first_of_program)
         while group := self.next_group(ordered):
             self.train_group(group)
+        check_same_data(map(_claim, members))
 
     def next_group(
         self,
@@ -168,6 +182,25 @@ class Runner:
                 _leave_checkpoint(members[i], trained, self.say)
             summary = records[i].finish(program, trained, self.command)
             self.say(f"{members[i].name}: test accuracy {summary['test_accuracy']['last']:.3f}")
+
+
+def check_same_data(claims: Iterable[Claim]) -> None:
+    """Raises InputError if results that name the same data were made on different ones."""
+    first: dict[Hashable, tuple[str, str]] = {}
+    for what, data, checksum in claims:
+        if checksum is None:
+            continue
+        other, known = first.setdefault(data, (what, checksum))
+        if checksum != known:
+            raise InputError(
+                f"{what} and {other} are not of the same data, so that they cannot stand side by "
+                f"side: the checksums of what is trained and tested on are {checksum} and {known}. "
+                "Put the data back as they were, or choose another --out."
+            )
+
+
+def _claim(member: Member) -> Claim:
+    return str(member.folder), resolve(member.config).data, claimed_data(member.folder)
 
 
 def _fits(member: Member, other: Member) -> bool:

@@ -11,6 +11,7 @@ from jaxtyping import Key, PyTree
 
 from spa_jax.alignment.kernels import find_kernels
 from spa_jax.data.augment.augment_options import ENCODED_FIELDS, STREAM_FIELDS
+from spa_jax.data.data_options import DataOptions
 from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.data.sources.opening import load_data
 from spa_jax.data.stream.batches import stream_side
@@ -74,14 +75,17 @@ def check_run(config: Config) -> None:
     check_runs([config])
 
 
-def check_runs(configs: Iterable[Config], together: bool | None = False) -> None:
+def check_runs(configs: Iterable[Config], together: bool | None = False) -> dict[DataOptions, str]:
     """:func:`check_run` for several runs; what they share is loaded and looked at once.
 
     Args:
       configs: of the runs.
       together: whether they train as members of programs; None: where they can.
+
+    Returns:
+      The checksum of the content of each data set that was loaded.
     """
-    run, networks = None, set()
+    run, networks, checksums = None, set(), {}
     # By data, one data set at a time: all together might not fit into memory.
     for options in sorted(map(resolve, configs), key=lambda options: repr(options.data)):
         data = run.data if run is not None and run.options.data == options.data else None
@@ -96,6 +100,8 @@ def check_runs(configs: Iterable[Config], together: bool | None = False) -> None
         if network not in networks:
             run.check_classifier()
         networks.add(network)
+        checksums[options.data] = run.data.content_checksum
+    return checksums
 
 
 def prepare_run(

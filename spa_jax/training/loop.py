@@ -124,7 +124,7 @@ class EpochLoop:
         program, config, spe = self.program, self._config, self.program.steps_per_epoch
         fresh = program.init_state(*(record.config for record in self.records))
         for record in self._open.values():
-            record.write_config()
+            record.claim(program.data)
         with contextlib.ExitStack() as stack:
             checkpoints = Checkpoints(self.folder, config.checkpoint.keep, self.say)
             stack.enter_context(checkpoints)

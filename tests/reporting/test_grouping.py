@@ -148,7 +148,8 @@ def test_runs_are_paired_by_seed_and_split(tmp_path):
     assert [(a.folder.name, b.folder.name) for a, b in pairs] == [("a1", "none1"), ("a2", "none2")]
     of_reg, of_none = ([run.summary for run in group.runs] for group in (reg, none))
     assert paired(of_reg, of_none) == [(a.summary, b.summary) for a, b in pairs]
-    assert why_not_paired(reg, none) == ("not paired: 1 with another split and 1 with another seed")
+    reasons = "1 with another split or other data and 1 with another seed"
+    assert why_not_paired(reg, none) == f"not paired: {reasons}"
     assert why_not_paired(none, none) == ""
 
 
@@ -203,3 +204,35 @@ def test_a_grid_has_a_sweep_for_each_value_of_the_other_field(groups_of):
 
 
 _RATE = "optimizer.learning_rate"
+
+
+def test_runs_of_one_configuration_on_other_data_are_other_groups(tmp_path):
+    """As when an image was deleted between two seeds; each is compared on its own data alone."""
+    content, runs = {0: "a" * 64, 1: "b" * 64}, []
+    for method in ("none", "reg"):
+        for seed, checksum in content.items():
+            changes = {"seed": seed, "spa.method": method}
+            folder = tmp_path / f"{method}{seed}"
+            runs.append(read_run(write_run(folder, changes, content_checksum=checksum)))
+    groups = group_runs(runs)
+    assert [group.label for group in groups] == [
+        f"spa.method={method}, data.content={checksum[:12]}"
+        for method in ("none", "reg")
+        for checksum in content.values()
+    ]
+    assert [baseline_of(group, groups) for group in groups[2:]] == groups[:2]
+
+
+def test_runs_on_other_data_are_not_paired(tmp_path):
+    """Those of an earlier version, which did not record the checksum, neither."""
+    contents = {"none": "a" * 64, "reg": "b" * 64, "proj": None}
+    none, reg, proj = group_runs(
+        [
+            read_run(write_run(tmp_path / name, {"spa.method": name}, content_checksum=content))
+            for name, content in contents.items()
+        ]
+    )
+    assert none.label == "spa.method=none"  # which the configuration tells apart already
+    for group in (reg, proj):
+        assert not paired(group.runs, none.runs)
+        assert why_not_paired(group, none) == "not paired: 1 with another split or other data"

@@ -187,8 +187,8 @@ def test_runs_on_another_split_are_marked_and_other_classes_refused(tmp_path):
     groups = group_runs([read_run(a), read_run(b)])
     contents = {"differences": list(differences_table(groups))}
     text = Page(report_page(groups, contents, [], "", tmp_path)).text
-    assert "† Trained on another split than spa.method=none: spa.method=reg" in text
-    assert "not paired: 1 with another split" in text
+    assert "† Another split or other data than spa.method=none: spa.method=reg" in text
+    assert "not paired: 1 with another split or other data" in text
     c = write_run(tmp_path / "c", counts=(3, 2))
     message = refusal(write_report, [a, c], tmp_path / "other")
     assert "different numbers of classes: 4" in message

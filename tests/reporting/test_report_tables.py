@@ -74,7 +74,7 @@ def test_differences_are_paired_and_another_split_is_named_in_place_of_numbers(g
     assert rows["spa.method=reg"][3] == "-"
     assert rows["spa.method=proj"] == [
         "spa.method=none",
-        "0 (not paired: 1 with another split)",
+        "0 (not paired: 1 with another split or other data)",
         *["-"] * 4,
     ]
     assert list(tables.differences_table(groups[:1])) == []

@@ -241,6 +241,16 @@ def test_a_record_of_other_settings_is_refused_and_named(tmp_path):
         assert part in message
 
 
+def test_a_record_on_other_data_is_refused_before_anything_is_trained(tmp_path):
+    config = PLAN.config(CELLS[0]).to_dict()
+    summary = {"content_checksum": "other"}
+    record = {"cell": CELLS[0].name, "config": config, "summary": summary}
+    append_record(tmp_path / "r.jsonl", record)
+    message = refusal(train, tmp_path)
+    assert f"the record of {CELLS[0].name} and what is there now are not of the same" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
+
+
 @pytest.mark.parametrize("together", [False, True])
 def test_a_finished_folder_is_not_taken_for_the_run_of_other_settings(tmp_path, together):
     """As when a recipe changes and its line is removed from the records, but not the folder."""

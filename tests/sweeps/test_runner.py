@@ -11,6 +11,7 @@ from spa_jax.sweeps.chunks import Chunk, open_chunks
 from spa_jax.sweeps.grid import make_grid
 from spa_jax.sweeps.runner import Runner
 from spa_jax.training import loop
+from spa_jax.training.config import resolve
 from spa_jax.training.devices import Layout
 from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.program import Program
@@ -319,3 +320,49 @@ def test_a_damaged_file_is_refused_before_data_are_loaded(file, content, tmp_pat
 def test_a_run_whose_settings_make_too_long_a_name_is_refused(tmp_path):
     members = grid(tmp_path, {"data.folder": ("a" * 250, "b")})
     assert "longer than 255 bytes" in refusal(Runner(tmp_path, say=silent).train, members)
+
+
+def claim(member, checksum):
+    member.folder.mkdir(parents=True, exist_ok=True)
+    (member.folder / "data.json").write_text(json.dumps({"content_checksum": checksum}))
+
+
+def test_runs_on_other_data_do_not_stand_side_by_side(tmp_path, monkeypatch):
+    """Whether both were begun or finished, or one of them would be on what is there now."""
+    monkeypatch.setattr(runner, "check_runs", lambda configs, together: {})
+    members = grid(tmp_path, GAMMAS)
+    claim(members[0], "a" * 64)
+    claim(members[2], "a" * 64)
+    Runner(tmp_path).check(members)
+    claim(members[2], "b" * 64)
+    message = refusal(Runner(tmp_path).check, members)
+    assert f"{members[2].folder} and {members[0].folder} are not of the same data" in message
+    assert "a" * 64 in message
+    assert "b" * 64 in message
+    claim(members[2], "a" * 64)
+    now = {resolve(members[0].config).data: "c" * 64}
+    monkeypatch.setattr(runner, "check_runs", lambda configs, together: now)
+    message = refusal(Runner(tmp_path).check, members)
+    assert f"{members[0].folder} and what is there now are not of the same data" in message
+
+
+def test_points_whose_settings_name_other_data_may_stand_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "check_runs", lambda configs, together: {})
+    members = grid(tmp_path, {"data.imbalance_factor": (10.0, 20.0)}, (0, 1))
+    for member in members:
+        claim(member, str(member.settings))
+    Runner(tmp_path).check(members)
+    claim(members[3], "other")  # the second seed of the second point
+    assert "not of the same data" in refusal(Runner(tmp_path).check, members)
+
+
+def test_data_that_change_while_a_grid_is_trained_are_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "check_runs", lambda configs, together: {})
+    members = grid(tmp_path, GAMMAS)
+
+    def train(self, group):
+        claim(group[0], group[0].name)
+        group[0].fail("made")
+
+    monkeypatch.setattr(Runner, "train_group", train)
+    assert "not of the same data" in refusal(Runner(tmp_path).train, members)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.files import write_json
 from spa_jax.reporting.figures.run_plots import (
     plot_alignment_over_epochs,
@@ -20,7 +21,7 @@ from spa_jax.training.program import Program
 from spa_jax.training.rundir.events import EventWriter
 from spa_jax.training.rundir.json_lines import JsonLines
 from spa_jax.training.rundir.summary import evaluation_line, make_summary, train_line
-from spa_jax.training.rundir.workdir import SUMMARY, write_config
+from spa_jax.training.rundir.workdir import SUMMARY, check_data, claim_data, write_config
 from spa_jax.training.state import TrainState
 
 
@@ -52,9 +53,11 @@ class RunRecord:
         self._lines: list[dict[str, Any]] = []
         self._events: EventWriter | None = None
 
-    def write_config(self) -> None:
-        """Makes the folder this run's."""
+    def claim(self, data: LongTailedDataset) -> None:
+        """Makes the folder this run's, on these data; InputError if it is of others."""
+        check_data(self.workdir, data)
         if self._primary:
+            claim_data(self.workdir, data)
             write_config(self.workdir, self.config)
 
     def open(

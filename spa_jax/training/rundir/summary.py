@@ -121,6 +121,7 @@ def make_summary(
         "test_class_counts": [int(images) for images in total],
         "split": data.split,
         "split_checksum": data.split["checksum"],
+        "content_checksum": data.content_checksum,
         "params_checksum": tree_checksum(params),
         "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
         "command": command,

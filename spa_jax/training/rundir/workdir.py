@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.errors import InputError
 from spa_jax.files import local_path, output_folder, read_json, write_json
 from spa_jax.training.config import Config, flatten_config
 
 SUMMARY = "summary.json"
 """Written last: a folder that has it holds a finished run."""
+
+_DATA = "data.json"
 
 # A run may be continued with other values of these: they do not change what is computed.
 FREE_ON_RESUME = ("eval_batch_size", "parallel", "checkpoint", "loader", "logging")
@@ -50,6 +53,32 @@ def check_workdir(workdir: Path, config: Config) -> None:
         raise InputError(
             f"{workdir} holds files of a run but no config.json: choose another workdir."
         )
+
+
+def claimed_data(workdir: Path) -> str | None:
+    """The checksum of the data that a workdir's run was begun on; None if that is not known."""
+    path = workdir / _DATA
+    if not path.exists():
+        return None
+    remedy = "put it back, or choose another workdir."
+    return read_json(path, remedy, ["content_checksum"])["content_checksum"]
+
+
+def check_data(workdir: Path, data: LongTailedDataset) -> None:
+    """Raises InputError if a workdir's run was begun on other data."""
+    claimed, now = claimed_data(workdir), data.content_checksum
+    if claimed not in (None, now):
+        raise InputError(
+            f"{workdir} was begun on other data: the checksum of what is trained and tested on is "
+            f"{claimed} there, and {now} now. Put the data back as they were, or choose another "
+            "folder with --workdir or --out."
+        )
+
+
+def claim_data(workdir: Path, data: LongTailedDataset) -> None:
+    """Writes `data.json`, which says what the workdir's run is trained and tested on."""
+    claim = {"name": data.name, "content_checksum": data.content_checksum}
+    write_json(workdir / _DATA, claim, indent=2)
 
 
 def write_config(workdir: Path, config: Config) -> None:

@@ -167,6 +167,7 @@ def test_the_record_says_what_was_run(digits):
     assert summary["wall_time_seconds"] == pytest.approx(2.5)
     assert summary["split"] == digits.split
     assert summary["split_checksum"] == digits.split["checksum"]
+    assert summary["content_checksum"] == digits.content_checksum
     assert summary["class_counts"] == [110, 78, 56, 40, 29, 20, 14, 10, 7, 5]
     assert summary["class_names"] == list("0123456789")
     assert summary["versions"]["jax"] == jax.__version__
