@@ -17,11 +17,12 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.progress import track
 
+from spa_jax.data.augment.augment_options import AugmentOptions
+from spa_jax.data.augment.on_host import test_image
 from spa_jax.data.data_options import DataOptions
 from spa_jax.data.dataset import LabelledImages
 from spa_jax.data.sources.broken_files import one_line
 from spa_jax.data.sources.opening import load_data
-from spa_jax.data.stream.decode import decode_crop
 from spa_jax.errors import InputError
 
 _CHUNK = 256  # files between two movements of the bar
@@ -37,14 +38,14 @@ def bad_files(examples: LabelledImages, what: str = "") -> list[str]:
     Returns:
       What is wrong with each image that cannot be decoded, which names it.
     """
-    images, names = examples.images, examples.names
+    images, names, options = examples.images, examples.names, AugmentOptions()
     if isinstance(images, np.ndarray):
         return []
 
     def fault_of(index: int) -> str:
         name = f"image {index} of {examples.origin}" if names is None else str(names[index])
         try:
-            decode_crop(images[index], name)
+            test_image(images[index], name, options)
         except InputError as error:
             return str(error)
         return ""
