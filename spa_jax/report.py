@@ -23,7 +23,7 @@ import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from spa_jax.errors import InputError
-from spa_jax.files import write_text_whole
+from spa_jax.files import local_path, output_folder, write_text_whole
 from spa_jax.reporting import report_tables
 from spa_jax.reporting.figures import classes, epochs
 from spa_jax.reporting.figures.gram_matrices import draw_gram_matrices
@@ -148,23 +148,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m spa_jax.report",
         description="Makes one report of finished runs: an HTML page and its figures.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the page and figures")
+    parser.add_argument("runs", nargs="+", help="folders of runs")
+    parser.add_argument("--out", required=True, help="folder for the page and figures")
     values = parser.parse_args(given)
     try:
-        notes = write_report(values.runs, values.out, f"{parser.prog} {shlex.join(given)}")
+        out = local_path(values.out, "--out")
+        runs = [local_path(run, "The folder of runs") for run in values.runs]
+        notes = write_report(runs, out, f"{parser.prog} {shlex.join(given)}")
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for note in notes:
         print(note)
-    print(f"Report: {values.out / PAGE}")
+    print(f"Report: {out / PAGE}")
     return 0
 
 
 def _check_out(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file, and a report needs a folder: choose another --out.")
+    output_folder(out, "--out", patterns=True)
     if (out / "config.json").exists():
         raise InputError(f"{out} is the folder of a run: choose another --out for the report.")
 

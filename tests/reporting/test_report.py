@@ -293,3 +293,26 @@ def test_in_a_browser_the_page_prints(made, browse, tmp_path):
     assert printed.startswith(b"%PDF")
     assert 3 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 10
     assert b"/MediaBox [0 0 595" in printed or b"/MediaBox [0 0 594" in printed
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        ("gs://bucket/report", "is not a folder of this machine"),
+        ("", "is empty"),
+        ("x" * 300, "longer than 255 bytes"),
+        ("/proc/report", "/proc cannot be written to"),
+    ],
+)
+def test_places_that_cannot_be_are_refused_in_one_paragraph(given, part, tmp_path, capsys):
+    run = str(write_run(tmp_path / "run"))
+    arguments = [[run, f"--out={given}"]]
+    if part != "/proc cannot be written to":
+        arguments.append([given, f"--out={tmp_path / 'out'}"])
+    for values in arguments:
+        assert report.main(values) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert part in error
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
