@@ -21,12 +21,7 @@ from spa_jax.errors import InputError
 from spa_jax.files import output_file, output_folder, write_json
 from spa_jax.reporting.figures.run_plots import plot_alignment_over_epochs
 from spa_jax.reporting.grouping import paired
-from spa_jax.reporting.statistics import (
-    OVER_CLASSES,
-    columns_for,
-    paired_differences,
-    statistics,
-)
+from spa_jax.reporting.statistics import OVER_CLASSES, paired_differences, statistics
 from spa_jax.reporting.table_text import cells_of
 from spa_jax.sweep import define_grid_flags, format_table, open_console, train_grid
 from spa_jax.sweeps.grid import parse_axis, parse_seeds
@@ -74,13 +69,12 @@ def compare(
         curves[method] = [JsonLines(folder / "metrics.jsonl").read() for folder in folders]
     plot_alignment_over_epochs(curves, out / "alignment.png")
     record["config"] = points[0][0][0].config.to_dict()
-    record["runs"] = [summary for runs in found.values() for summary in runs]
-    columns = columns_for(record["runs"])
-    record["statistics"] = {method: statistics(runs, columns) for method, runs in found.items()}
+    record["statistics"] = {method: statistics(runs) for method, runs in found.items()}
     record["differences"] = {
-        method: paired_differences(paired(found[method], found[methods[0]]), columns)
+        method: paired_differences(paired(found[method], found[methods[0]]))
         for method in methods[1:]
     }
+    record["runs"] = [summary for runs in found.values() for summary in runs]
     write_json(out / "comparison.json", record)
     return record
 

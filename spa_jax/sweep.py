@@ -28,13 +28,7 @@ from rich.table import Table
 
 from spa_jax.command_line import errors_told, parse_flags, read_config, stop
 from spa_jax.files import output_folder, write_json
-from spa_jax.reporting.statistics import (
-    COLUMNS,
-    OVER_CLASSES,
-    UNBALANCED,
-    columns_for,
-    statistics,
-)
+from spa_jax.reporting.statistics import COLUMNS, note_on, statistics
 from spa_jax.reporting.table_text import cells_of
 from spa_jax.sweeps.grid import Axes, Member, make_grid, parse_axes, parse_seeds
 from spa_jax.sweeps.runner import Runner
@@ -147,7 +141,7 @@ def _point(point: Point) -> dict[str, Any]:
     return {
         "settings": point[0][0].settings,
         "finished": len(found),
-        "statistics": statistics(found, columns_for(found)) if found else None,
+        "statistics": statistics(found) if found else None,
     }
 
 
@@ -165,7 +159,7 @@ def format_table(record: Mapping[str, Any], title: str = "") -> Table:
         table.add_column(field, no_wrap=True)
     known = (name for point in points for name in point["statistics"] or ())
     columns = dict.fromkeys([*known, *COLUMNS])
-    table.caption = UNBALANCED if OVER_CLASSES.keys() <= columns.keys() else None
+    table.caption = note_on(columns) or None
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for point in points:

@@ -10,7 +10,7 @@ import jax
 
 from spa_jax.compare import title_of
 from spa_jax.files import write_text_whole
-from spa_jax.reporting.statistics import OVER_CLASSES, UNBALANCED
+from spa_jax.reporting.statistics import note_on
 from spa_jax.reporting.table_text import cells_of, markdown_rows, spread_text
 from studies.study import STUDIES, study_tables
 
@@ -135,9 +135,8 @@ def comparison_tables(comparison: Record) -> str:
         f"`{comparison['split']['checksum'][:16]}`; jax {comparison['versions']['jax']}, "
         f"{hardware['cpu_count']} CPU cores, {hardware['platform']}; {comparison['date']}."
     )
-    if OVER_CLASSES.keys() <= next(iter(means.values())).keys():
-        origin += f" {UNBALANCED}"
-    return "\n\n".join([*tables, origin]) + "\n"
+    note = note_on(next(iter(means.values())))
+    return "\n\n".join(filter(None, [*tables, origin, note])) + "\n"
 
 
 def _origin(record: Record) -> str:

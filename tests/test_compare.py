@@ -10,7 +10,7 @@ from absl import flags
 
 from spa_jax import compare
 from spa_jax.command_line import parse_flags
-from spa_jax.reporting.statistics import columns_for, paired_differences
+from spa_jax.reporting.statistics import paired_differences
 
 pytestmark = [
     pytest.mark.usefixtures("quick_compilation"),
@@ -99,7 +99,7 @@ def test_a_difference_over_classes_is_printed_where_the_test_set_is_unbalanced()
         {"test_accuracy": {"last": last}, "balanced_accuracy": {"last": last - 0.25}}
         for last in (0.875, 0.5)
     ]
-    found = paired_differences([tuple(runs)], columns_for(runs))
+    found = paired_differences([tuple(runs)])
     text = compare.format_differences(
         {"statistics": {"none": {}, "reg": {}}, "differences": {"reg": found}}
     )

@@ -8,15 +8,9 @@ from typing import Any
 import numpy as np
 
 from spa_jax.reporting import grouping
+from spa_jax.reporting import statistics as numbers
 from spa_jax.reporting.grouping import Group, seed_and_split
-from spa_jax.reporting.statistics import (
-    COLUMNS,
-    UNBALANCED,
-    Columns,
-    columns_for,
-    paired_differences,
-    statistics,
-)
+from spa_jax.reporting.statistics import COLUMNS, Columns, columns_for
 from spa_jax.reporting.table_text import cells_of, interval_text, number_text
 
 _ACCURACY: Columns = {
@@ -67,8 +61,7 @@ def accuracy_table(groups: Sequence[Group]) -> Iterator[Table]:
     summaries = [summary for group in groups for summary in group.summaries]
     rules = {summary.get("shot_groups", {}).get("rule") for summary in summaries} - {None}
     columns = columns_for(summaries, _ACCURACY, _OVER_CLASSES)
-    unbalanced = UNBALANCED if columns != _ACCURACY else ""
-    facts = {"rules": sorted(rules), "unbalanced": unbalanced}
+    facts = {"rules": sorted(rules), "unbalanced": numbers.note_on(columns)}
     yield Table(_rows_of_means(groups, columns), facts)
 
 
@@ -88,7 +81,7 @@ def differences_table(groups: Sequence[Group]) -> Iterator[Table]:
         why = grouping.why_not_paired(group, baseline)
         row = {"configuration": group.label, "minus": baseline.label}
         row["pairs"] = f"{len(pairs)} ({why})" if why else f"{len(pairs)}"
-        found = paired_differences(pairs, columns_for(summaries, _DIFFERENCES))
+        found = numbers.paired_differences(pairs, columns_for(summaries, _DIFFERENCES))
         rows.append(row | cells_of(found, interval_text))
     if rows:
         yield Table(rows)
@@ -145,7 +138,7 @@ def _rows_of_means(groups: Sequence[Group], columns: Columns) -> list[dict[str, 
     rows = []
     for group in groups:
         row = {"configuration": group.label + mark_of(group, groups)}
-        cells = cells_of(statistics(group.summaries, columns), in_percent=_IN_PERCENT)
+        cells = cells_of(numbers.statistics(group.summaries, columns), in_percent=_IN_PERCENT)
         rows.append(row | {"seeds": str(len(group.runs))} | cells)
     return rows
 

@@ -25,12 +25,6 @@ OVER_CLASSES: Columns = {"accuracy over classes": ("balanced_accuracy", "last")}
 IN_PERCENT = frozenset({"test accuracy", "few-shot accuracy", *OVER_CLASSES})
 """Those of them that tables show in percent."""
 
-UNBALANCED = (
-    "The test set has not as many images of each class: an accuracy over classes is the mean over "
-    "the classes that it has, every other one is over images."
-)
-"""What a table with such a column says."""
-
 
 def columns_for(
     runs: Iterable[Mapping[str, Any]],
@@ -57,6 +51,16 @@ def columns_for(
         return columns
     of_images = {name: path for name, path in columns.items() if path[0] == "test_accuracy"}
     return {**of_images, **over_classes, **columns}
+
+
+def note_on(columns: Iterable[str]) -> str:
+    """What a table says of an unbalanced test set, if it has a column over classes; else ""."""
+    if not any("over classes" in name for name in columns):
+        return ""
+    return (
+        "The test set has not as many images of each class: an accuracy over classes is the mean "
+        "over the classes that it has, every other one is over images."
+    )
 
 
 def column_value(summary: Mapping[str, Any], path: Sequence[str]) -> Any:
@@ -125,7 +129,7 @@ def mean_and_spread(values: Float[np.ndarray, "R ..."]) -> tuple[Any, Any]:
 
 
 def statistics(
-    runs: Sequence[Mapping[str, Any]], columns: Columns = COLUMNS
+    runs: Sequence[Mapping[str, Any]], columns: Columns | None = None
 ) -> dict[str, dict[str, float | None]]:
     r"""Mean and sample standard deviation over runs of each column.
 
@@ -133,7 +137,7 @@ def statistics(
 
     Args:
       runs: summaries, one a seed.
-      columns: where each column's number stands.
+      columns: where each column's number stands; None: see :func:`columns_for`.
 
     Returns:
       For each column `mean` and `std`; null where a run has no value, `std` also for one run.
@@ -143,14 +147,14 @@ def statistics(
       {'lowest': {'mean': 0.75, 'std': 0.3535533905932738}}
     """
     result = {}
-    for column, path in columns.items():
+    for column, path in (columns or columns_for(runs)).items():
         mean, std = mean_and_spread(column_values(runs, path))
         result[column] = {"mean": _number(mean), "std": _number(std)}
     return result
 
 
 def paired_differences(
-    pairs: Collection[tuple[Mapping[str, Any], Mapping[str, Any]]], columns: Columns = COLUMNS
+    pairs: Collection[tuple[Mapping[str, Any], Mapping[str, Any]]], columns: Columns | None = None
 ) -> dict[str, dict[str, float | None]]:
     r"""Differences of runs and their baselines, with their 95% interval.
 
@@ -158,7 +162,7 @@ def paired_differences(
 
     Args:
       pairs: the summary of a run, and that of the baseline of the same seed.
-      columns: where each column's number stands.
+      columns: where each column's number stands; None: see :func:`columns_for`.
 
     Returns:
       For each column `mean` and `half_width` of the interval; null where a value is missing or
@@ -170,7 +174,8 @@ def paired_differences(
       {'lowest': {'mean': 0.25, 'half_width': None}}
     """
     result, n = {}, len(pairs)
-    for column, path in columns.items():
+    known = columns_for(run for pair in pairs for run in pair)
+    for column, path in (columns or known).items():
         sides = (column_values([pair[side] for pair in pairs], path) for side in (0, 1))
         mean, std = mean_and_spread(np.subtract(*sides))
         half_width = stdtrit(n - 1, 0.975) * std / n**0.5 if n > 1 else np.nan
