@@ -101,7 +101,7 @@ def accuracy(correct: np.ndarray | np.floating, count: np.ndarray | np.floating)
 def mean_class_accuracy(correct: np.ndarray, count: np.ndarray) -> float:
     """Accuracy averaged over the classes that have examples, all classes alike."""
     known = count > 0
-    return float(np.mean(correct[known] / count[known], dtype=np.float64))
+    return float(np.mean(np.divide(correct[known], count[known], dtype=np.float64)))
 
 
 def number(value: Any) -> float | None:

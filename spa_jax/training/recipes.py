@@ -32,6 +32,7 @@ def digits_lt(model: str = "small") -> Config:
     _check_choice("model", model, ("small", "vit", "convnext"))
     config = default_config()
     config.epochs, config.batch_size, config.eval_batch_size = 60, 64, 600
+    config.evaluate_every = 5  # an epoch has five steps, less than the evaluation takes
     config.data.name, config.data.n_max, config.data.imbalance_factor = "digits", 110, 20.0
     config.augment.crop_padding = 1
     config.optimizer.learning_rate, config.optimizer.warmup_epochs = 0.1, 2.0
@@ -48,7 +49,7 @@ def digits_lt(model: str = "small") -> Config:
 def digits_balanced() -> Config:
     """Digits without the tail, without augmentation, with more epochs and features."""
     config = digits_lt()
-    config.epochs = 200
+    config.epochs, config.evaluate_every = 200, 1
     config.data.imbalance_factor = 1.0
     config.augment.crop_padding = 0
     config.model.small.widths = (32, 64)

@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 def comparison(folder):
     """Each variant trained on one device, and then only compared."""
     config = digits_lt()
-    config.epochs = 40
+    config.epochs, config.evaluate_every = 40, 1
     config.checkpoint.every_epochs = config.logging.every_steps = 0
     config.logging.tensorboard = config.logging.plots = config.logging.collapse = False
     variants = tuple(VARIANTS)
