@@ -182,8 +182,9 @@ def test_the_loop_forbids_transfers_that_are_not_asked_for(program, tmp_path, mo
     dispatch = program.train_step
 
     def with_a_host_array(state, totals, inputs):
-        labels = inputs.labels + np.zeros(inputs.labels.shape, np.int32)
-        return dispatch(state, totals, inputs._replace(labels=labels))
+        images, labels, orders = inputs
+        labels = labels + np.zeros(labels.shape, np.int32)
+        return dispatch(state, totals, (images, labels, orders))
 
     monkeypatch.setattr(program, "train_step", with_a_host_array)
     with pytest.raises(Exception, match=r"[Dd]isallowed host-to-device transfer"):
