@@ -10,7 +10,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from spa_jax.alignment.checks import is_known
-from spa_jax.alignment.geometry import row_norms, unit_rows, widen, widen_labels
+from spa_jax.alignment.geometry import (
+    inverse_norms,
+    row_norms,
+    scale_rows,
+    widen,
+    widen_labels,
+)
 
 SHORTEST_MEAN = 1e-6
 """A (centred) mean shorter than this share of the longest raw mean is rounding noise."""
@@ -170,30 +176,52 @@ class ClassMeans:
           >>> means.directions().tolist()
           [[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]]
         """
-        return mean_directions(self.mean, self.seen, center)
+        return directions_of(self, center)
 
 
-def mean_directions(
-    mean: Float[Array | np.ndarray, "C D"], seen: Bool[Array, " C"], center: bool
-) -> Float[Array, "C D"]:
-    """Unit rows of class means; zero rows for classes without a direction."""
-    seen = (seen & jnp.all(jnp.isfinite(mean), axis=1))[:, None]
-    raw = jnp.where(seen, widen(mean), 0.0)
-    longest = jnp.max(row_norms(raw))
-    offset = jnp.sum(raw, axis=0, keepdims=True) / jnp.maximum(jnp.sum(seen), 1) if center else 0.0
-    centred = jnp.where(seen, raw - offset, 0.0)
+def centred_means(
+    class_means: ClassMeans | Float[Array | np.ndarray, "C D"], center: bool, axis: int = 1
+) -> tuple[Float[Array, "_ _"], Float[Array, " C"]]:
+    """Class means from their middle, in units of the longest, and how long they are.
+
+    Args:
+      class_means: a `ClassMeans`, or a floating `(C, D)` array whose rows that are zero or not
+        finite are unseen classes.
+      center: measure from the mean over the seen classes, and not from the origin.
+      axis: 1 for `(C, D)`, 0 for `(D, C)`, the layout of most kernels.
+
+    Returns:
+      Means in that layout and `(C,)` norms, 0 for a class without a direction.
+    """
+    mean, seen = _mean_and_seen(class_means)
+    mean = mean if axis else mean.T
+    norms = row_norms(mean, axis)
+    seen = seen & jnp.isfinite(norms)
+    kept = jnp.expand_dims(seen, axis)
+    units = inverse_norms(jnp.max(jnp.where(seen, norms, 0.0), keepdims=True), 0.0)
+    centred = scale_rows(mean, units, axis)
+    if center:
+        share = seen / jnp.maximum(jnp.sum(seen), 1).astype(mean.dtype)
+        # Without a copy of the means, unless a row would spoil the product: 0 times infinity.
+        middle = jax.lax.cond(
+            jnp.all(jnp.isfinite(norms)),
+            lambda: _product(mean, share, axis),
+            lambda: _product(jnp.where(kept, mean, 0.0), share, axis),
+        )
+        centred -= scale_rows(jnp.expand_dims(middle, 1 - axis), units, axis)
+    centred = jnp.where(kept, centred, 0.0)
+    norms = row_norms(centred, axis)
     # Coinciding means leave rounding noise after centring, which would normalise to unit vectors.
-    distinct = (row_norms(centred) >= SHORTEST_MEAN * longest)[:, None]
-    return jnp.where(distinct, unit_rows(centred), 0.0)
+    return centred, jnp.where(norms >= SHORTEST_MEAN, norms, 0.0)
 
 
-def directions_of(
-    class_means: ClassMeans | Float[Array | np.ndarray, "C D"], center: bool
-) -> Float[Array, "C D"]:
-    """Directions of a `ClassMeans` or of a plain `(C, D)` array, whose rows that are
-    zero or not finite are unseen classes."""
+def _product(mean: Float[Array, "_ _"], share: Float[Array, " C"], axis: int) -> Float[Array, " D"]:
+    return jnp.tensordot(mean, share, (1 - axis, 0), precision=jax.lax.Precision.HIGHEST)
+
+
+def _mean_and_seen(class_means: Any) -> tuple[Float[Array, "C D"], Bool[Array, " C"]]:
     if isinstance(class_means, ClassMeans):
-        return class_means.directions(center)
+        return widen(class_means.mean), class_means.seen
     shape = tuple(np.shape(class_means))
     dtype = getattr(class_means, "dtype", None)
     if len(shape) != 2 or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
@@ -201,8 +229,17 @@ def directions_of(
             "class_means must be a spa_jax.ClassMeans or a floating (C, D) array of class means, "
             f"got {type(class_means).__name__} with shape {shape} and dtype {dtype}."
         )
-    means = jnp.asarray(class_means)
-    return mean_directions(means, jnp.any(means != 0, axis=1), center)
+    mean = widen(class_means)
+    return mean, jnp.any(mean != 0, axis=1)
+
+
+def directions_of(
+    class_means: ClassMeans | Float[Array | np.ndarray, "C D"], center: bool
+) -> Float[Array, "C D"]:
+    """Directions of a `ClassMeans` or of a plain `(C, D)` array, whose rows that are
+    zero or not finite are unseen classes."""
+    centred, norms = centred_means(class_means, center)
+    return scale_rows(centred, inverse_norms(norms), axis=1)
 
 
 def class_sums(
@@ -229,14 +266,17 @@ def class_sums(
       ([[2.0, 2.0], [1.0, 1.0]], [2.0, 1.0])
     """
     features, labels = widen(features), widen_labels(labels)
+    finite = jnp.all(jnp.isfinite(features), axis=1)
+    features = jnp.where(finite[:, None], features, 0.0)
     if labels.ndim == 1:
-        # One-hot rows of labels outside the range are zero; a scatter would wrap -1 to the last
-        # class, which is the rarest.
-        labels = jax.nn.one_hot(labels, num_classes, dtype=features.dtype)
+        # Out of range is one past the end, which is dropped; a negative index would wrap to the
+        # last class, which is the rarest.
+        counted = finite & (labels >= 0) & (labels < num_classes)
+        segments = jnp.where(counted, labels, num_classes)
+        columns = (features, jnp.ones(len(segments), features.dtype))
+        return jax.tree.map(lambda x: jax.ops.segment_sum(x, segments, num_classes), columns)
     # In the product below 0 times infinity would reach every class.
-    finite = jnp.all(jnp.isfinite(features), axis=1, keepdims=True)
-    features = jnp.where(finite, features, 0.0)
-    labels = jnp.where(finite, labels, 0.0).astype(features.dtype)
+    labels = jnp.where(finite[:, None], labels, 0.0).astype(features.dtype)
     sums = jnp.matmul(labels.T, features, precision=jax.lax.Precision.HIGHEST)
     return sums, jnp.sum(labels, axis=0)
 

@@ -2,13 +2,18 @@
 
 Every function computes in float32 at least: bfloat16 and float16 rows are widened on entry, float64
 rows stay float64. Sums are element-wise products, never matrix products, so that no accelerator
-rounds them to a shorter format.
+rounds them to a shorter format. Everything about rows and their targets follows from a few inner
+products, :class:`RowPairs`, which reads both in whichever layout they have: no copy is turned.
 """
+
+import dataclasses
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, Shaped
+from jaxtyping import Array, Bool, Float, Key, Shaped
 
 Rows = Float[Array | np.ndarray, "C D"]
 """A matrix read row by row, one row per class."""
@@ -38,13 +43,14 @@ def widen_labels(labels: Shaped[Array | np.ndarray, "..."]) -> Shaped[Array, "..
     return labels.astype(jnp.int32) if narrow else labels
 
 
-def row_norms(rows: Rows) -> Float[Array, " C"]:
+def row_norms(rows: Float[Array | np.ndarray, "_ _"], axis: int = 1) -> Float[Array, " C"]:
     r"""Euclidean norm of every row, without overflow, with gradient 0 at a zero row.
 
     .. math:: \|x_c\| = s_c \sqrt{\sum_d (x_{cd} / s_c)^2}, \quad s_c = \max_d |x_{cd}|
 
     Args:
       rows: `(C, D)` floating.
+      axis: the axis that is summed over; 0 reads the columns of a `(D, C)` array.
 
     Returns:
       `(C,)` float32 (float64 for float64 rows), >= 0.
@@ -53,13 +59,44 @@ def row_norms(rows: Rows) -> Float[Array, " C"]:
       >>> row_norms(jnp.array([[3e20, 4e20], [0.0, 0.0]])).tolist() == [5.000000100204387e20, 0.0]
       True
     """
-    rows = widen(rows)
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(rows), axis=1))
-    # The norm does not depend on the scale, so the scale needs no gradient.
-    scale = jnp.where(largest >= jnp.finfo(rows.dtype).tiny, largest, 1.0).astype(rows.dtype)
-    squared = jnp.sum(jnp.square(rows / scale[:, None]), axis=1)
-    nonzero = squared != 0  # true of NaN, which so stays NaN
-    return jnp.where(nonzero, jnp.sqrt(jnp.where(nonzero, squared, 1.0)), 0.0) * scale
+    return _norms(widen(rows), axis)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _norms(rows: Float[Array, "_ _"], axis: int) -> Float[Array, " C"]:
+    low = jnp.finfo(rows.dtype).tiny ** 0.75
+    squared = jnp.sum(jnp.square(rows), axis)
+
+    def scaled() -> Float[Array, " C"]:
+        # The scale need not be exact, and its inverse must not be lost as a subnormal number.
+        scale = jnp.clip(jnp.max(jnp.abs(rows), axis, keepdims=True), low, 1 / low)
+        return jnp.sqrt(jnp.sum(jnp.square(rows / scale), axis)) * jnp.squeeze(scale, axis)
+
+    # The scaled sum reads the rows once more: only where a square overflows or underflows.
+    ordinary = jnp.all((squared > low) & (squared < 1 / low))
+    return jax.lax.cond(ordinary, lambda: jnp.sqrt(squared), scaled)
+
+
+@_norms.defjvp
+def _norms_jvp(axis, primals, tangents):
+    norms = _norms(*primals, axis)
+    units = scale_rows(primals[0], inverse_norms(norms, 0.0), axis)
+    return norms, jnp.sum(units * tangents[0], axis)
+
+
+_SIXTEENTH = 1 / 16  # the inverse of a norm near the end of the float range is subnormal, i.e. 0
+
+
+def inverse_norms(norms: Float[Array, " C"], minimum: float = SHORTEST_ROW) -> Float[Array, " C"]:
+    """Sixteen over every norm, what :func:`unit_rows` multiplies a sixteenth of a row by; 0 where a
+    row has no direction."""
+    too_short = (norms < minimum) | (norms == 0)
+    return jnp.where(too_short, 0.0, 1 / (jnp.where(too_short, 1.0, norms) * _SIXTEENTH))
+
+
+def scale_rows(rows: Float[Array, "_ _"], inverse: Array, axis: int) -> Float[Array, "_ _"]:
+    """Every row times the number that :func:`inverse_norms` gives for it."""
+    return rows * _SIXTEENTH * jnp.expand_dims(inverse, axis)
 
 
 def unit_rows(rows: Rows, minimum: float = SHORTEST_ROW) -> Float[Array, "C D"]:
@@ -79,15 +116,103 @@ def unit_rows(rows: Rows, minimum: float = SHORTEST_ROW) -> Float[Array, "C D"]:
       [[0.0, 1.0], [0.0, 0.0]]
     """
     rows = widen(rows)
-    norms = row_norms(rows)
-    too_short = norms < minimum
-    safe = jnp.where(too_short, 1.0, norms)[:, None]
-    return jnp.where(too_short[:, None], 0.0, rows / safe)
+    return scale_rows(rows, inverse_norms(row_norms(rows), minimum), 1)
 
 
-def row_dots(a: Rows, b: Rows) -> Float[Array, " C"]:
-    """Inner product of every row of `a` with the same row of `b`: `(C,)`."""
-    return jnp.sum(widen(a) * widen(b), axis=1)
+class Tangents(NamedTuple):
+    """What is left of every target's direction beside its row, and in which way rows turn.
+
+    Attributes:
+      parts: :math:`t_c = \\hat y_c - \\langle \\hat y_c, \\hat x_c \\rangle \\hat x_c`, in the
+        layout of the rows.
+      along: `(C,)`, what rounding left of each part along its row.
+      sines: `(C,)` length of the parts, 1 where either row has no direction.
+      inverse_sines: `(C,)`, 0 where a row has no way to turn: parallel, antiparallel, no direction.
+    """
+
+    parts: Float[Array, "_ _"]
+    along: Float[Array, " C"]
+    sines: Float[Array, " C"]
+    inverse_sines: Float[Array, " C"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RowPairs:
+    """Rows and the targets that they should point at, of one layout and dtype.
+
+    Attributes:
+      rows, targets: `(C, D)` with `axis` 1, or `(D, C)` with `axis` 0.
+      axis: the axis of a row's entries.
+      norms, target_norms: `(C,)`.
+    """
+
+    rows: Float[Array, "_ _"]
+    targets: Float[Array, "_ _"]
+    axis: int
+    norms: Float[Array, " C"]
+    target_norms: Float[Array, " C"]
+
+    @classmethod
+    def of(cls, rows: Rows, targets: Rows) -> "RowPairs":
+        """Pairs of `(C, D)` rows."""
+        rows, targets = widen(rows), widen(targets)
+        return cls(rows, targets, 1, row_norms(rows), row_norms(targets))
+
+    @property
+    def has_direction(self) -> Bool[Array, " C"]:
+        """Whether both of a pair are long enough; NaN is not left out."""
+        return ~((self.norms < SHORTEST_ROW) | (self.target_norms < SHORTEST_ROW))
+
+    def dots(self, vectors: Float[Array, "_ _"]) -> Float[Array, " C"]:
+        """Inner product of every vector with the direction of its row, or 0 if it has none."""
+        products = jnp.sum(vectors * (self.rows * _SIXTEENTH), self.axis)
+        return products * inverse_norms(self.norms)
+
+    def cosines(self) -> Float[Array, " C"]:
+        """As :func:`row_cosines`."""
+        cosines = self.dots(self.targets) * inverse_norms(self.target_norms) * _SIXTEENTH
+        return jnp.clip(cosines, -1.0, 1.0)
+
+    def unit(self, scale: Float[Array, " C"]) -> Float[Array, "_ _"]:
+        """The directions of the rows, each times a number."""
+        return scale_rows(self.rows, inverse_norms(self.norms) * scale, self.axis)
+
+    def tangents(self) -> Tangents:
+        """The parts of the targets' directions that are orthogonal to the rows.
+
+        They are taken from the entries, since the cosine alone does not know a small angle, and
+        what rounding leaves along the row is measured: it is not small against the tangent part of
+        nearly parallel rows.
+        """
+        targets = scale_rows(self.targets, inverse_norms(self.target_norms), self.axis)
+        parts = targets - self.unit(self.cosines())
+        along = self.dots(parts)
+        squared = jnp.sum(jnp.square(parts), self.axis) - jnp.square(along)
+        positive = squared > 0
+        sines = jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+        sines = jnp.where(self.has_direction, sines, 1.0)
+        turns = self.has_direction & (sines >= SHORTEST_TANGENT)
+        inverse = jnp.where(turns, 1 / jnp.where(turns, sines, 1.0), 0.0)
+        return Tangents(parts, along, sines, inverse)
+
+    def towards(self, scale: Float[Array, " C"], tangents: Tangents) -> Float[Array, "_ _"]:
+        """The unit directions in which rows turn towards their targets, each times a number."""
+        units = (tangents.parts - self.unit(tangents.along)) * jnp.expand_dims(
+            tangents.inverse_sines, self.axis
+        )
+        return jnp.expand_dims(scale, self.axis) * units
+
+    def slerp(
+        self, alpha: Float[Array | np.ndarray, ""] | float
+    ) -> tuple[Float[Array, "_ _"], Bool[Array, " C"]]:
+        """As :func:`slerp_rows`, and which rows moved."""
+        tangents = self.tangents()
+        angles = jnp.arctan2(tangents.sines, self.cosines())
+        turn = jnp.asarray(alpha, self.rows.dtype) * angles
+        turned = self.rows * jnp.expand_dims(jnp.cos(turn), self.axis)
+        turned += self.towards(self.norms * jnp.sin(turn), tangents)
+        moves = (tangents.inverse_sines != 0) & (turn != 0)
+        return jnp.where(jnp.expand_dims(moves, self.axis), turned, self.rows), moves
 
 
 def row_cosines(a: Rows, b: Rows) -> Float[Array, " C"]:
@@ -106,7 +231,7 @@ def row_cosines(a: Rows, b: Rows) -> Float[Array, " C"]:
       >>> row_cosines(jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.ones((2, 2))).round(3).tolist()
       [0.7070000171661377, 0.0]
     """
-    return jnp.clip(row_dots(unit_rows(a), unit_rows(b)), -1.0, 1.0)
+    return RowPairs.of(a, b).cosines()
 
 
 def tangent_part(vectors: Rows, rows: Rows) -> Float[Array, "C D"]:
@@ -128,31 +253,9 @@ def tangent_part(vectors: Rows, rows: Rows) -> Float[Array, "C D"]:
       >>> tangent_part(jnp.array([[3.0, 4.0]]), jnp.array([[2.0, 0.0]])).tolist()
       [[0.0, 4.0]]
     """
-    unit = unit_rows(rows)
-    once = widen(vectors) - row_dots(vectors, unit)[:, None] * unit
-    return once - row_dots(once, unit)[:, None] * unit
-
-
-def tangent_directions(targets: Rows, rows: Rows) -> Float[Array, "C D"]:
-    r"""The unit direction in which each row turns fastest towards its target.
-
-    .. math:: d_c = t_c / \|t_c\|, \quad
-       t_c = \hat y_c - \langle \hat y_c, \hat x_c \rangle \hat x_c
-
-    Args:
-      targets: `(C, D)` floating, the rows :math:`y_c` to turn towards.
-      rows: `(C, D)` floating, the rows :math:`x_c` to turn.
-
-    Returns:
-      `(C, D)` float32: unit rows orthogonal to `rows`; zero where :math:`\|t_c\| < 10^{-6}`
-      (parallel or antiparallel) and where either row has no direction.
-
-    Example:
-      >>> tangent_directions(jnp.array([[5.0, 5.0]]), jnp.array([[2.0, 0.0]])).tolist()
-      [[0.0, 1.0]]
-    """
-    directions = unit_rows(tangent_part(unit_rows(targets), rows), minimum=SHORTEST_TANGENT)
-    return jnp.where((row_norms(rows) < SHORTEST_ROW)[:, None], 0.0, directions)
+    pairs = RowPairs.of(rows, vectors)
+    once = pairs.targets - pairs.unit(pairs.dots(pairs.targets))
+    return once - pairs.unit(pairs.dots(once))
 
 
 def row_angles(a: Rows, b: Rows) -> Float[Array, " C"]:
@@ -173,11 +276,8 @@ def row_angles(a: Rows, b: Rows) -> Float[Array, " C"]:
       >>> row_angles(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 3.0]])).round(4).tolist()
       [1.5707999467849731]
     """
-    unit_a, unit_b = unit_rows(a), unit_rows(b)
-    defined = jnp.any(unit_a != 0, axis=1) & jnp.any(unit_b != 0, axis=1)
-    sine = jnp.where(defined, row_norms(tangent_part(unit_b, unit_a)), 1.0)
-    cosine = jnp.where(defined, row_dots(unit_a, unit_b), 0.0)
-    return jnp.arctan2(sine, cosine)
+    pairs = RowPairs.of(a, b)
+    return jnp.arctan2(pairs.tangents().sines, pairs.cosines())
 
 
 def slerp_rows(
@@ -187,7 +287,8 @@ def slerp_rows(
 
     .. math:: \|x_c\| (\cos(\alpha \theta_c) \hat x_c + \sin(\alpha \theta_c) d_c)
 
-    with :math:`\theta_c` from :func:`row_angles` and :math:`d_c` from :func:`tangent_directions`.
+    with :math:`\theta_c` from :func:`row_angles` and :math:`d_c` the unit tangent part of the
+    target, zero where it is shorter than 1e-6 (parallel or antiparallel) and without a direction.
     This is spherical linear interpolation without its division by :math:`\sin \theta`, so that the
     norm holds near :math:`\theta = \pi` too.
 
@@ -204,14 +305,7 @@ def slerp_rows(
       >>> slerp_rows(jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 9.0]]), 0.5).round(3).tolist()
       [[1.4140000343322754, 1.4140000343322754]]
     """
-    rows = widen(rows)
-    direction = tangent_directions(targets, rows)
-    turn = (jnp.asarray(alpha, rows.dtype) * row_angles(rows, targets))[:, None]
-    turned = row_norms(rows)[:, None] * (
-        jnp.cos(turn) * unit_rows(rows) + jnp.sin(turn) * direction
-    )
-    moves = jnp.any(direction != 0, axis=1, keepdims=True) & (turn != 0)
-    return jnp.where(moves, turned, rows)
+    return RowPairs.of(rows, targets).slerp(alpha)[0]
 
 
 def simplex_etf(

@@ -1,25 +1,16 @@
 """Finds classifier kernels in a params tree: the one place that knows paths and the class axis."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from spa_jax.alignment.class_means import ClassMeans, directions_of
-from spa_jax.alignment.geometry import SHORTEST_ROW, row_norms, widen
+from spa_jax.alignment.class_means import ClassMeans, centred_means
+from spa_jax.alignment.geometry import RowPairs, row_norms, widen
 
 DEFAULT_CLASSIFIER = "head/kernel"
-
-
-class Head(NamedTuple):
-    """One classifier kernel as rows: everything the SpA variants look at."""
-
-    weights: Float[Array, "C D"]
-    mean_directions: Float[Array, "C D"]
-    has_direction: Bool[Array, " C"]
 
 
 def path_names(path: tuple[Any, ...]) -> tuple[str, str]:
@@ -100,8 +91,8 @@ def _list_matrices(leaves: Sequence[tuple[tuple[Any, ...], Any]]) -> str:
     return ", ".join(matrices) if matrices else "(there is none)"
 
 
-def classes_first(class_axis: int | None) -> bool:
-    """Whether kernels are `(C, D)` (class axis 0) and not `(D, C)` (the last axis, the default).
+def entries_axis(class_axis: int | None) -> int:
+    """The other axis of kernels: 1 where they are `(C, D)`, 0 where they are `(D, C)`, the default.
 
     Args:
       class_axis: None, 1 or -1 for the last axis, 0 or -2 for the first; a static integer.
@@ -119,18 +110,7 @@ def classes_first(class_axis: int | None) -> bool:
             "class_axis must be None (the last axis, Flax and Haiku kernels) or 0 (the first, "
             f"Equinox and PyTorch weights), got {class_axis!r}."
         )
-    return class_axis in (0, -2)
-
-
-def as_rows(kernel: Float[Array | np.ndarray, "_ _"], first: bool) -> Float[Array, "C D"]:
-    """A kernel as `(C, D)` rows in float32 (float64 stays); its own inverse up to the dtype."""
-    rows = widen(kernel)
-    return rows if first else rows.T
-
-
-def as_kernel(rows: Float[Array, "C D"], like: Any, first: bool) -> Float[Array, "_ _"]:
-    """Rows back in the layout and dtype of the kernel `like`."""
-    return (rows if first else rows.T).astype(like.dtype)
+    return 1 if class_axis in (0, -2) else 0
 
 
 def read_heads(
@@ -140,35 +120,35 @@ def read_heads(
     classifier: str | Sequence[str],
     class_axis: int | None,
     center: bool,
-) -> list[Head]:
-    """The kernels that `classifier` names, next to the directions of the class means.
+) -> list[RowPairs]:
+    """The kernels that `classifier` names, each with the class means that its rows should point at.
 
-    A class has a direction if its mean has one and its weight row is not shorter than 1e-12.
+    Both are in the layout of the kernel, in float32 at least. A class has a direction if its mean
+    has one and its weight row is not shorter than 1e-12.
 
     Raises:
-      ValueError: as :func:`find_kernels` and :func:`classes_first`, or if the means' `(C, D)` does
+      ValueError: as :func:`find_kernels` and :func:`entries_axis`, or if the means' `(C, D)` does
         not fit a kernel.
     """
-    first = classes_first(class_axis)
-    directions = directions_of(class_means, center)
+    axis = entries_axis(class_axis)
+    centred, norms = centred_means(class_means, center, axis)
     leaves = jax.tree.leaves(params)
     heads = []
     for path, position in zip(
         classifier_paths(classifier), find_kernels(params, classifier), strict=True
     ):
-        weights = as_rows(leaves[position], first)
-        if weights.shape != directions.shape:
-            num_classes, dim = directions.shape
+        weights = widen(leaves[position])
+        if weights.shape != centred.shape:
+            num_classes, dim = centred.shape[1 - axis], centred.shape[axis]
             raise ValueError(
                 f"class_means of {num_classes} classes and {dim} features do not fit the kernel "
-                f"{path!r} of shape {tuple(leaves[position].shape)}, read as {weights.shape[0]} "
-                f"classes and {weights.shape[1]} features with class_axis={class_axis}. Check "
+                f"{path!r} of shape {weights.shape}, read as {weights.shape[1 - axis]} "
+                f"classes and {weights.shape[axis]} features with class_axis={class_axis}. Check "
                 "num_classes and dim of ClassMeans.create, and class_axis (None for (D, C) "
                 "kernels, 0 for (C, D))."
             )
-        long_enough = ~(row_norms(weights) < SHORTEST_ROW)  # NaN weights are not left out
-        has_direction = jnp.any(directions != 0, axis=1) & long_enough
-        heads.append(Head(weights, directions.astype(weights.dtype), has_direction))
+        targets, lengths = centred.astype(weights.dtype), norms.astype(weights.dtype)
+        heads.append(RowPairs(weights, targets, axis, row_norms(weights, axis), lengths))
     return heads
 
 

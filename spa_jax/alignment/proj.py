@@ -9,14 +9,11 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from spa_jax.alignment.checks import check_range, check_update_arguments
-from spa_jax.alignment.geometry import row_dots, row_norms, tangent_directions, tangent_part
+from spa_jax.alignment.geometry import RowPairs, inverse_norms, row_norms, scale_rows, widen
 from spa_jax.alignment.kernels import (
     DEFAULT_CLASSIFIER,
-    Head,
-    as_kernel,
-    as_rows,
-    classes_first,
     classifier_paths,
+    entries_axis,
     find_kernels,
     read_heads,
     replace_leaves,
@@ -115,7 +112,7 @@ def spa_proj(
     check_range("gamma", gamma, 0, 1, "it is the share of the harmful component that is kept")
     _check_option("radial", radial, ("keep", "scale"))
     _check_option("acts_on", acts_on, ("gradients", "updates"))
-    first = classes_first(class_axis)
+    entries_axis(class_axis)
     num_heads = len(classifier_paths(classifier))
     harmful_sign = 1.0 if acts_on == "gradients" else -1.0
 
@@ -145,11 +142,11 @@ def spa_proj(
         leaves = jax.tree.leaves(updates)
         new_leaves, corrected, removed = {}, [], []
         for head, position in zip(heads, find_kernels(updates, classifier), strict=True):
-            rows = as_rows(leaves[position], first)
-            edited, changed = _edit_rows(rows, head, kept, radial, harmful_sign)
-            new_leaves[position] = as_kernel(edited, leaves[position], first)
+            incoming = widen(leaves[position])
+            edited, changed, share = _edit(incoming, head, kept, radial, harmful_sign)
+            new_leaves[position] = edited.astype(leaves[position].dtype)
             corrected.append(jnp.mean(changed, dtype=jnp.float32))
-            removed.append(_norm_ratio(rows - edited, rows))
+            removed.append(share.astype(jnp.float32))
         state = SpaProjState(
             jnp.asarray(optax.safe_increment(state.count)), jnp.stack(corrected), jnp.stack(removed)
         )
@@ -158,27 +155,28 @@ def spa_proj(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _edit_rows(
-    rows: Float[Array, "C D"], head: Head, kept: Any, radial: Radial, harmful_sign: float
-) -> tuple[Float[Array, "C D"], Bool[Array, " C"]]:
-    """Gradient (or update) rows without the harmful share, and which classes that changed."""
-    kept = jnp.asarray(kept, rows.dtype)
-    tangent = tangent_part(rows, head.weights)
-    direction = tangent_directions(head.mean_directions, head.weights)
-    along = row_dots(tangent, direction)
-    harmful = jnp.where(harmful_sign * along > 0, along, 0.0)[:, None] * direction
-    if radial == "keep":
-        edited = rows - (1.0 - kept) * harmful
-    else:
-        edited = (1.0 - kept) * (tangent - harmful) + kept * rows
-    changed = head.has_direction & (harmful_sign * along > 0) & (kept < 1.0)
-    return jnp.where(head.has_direction[:, None], edited, rows), changed
-
-
-def _norm_ratio(part: Float[Array, "C D"], whole: Float[Array, "C D"]) -> Float[Array, ""]:
-    # Norms of the vectors of row norms: large entries do not overflow.
-    part_norm, total = row_norms(jnp.stack([row_norms(part), row_norms(whole)]))
-    return (part_norm / jnp.where(total > 0, total, 1.0)).astype(jnp.float32)
+def _edit(
+    incoming: Float[Array, "_ _"], head: RowPairs, kept: Any, radial: Radial, harmful_sign: float
+) -> tuple[Float[Array, "_ _"], Bool[Array, " C"], Float[Array, ""]]:
+    """The gradient (or update) without the harmful share, which classes that changed, and the norm
+    of what was taken away over the norm of what came."""
+    lost = 1.0 - jnp.asarray(kept, incoming.dtype)
+    norms = row_norms(incoming, head.axis)
+    # Of unit length: the products of large gradients and large weights overflow.
+    along_row = head.dots(scale_rows(incoming, inverse_norms(norms, 0.0), head.axis)) * norms
+    tangents = head.tangents()
+    along = jnp.sum(incoming * tangents.parts, head.axis) - tangents.along * along_row
+    along *= tangents.inverse_sines
+    harmful = lost * jnp.where(harmful_sign * along > 0, along, 0.0)
+    taken = head.towards(harmful, tangents)
+    taken_norms = jnp.abs(harmful)
+    if radial == "scale":
+        scaled = jnp.where(head.has_direction, lost * along_row, 0.0)
+        taken += head.unit(scaled)
+        taken_norms = jnp.hypot(harmful, scaled)
+    edited = jnp.where(jnp.expand_dims(taken_norms != 0, head.axis), incoming - taken, incoming)
+    total, part = row_norms(jnp.stack([norms, taken_norms]))
+    return edited, harmful != 0, part / jnp.where(total > 0, total, 1.0)
 
 
 def _check_option(name: str, value: Any, options: tuple[str, ...]) -> None:

@@ -8,13 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from spa_jax.alignment.class_means import ClassMeans
-from spa_jax.alignment.geometry import row_cosines
-from spa_jax.alignment.kernels import DEFAULT_CLASSIFIER, Head, read_heads
-
-
-def head_cosines(head: Head) -> Float[Array, " C"]:
-    """Cosine of each weight row and its mean direction; 0 where a class has no direction."""
-    return jnp.where(head.has_direction, row_cosines(head.weights, head.mean_directions), 0.0)
+from spa_jax.alignment.kernels import DEFAULT_CLASSIFIER, read_heads
 
 
 def class_cosines(
@@ -54,7 +48,7 @@ def class_cosines(
     heads = read_heads(
         params, class_means, classifier=classifier, class_axis=class_axis, center=center
     )
-    cosines = jnp.stack([head_cosines(head) for head in heads])
+    cosines = jnp.stack([head.cosines() for head in heads])
     return cosines[0] if isinstance(classifier, str) else cosines
 
 
@@ -104,6 +98,6 @@ def spa_reg(
     )
     terms = []
     for head in heads:
-        misalignment = jnp.where(head.has_direction, 1.0 - head_cosines(head), 0.0)
+        misalignment = jnp.where(head.has_direction, 1.0 - head.cosines(), 0.0)
         terms.append(jnp.sum(misalignment) / jnp.maximum(jnp.sum(head.has_direction), 1))
     return jnp.mean(jnp.stack(terms))

@@ -7,22 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from spa_jax.alignment.checks import check_range, check_update_arguments
 from spa_jax.alignment.class_means import ClassMeans
-from spa_jax.alignment.geometry import slerp_rows
+from spa_jax.alignment.geometry import RowPairs, widen
 from spa_jax.alignment.kernels import (
     DEFAULT_CLASSIFIER,
-    Head,
-    as_kernel,
-    as_rows,
-    classes_first,
+    entries_axis,
     find_kernels,
     read_heads,
     replace_leaves,
 )
-from spa_jax.alignment.reg import head_cosines
 
 
 class SpaSlerpState(NamedTuple):
@@ -122,17 +118,14 @@ def spa_slerp(
             "schedule(step), or use spa_slerp_transform, which evaluates schedules itself."
         )
     _check_strengths(alpha, threshold)
-    first = classes_first(class_axis)
     heads = read_heads(
         params, class_means, classifier=classifier, class_axis=class_axis, center=center
     )
     leaves = jax.tree.leaves(params)
     new_leaves = {}
     for head, position in zip(heads, find_kernels(params, classifier), strict=True):
-        turned, turns = _turn(head, alpha, threshold)
-        kernel = jnp.asarray(leaves[position])
-        rows = jnp.where(turns[:, None], turned, head.weights)
-        new_leaves[position] = as_kernel(rows, kernel, first)
+        turned, _ = _turn(head, alpha, threshold)
+        new_leaves[position] = turned.astype(jnp.asarray(leaves[position]).dtype)
     return replace_leaves(params, new_leaves)
 
 
@@ -188,7 +181,7 @@ def spa_slerp_transform(
       Wang, Gao and Xie, "Space Alignment Matters", AAAI 2026, SpA-SLERP.
     """
     _check_strengths(alpha, threshold)
-    first = classes_first(class_axis)
+    entries_axis(class_axis)
 
     def init_fn(params: PyTree) -> SpaSlerpState:
         find_kernels(params, classifier)
@@ -223,10 +216,9 @@ def spa_slerp_transform(
         for head, i, j in zip(heads, param_positions, update_positions, strict=True):
             turned, turns = _turn(head, share, threshold)
             # Through the kernel's dtype, so that the difference is of two weights that exist.
-            landed = as_rows(as_kernel(turned, param_leaves[i], first), first)
-            difference = landed - as_rows(param_leaves[i], first)
-            rows = jnp.where(turns[:, None], difference, as_rows(update_leaves[j], first))
-            new_updates[j] = as_kernel(rows, update_leaves[j], first)
+            landed = widen(turned.astype(param_leaves[i].dtype))
+            difference = (landed - widen(param_leaves[i])).astype(update_leaves[j].dtype)
+            new_updates[j] = jnp.where(turns, difference, update_leaves[j])
         return replace_leaves(updates, new_updates), SpaSlerpState(
             jnp.asarray(optax.safe_increment(state.count))
         )
@@ -234,13 +226,14 @@ def spa_slerp_transform(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _turn(head: Head, alpha: Any, threshold: Any) -> tuple[Float[Array, "C D"], Bool[Array, " C"]]:
-    """Turned weight rows, and which classes turn at all."""
-    dtype = head.weights.dtype
+def _turn(head: RowPairs, alpha: Any, threshold: Any) -> tuple[Float[Array, "_ _"], Any]:
+    """The turned kernel, and which of its classes turn at all, to be broadcast over it."""
+    dtype = head.rows.dtype
     alpha = jnp.asarray(alpha, dtype)
-    below = head_cosines(head) < jnp.asarray(threshold, dtype)
-    turned = slerp_rows(head.weights, head.mean_directions, alpha)
-    return turned, head.has_direction & below & (alpha != 0)
+    turned, moves = head.slerp(alpha)
+    below = head.cosines() < jnp.asarray(threshold, dtype)
+    turns = jnp.expand_dims(moves & below, head.axis)
+    return jnp.where(turns, turned, head.rows), turns
 
 
 def _check_strengths(alpha: Any, threshold: Any) -> None:

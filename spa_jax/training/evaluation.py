@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, PyTree
 
 from spa_jax.alignment import ClassMeans, unit_rows
 from spa_jax.alignment.class_means import class_sums
-from spa_jax.alignment.kernels import as_rows, find_kernels
+from spa_jax.alignment.geometry import widen
+from spa_jax.alignment.kernels import find_kernels
 from spa_jax.dynamics.collapse import NCState, metrics, nc4_agreement
 from spa_jax.dynamics.collapse.measures import equiangularity, equinorm, etf_error
 from spa_jax.errors import InputError
@@ -233,7 +234,7 @@ def collapse_geometry(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def kernel_rows(variables: PyTree, path: str) -> Float[Array, "C D"]:
     """The class weights that a path names, trained or constant."""
     (position,) = find_kernels(variables, path)
-    return as_rows(jax.tree.leaves(variables)[position], first=False)
+    return widen(jax.tree.leaves(variables)[position]).T
 
 
 def tested_classifier(

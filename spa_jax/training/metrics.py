@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, PyTree
 
 from spa_jax.alignment import ClassMeans
 from spa_jax.alignment.kernels import read_heads
-from spa_jax.alignment.reg import head_cosines
 
 STEP_METRICS = ("loss", "accuracy", "gradient_norm", "mean_cosine", "min_cosine")
 """What every step measures; a variant of SpA may measure more."""
@@ -27,7 +26,7 @@ def known_cosines(
 ) -> Float[Array, "H C"]:
     """Cosines of every head and class, NaN where a class has no direction."""
     heads = read_heads(params, class_means, class_axis=None, **options)
-    return jnp.stack([jnp.where(head.has_direction, head_cosines(head), jnp.nan) for head in heads])
+    return jnp.stack([jnp.where(head.has_direction, head.cosines(), jnp.nan) for head in heads])
 
 
 def alignment_metrics(cosines: Float[Array, "H C"]) -> dict[str, Float[Array, ""]]:
