@@ -1,6 +1,6 @@
 """The paper: class means, and the three ways to keep classifier weights pointing at them."""
 
-from spa_jax.alignment.class_means import ClassMeans
+from spa_jax.alignment.class_means import ClassMeans, class_sums
 from spa_jax.alignment.geometry import (
     row_angles,
     row_cosines,
@@ -19,6 +19,7 @@ __all__ = [
     "SpaProjState",
     "SpaSlerpState",
     "class_cosines",
+    "class_sums",
     "find_kernels",
     "row_angles",
     "row_cosines",

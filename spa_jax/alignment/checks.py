@@ -1,8 +1,10 @@
 """Checks of hyper-parameters and required arguments, and what can be checked of an array."""
 
+import warnings
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -44,6 +46,21 @@ def check_update_arguments(transform: str, params: Any, class_means: Any) -> Non
         raise TypeError(
             f"{transform} needs class_means: call tx.update(updates, opt_state, params, "
             "class_means=means) with a spa_jax.ClassMeans or a (C, D) array. If you did, something "
-            "between drops extra arguments: optax.lookahead, optax.contrib.sam and the "
-            "apply_gradients of Flax's TrainState do."
+            "between drops extra arguments: optax.lookahead does, and apply_gradients of Flax's "
+            "TrainState, in place of which write\n"
+            "  updates, opt_state = state.tx.update(grads, state.opt_state, state.params, "
+            "class_means=means)\n"
+            "  state = state.replace(step=state.step + 1, opt_state=opt_state, "
+            "params=optax.apply_updates(state.params, updates))"
+        )
+
+
+def warn_of_short_dtype(function: str, dtype: Any) -> None:
+    """Warns that turns smaller than one unit in the last place of a weight are lost."""
+    if jnp.finfo(dtype).bits < 32:
+        warnings.warn(
+            f"{function} turns a {jnp.dtype(dtype).name} kernel: turns smaller than one unit in "
+            "the last place of its weights are lost. Keep the head in float32 "
+            "(param_dtype=jnp.float32).",
+            stacklevel=3,
         )

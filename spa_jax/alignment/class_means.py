@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float, Shaped
 
 from spa_jax.alignment.checks import is_known
@@ -23,7 +25,9 @@ SHORTEST_MEAN = 1e-6
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["mean", "seen"], meta_fields=["decay"]
+    jax.tree_util.register_dataclass,
+    data_fields=["mean", "seen"],
+    meta_fields=["decay", "min_count"],
 )
 @dataclasses.dataclass(frozen=True)
 class ClassMeans:
@@ -42,6 +46,7 @@ class ClassMeans:
       mean: `(C, D)` float32, zero rows for classes not seen yet.
       seen: `(C,)` bool.
       decay: static float in [0, 1).
+      min_count: static float >= 0, what a class's summed weight has to exceed in a batch.
 
     Example:
       >>> means = ClassMeans.create(num_classes=2, dim=3, decay=0.9)
@@ -58,15 +63,21 @@ class ClassMeans:
     mean: Any
     seen: Any
     decay: float = 0.9
+    min_count: float = 0.0
 
     @classmethod
-    def create(cls, num_classes: int, dim: int, decay: float = 0.9) -> "ClassMeans":
+    def create(
+        cls, num_classes: int, dim: int, decay: float = 0.9, min_count: float = 0.0
+    ) -> "ClassMeans":
         """Class means before any batch: nothing seen, all rows zero.
 
         Args:
           num_classes: C, 2 or more.
           dim: D, the feature width, 1 or more.
           decay: share of the old mean that a batch leaves, in [0, 1).
+          min_count: a class moves, and counts as seen, only in a batch in which its summed weight
+            exceeds this, >= 0. With soft labels every class has some weight: label smoothing gives
+            an absent class the mean of the others, which `min_count=0.5` or so leaves out.
 
         Returns:
           A :class:`ClassMeans` with `mean` `(C, D)` float32 and `seen` `(C,)`.
@@ -88,13 +99,21 @@ class ClassMeans:
                 f"decay must be in [0, 1), got {decay}: it is the share of the old mean that is "
                 "kept at each update."
             )
+        if not 0 <= min_count < float("inf"):
+            raise ValueError(
+                f"min_count must be 0 or more, got {min_count}: it is the weight that a class must "
+                "exceed in a batch to be moved."
+            )
         mean = jnp.zeros((num_classes, dim), jnp.float32)
-        return cls(mean=mean, seen=jnp.zeros((num_classes,), jnp.bool_), decay=float(decay))
+        seen = jnp.zeros((num_classes,), jnp.bool_)
+        return cls(mean, seen, decay=float(decay), min_count=float(min_count))
 
     def update(
         self,
-        features: Float[Array | np.ndarray, "B D"],
-        labels: Shaped[Array | np.ndarray, " B"] | Shaped[Array | np.ndarray, "B C"],
+        features: Float[Array | np.ndarray, "B D"] | Sequence[Any],
+        labels: Shaped[Array | np.ndarray, " B"]
+        | Shaped[Array | np.ndarray, "B C"]
+        | Sequence[Any],
         axis_name: str | None = None,
     ) -> "ClassMeans":
         """Moves the means of the classes in a batch towards their batch means.
@@ -114,8 +133,10 @@ class ClassMeans:
           ValueError: integer features, an empty batch, shapes that do not fit, labels out of range.
 
         Note:
-          Under `jax.jit` over a mesh, make the mesh with `axis_types=(AxisType.Auto,)`: with
-          explicit axes JAX asks for the sharding of the sums, which are replicated.
+          Of several micro-batches before one optimiser step (`optax.MultiSteps`), add up
+          :func:`spa_jax.class_sums` and call :meth:`update_from_sums` once: an update for each of
+          them would take a step of the average for each. `spa_slerp` too belongs to the optimiser
+          step. Over a mesh with explicit axes, features and labels are gathered first.
 
         Example:
           >>> means = ClassMeans.create(num_classes=2, dim=1, decay=0.9)
@@ -124,9 +145,10 @@ class ClassMeans:
           [[0.0], [1.100000023841858]]
         """
         num_classes, dim = self.mean.shape
-        check_features(features, dim)
-        check_labels(labels, features.shape[0], num_classes)
-        totals = class_sums(features, labels, num_classes)
+        rows, weights = _as_array(features), _as_array(labels)
+        check_features(rows, dim)
+        check_labels(weights, rows.shape[0], num_classes)
+        totals = class_sums(rows, weights, num_classes)
         if axis_name is not None:
             totals = jax.lax.psum(totals, axis_name)
         return self.update_from_sums(*totals)
@@ -150,7 +172,7 @@ class ClassMeans:
         """
         batch_mean = sums / jnp.where(counts > 0, counts, 1.0)[:, None]
         # A sum that overflows would leave the mean of its class broken for good.
-        present = ((counts > 0) & jnp.all(jnp.isfinite(batch_mean), axis=1))[:, None]
+        present = ((counts > self.min_count) & jnp.all(jnp.isfinite(batch_mean), axis=1))[:, None]
         step = (1.0 - self.decay) * jnp.minimum(counts, 1.0)[:, None]
         moved = self.mean + step * (batch_mean - self.mean)
         moved = jnp.where(self.seen[:, None], moved, batch_mean).astype(self.mean.dtype)
@@ -182,7 +204,7 @@ class ClassMeans:
 def centred_means(
     class_means: ClassMeans | Float[Array | np.ndarray, "C D"], center: bool, axis: int = 1
 ) -> tuple[Float[Array, "_ _"], Float[Array, " C"]]:
-    """Class means from their middle, in units of the longest, and how long they are.
+    """Class means from their middle, in units of twice the longest, and how long they are.
 
     Args:
       class_means: a `ClassMeans`, or a floating `(C, D)` array whose rows that are zero or not
@@ -194,11 +216,11 @@ def centred_means(
       Means in that layout and `(C,)` norms, 0 for a class without a direction.
     """
     mean, seen = _mean_and_seen(class_means)
-    mean = mean if axis else mean.T
+    mean = mean if axis else _turn(mean)
     norms = row_norms(mean, axis)
     seen = seen & jnp.isfinite(norms)
     kept = jnp.expand_dims(seen, axis)
-    units = inverse_norms(jnp.max(jnp.where(seen, norms, 0.0), keepdims=True), 0.0)
+    units = inverse_norms(jnp.max(jnp.where(seen, norms, 0.0), keepdims=True), 0.0) / 2
     centred = scale_rows(mean, units, axis)
     if center:
         share = seen / jnp.maximum(jnp.sum(seen), 1).astype(mean.dtype)
@@ -212,7 +234,14 @@ def centred_means(
     centred = jnp.where(kept, centred, 0.0)
     norms = row_norms(centred, axis)
     # Coinciding means leave rounding noise after centring, which would normalise to unit vectors.
-    return centred, jnp.where(norms >= SHORTEST_MEAN, norms, 0.0)
+    return centred, jnp.where(norms >= SHORTEST_MEAN / 2, norms, 0.0)
+
+
+def _turn(mean: Float[Array, "C D"]) -> Float[Array, "D C"]:
+    """`(D, C)` in memory too, once: each loop that uses it would else read the means across."""
+    if jax.device_count() > 1:
+        return mean.T  # of means sharded over classes, the constraint below gathers all
+    return with_layout_constraint(mean.T, Layout(major_to_minor=(0, 1)))
 
 
 def _product(mean: Float[Array, "_ _"], share: Float[Array, " C"], axis: int) -> Float[Array, " D"]:
@@ -243,8 +272,8 @@ def directions_of(
 
 
 def class_sums(
-    features: Float[Array | np.ndarray, "B D"],
-    labels: Shaped[Array | np.ndarray, " B"] | Shaped[Array | np.ndarray, "B C"],
+    features: Float[Array | np.ndarray, "B D"] | Sequence[Any],
+    labels: Shaped[Array | np.ndarray, " B"] | Shaped[Array | np.ndarray, "B C"] | Sequence[Any],
     num_classes: int,
 ) -> tuple[Float[Array, "C D"], Float[Array, " C"]]:
     r"""Feature sums and counts per class; they merge over batches and devices by addition.
@@ -260,12 +289,23 @@ def class_sums(
       sums `(C, D)` and counts `(C,)`, float32 (float64 for float64 features). An example with a
       feature that is not finite contributes nothing.
 
+    Note:
+      Soft labels of label smoothing give every class some of every feature, absent classes too; see
+      `min_count` of :meth:`ClassMeans.create`. Mixed labels (mixup, CutMix) are what they are for.
+
     Example:
       >>> sums, counts = class_sums(jnp.ones((3, 2)), jnp.array([0, 0, 1]), num_classes=2)
       >>> sums.tolist(), counts.tolist()
       ([[2.0, 2.0], [1.0, 1.0]], [2.0, 1.0])
+
+      Two micro-batches of one optimiser step, and one update of the class means:
+
+      >>> parts = [class_sums(jnp.full((1, 1), x), jnp.array([0]), 2) for x in (1.0, 3.0)]
+      >>> sums, counts = jax.tree.map(jnp.add, *parts)
+      >>> ClassMeans.create(2, 1).update_from_sums(sums, counts).mean.tolist()
+      [[2.0], [0.0]]
     """
-    features, labels = widen(features), widen_labels(labels)
+    features, labels = widen(_as_array(features)), widen_labels(_as_array(labels))
     finite = jnp.all(jnp.isfinite(features), axis=1)
     features = jnp.where(finite[:, None], features, 0.0)
     if labels.ndim == 1:
@@ -279,6 +319,14 @@ def class_sums(
     labels = jnp.where(finite[:, None], labels, 0.0).astype(features.dtype)
     sums = jnp.matmul(labels.T, features, precision=jax.lax.Precision.HIGHEST)
     return sums, jnp.sum(labels, axis=0)
+
+
+def _as_array(values: Any) -> Any:
+    """An array of a list, and one that is not split over a mesh with explicit axes."""
+    if not hasattr(values, "dtype"):
+        return np.asarray(values)
+    spec = jax.typeof(values).sharding.spec
+    return values if all(axis is None for axis in spec) else jax.reshard(values, jax.P())
 
 
 def check_features(features: Shaped[Array | np.ndarray, "..."], dim: int) -> None:

@@ -96,7 +96,10 @@ def inverse_norms(norms: Float[Array, " C"], minimum: float = SHORTEST_ROW) -> F
 
 def scale_rows(rows: Float[Array, "_ _"], inverse: Array, axis: int) -> Float[Array, "_ _"]:
     """Every row times the number that :func:`inverse_norms` gives for it."""
-    return rows * _SIXTEENTH * jnp.expand_dims(inverse, axis)
+    inverse = jnp.expand_dims(inverse, axis)
+    # The choice by entries also keeps compilers from contracting the product and a sum that follows
+    # in one loop and not in another: near parallel rows the two would not be the same vector.
+    return jnp.where((rows == 0) | (inverse == 0), 0.0, rows * _SIXTEENTH * inverse)
 
 
 def unit_rows(rows: Rows, minimum: float = SHORTEST_ROW) -> Float[Array, "C D"]:
@@ -125,13 +128,11 @@ class Tangents(NamedTuple):
     Attributes:
       parts: :math:`t_c = \\hat y_c - \\langle \\hat y_c, \\hat x_c \\rangle \\hat x_c`, in the
         layout of the rows.
-      along: `(C,)`, what rounding left of each part along its row.
       sines: `(C,)` length of the parts, 1 where either row has no direction.
       inverse_sines: `(C,)`, 0 where a row has no way to turn: parallel, antiparallel, no direction.
     """
 
     parts: Float[Array, "_ _"]
-    along: Float[Array, " C"]
     sines: Float[Array, " C"]
     inverse_sines: Float[Array, " C"]
 
@@ -141,7 +142,8 @@ class RowPairs:
     """Rows and the targets that they should point at, of one layout and dtype.
 
     Attributes:
-      rows, targets: `(C, D)` with `axis` 1, or `(D, C)` with `axis` 0.
+      rows, targets: `(C, D)` with `axis` 1, or `(D, C)` with `axis` 0; targets are of length 1 at
+        most, so that no product overflows.
       axis: the axis of a row's entries.
       norms, target_norms: `(C,)`.
     """
@@ -155,7 +157,7 @@ class RowPairs:
     @classmethod
     def of(cls, rows: Rows, targets: Rows) -> "RowPairs":
         """Pairs of `(C, D)` rows."""
-        rows, targets = widen(rows), widen(targets)
+        rows, targets = widen(rows), unit_rows(targets)
         return cls(rows, targets, 1, row_norms(rows), row_norms(targets))
 
     @property
@@ -164,9 +166,10 @@ class RowPairs:
         return ~((self.norms < SHORTEST_ROW) | (self.target_norms < SHORTEST_ROW))
 
     def dots(self, vectors: Float[Array, "_ _"]) -> Float[Array, " C"]:
-        """Inner product of every vector with the direction of its row, or 0 if it has none."""
-        products = jnp.sum(vectors * (self.rows * _SIXTEENTH), self.axis)
-        return products * inverse_norms(self.norms)
+        """Inner product of every vector, of length 1 at most, with the direction of its row, or 0
+        if it has none."""
+        products = jnp.sum(vectors * self.rows, self.axis)
+        return products * inverse_norms(self.norms) * _SIXTEENTH
 
     def cosines(self) -> Float[Array, " C"]:
         """As :func:`row_cosines`."""
@@ -181,26 +184,17 @@ class RowPairs:
         """The parts of the targets' directions that are orthogonal to the rows.
 
         They are taken from the entries, since the cosine alone does not know a small angle, and
-        what rounding leaves along the row is measured: it is not small against the tangent part of
-        nearly parallel rows.
+        projected twice: once leaves a remainder of rounding error along the row, which is not small
+        against the tangent part of nearly parallel rows.
         """
         targets = scale_rows(self.targets, inverse_norms(self.target_norms), self.axis)
-        parts = targets - self.unit(self.cosines())
-        along = self.dots(parts)
-        squared = jnp.sum(jnp.square(parts), self.axis) - jnp.square(along)
-        positive = squared > 0
-        sines = jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
-        sines = jnp.where(self.has_direction, sines, 1.0)
-        turns = self.has_direction & (sines >= SHORTEST_TANGENT)
-        inverse = jnp.where(turns, 1 / jnp.where(turns, sines, 1.0), 0.0)
-        return Tangents(parts, along, sines, inverse)
-
-    def towards(self, scale: Float[Array, " C"], tangents: Tangents) -> Float[Array, "_ _"]:
-        """The unit directions in which rows turn towards their targets, each times a number."""
-        units = (tangents.parts - self.unit(tangents.along)) * jnp.expand_dims(
-            tangents.inverse_sines, self.axis
-        )
-        return jnp.expand_dims(scale, self.axis) * units
+        once = targets - self.unit(self.cosines())
+        parts = once - self.unit(self.dots(once))
+        squared = jnp.sum(jnp.square(parts), self.axis)
+        sines = jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
+        turns = self.has_direction & (squared >= SHORTEST_TANGENT**2)
+        sines = jnp.where(self.has_direction & (squared == 0), 0.0, sines)
+        return Tangents(parts, sines, jnp.where(turns, 1 / jnp.where(turns, sines, 1.0), 0.0))
 
     def slerp(
         self, alpha: Float[Array | np.ndarray, ""] | float
@@ -210,7 +204,10 @@ class RowPairs:
         angles = jnp.arctan2(tangents.sines, self.cosines())
         turn = jnp.asarray(alpha, self.rows.dtype) * angles
         turned = self.rows * jnp.expand_dims(jnp.cos(turn), self.axis)
-        turned += self.towards(self.norms * jnp.sin(turn), tangents)
+        towards = tangents.parts * jnp.expand_dims(
+            jnp.sin(turn) * tangents.inverse_sines, self.axis
+        )
+        turned += jnp.expand_dims(self.norms, self.axis) * towards
         moves = (tangents.inverse_sines != 0) & (turn != 0)
         return jnp.where(jnp.expand_dims(moves, self.axis), turned, self.rows), moves
 
@@ -253,9 +250,9 @@ def tangent_part(vectors: Rows, rows: Rows) -> Float[Array, "C D"]:
       >>> tangent_part(jnp.array([[3.0, 4.0]]), jnp.array([[2.0, 0.0]])).tolist()
       [[0.0, 4.0]]
     """
-    pairs = RowPairs.of(rows, vectors)
-    once = pairs.targets - pairs.unit(pairs.dots(pairs.targets))
-    return once - pairs.unit(pairs.dots(once))
+    unit = unit_rows(rows)
+    once = widen(vectors) - jnp.sum(vectors * unit, axis=1, keepdims=True) * unit
+    return once - jnp.sum(once * unit, axis=1, keepdims=True) * unit
 
 
 def row_angles(a: Rows, b: Rows) -> Float[Array, " C"]:

@@ -26,7 +26,8 @@ def find_kernels(tree: PyTree, classifier: str | Sequence[str]) -> list[int]:
       tree: params, or gradients or updates of the same structure.
       classifier: a path, or a tuple of paths for several heads. A path names a leaf if it is the
         whole of the leaf's path or its end on a key boundary: `head/kernel` finds
-        `params/head/kernel` but not `overhead/kernel`.
+        `params/head/kernel` but not `overhead/kernel`, and `fc.weight` finds `module.fc.weight`.
+        Where a leaf's whole path is named, ends are not looked at.
 
     Returns:
       One leaf position for each path.
@@ -62,10 +63,10 @@ def classifier_paths(classifier: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _find_kernel(leaves: Sequence[tuple[tuple[Any, ...], Any]], path: str) -> int:
-    matches = [
-        i
-        for i, (keys, _) in enumerate(leaves)
-        if any(name == path or name.endswith("/" + path) for name in path_names(keys))
+    names = [path_names(keys) for keys, _ in leaves]
+    ends = ("/" + path, "." + path)
+    matches = [i for i, name in enumerate(names) if path in name] or [
+        i for i, (whole, short) in enumerate(names) if whole.endswith(ends) or short.endswith(ends)
     ]
     if len(matches) != 1:
         how = "matches no leaf" if not matches else f"matches {len(matches)} leaves"

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from spa_jax.alignment.checks import check_range, check_update_arguments
-from spa_jax.alignment.geometry import RowPairs, inverse_norms, row_norms, scale_rows, widen
+from spa_jax.alignment.geometry import RowPairs, inverse_norms, row_norms, widen
 from spa_jax.alignment.kernels import (
     DEFAULT_CLASSIFIER,
     classifier_paths,
@@ -89,7 +89,8 @@ def spa_proj(
 
     Returns:
       An `optax.GradientTransformationExtraArgs` whose state is a :class:`SpaProjState`. Updates
-      keep their dtype; the arithmetic is float32 (float64 for float64).
+      keep their dtype; the arithmetic is float32 (float64 for float64, which JAX has only with
+      `jax_enable_x64`: without it a NumPy kernel of float64 is read as float32).
 
     Raises:
       ValueError: `gamma` outside [0, 1] or an unknown option, here; a path that matches no single
@@ -162,16 +163,15 @@ def _edit(
     of what was taken away over the norm of what came."""
     lost = 1.0 - jnp.asarray(kept, incoming.dtype)
     norms = row_norms(incoming, head.axis)
-    # Of unit length: the products of large gradients and large weights overflow.
-    along_row = head.dots(scale_rows(incoming, inverse_norms(norms, 0.0), head.axis)) * norms
     tangents = head.tangents()
-    along = jnp.sum(incoming * tangents.parts, head.axis) - tangents.along * along_row
-    along *= tangents.inverse_sines
+    along = jnp.sum(incoming * tangents.parts, head.axis) * tangents.inverse_sines
     harmful = lost * jnp.where(harmful_sign * along > 0, along, 0.0)
-    taken = head.towards(harmful, tangents)
+    taken = tangents.parts * jnp.expand_dims(harmful * tangents.inverse_sines, head.axis)
     taken_norms = jnp.abs(harmful)
     if radial == "scale":
-        scaled = jnp.where(head.has_direction, lost * along_row, 0.0)
+        # Of length 1, since products of large gradients and large weights overflow.
+        units = incoming * jnp.expand_dims(inverse_norms(norms, 0.0) / 16, head.axis)
+        scaled = jnp.where(head.has_direction, lost * head.dots(units) * norms, 0.0)
         taken += head.unit(scaled)
         taken_norms = jnp.hypot(harmful, scaled)
     edited = jnp.where(jnp.expand_dims(taken_norms != 0, head.axis), incoming - taken, incoming)

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from spa_jax.alignment.checks import check_range, check_update_arguments
+from spa_jax.alignment.checks import check_range, check_update_arguments, warn_of_short_dtype
 from spa_jax.alignment.class_means import ClassMeans
 from spa_jax.alignment.geometry import RowPairs, widen
 from spa_jax.alignment.kernels import (
@@ -95,7 +95,7 @@ def spa_slerp(
 
     Returns:
       Params of the same structure, shapes and dtypes. Keep the head in float32: turns smaller than
-      one unit in the last place of a bfloat16 weight are lost.
+      one unit in the last place of a bfloat16 weight are lost, of which a warning tells.
 
     Raises:
       ValueError: a number out of range, a path that matches no single 2-D leaf, means that do not
@@ -124,8 +124,10 @@ def spa_slerp(
     leaves = jax.tree.leaves(params)
     new_leaves = {}
     for head, position in zip(heads, find_kernels(params, classifier), strict=True):
+        dtype = jnp.asarray(leaves[position]).dtype
+        warn_of_short_dtype("spa_slerp", dtype)
         turned, _ = _turn(head, alpha, threshold)
-        new_leaves[position] = turned.astype(jnp.asarray(leaves[position]).dtype)
+        new_leaves[position] = turned.astype(dtype)
     return replace_leaves(params, new_leaves)
 
 
@@ -214,6 +216,7 @@ def spa_slerp_transform(
         )
         new_updates = {}
         for head, i, j in zip(heads, param_positions, update_positions, strict=True):
+            warn_of_short_dtype("spa_slerp_transform", param_leaves[i].dtype)
             turned, turns = _turn(head, share, threshold)
             # Through the kernel's dtype, so that the difference is of two weights that exist.
             landed = widen(turned.astype(param_leaves[i].dtype))

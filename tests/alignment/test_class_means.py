@@ -344,3 +344,50 @@ def test_a_small_label_counts_for_its_class_alone(dtype):
         found, counts = sums(features, labels, 300)
         np.testing.assert_array_equal(counts, expected)
         np.testing.assert_array_equal(found[:, 0], expected)
+
+
+def test_lists_are_arrays():
+    means = ClassMeans.create(num_classes=2, dim=2)
+    desired = means.update(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1, 1]))
+    actual = means.update([[1.0, 2.0], [3.0, 4.0]], [1, 1])
+    jax.tree.map(np.testing.assert_array_equal, actual, desired)
+    for sums in (spa_jax.class_sums([[1.0]], [0], 2), spa_jax.class_sums([[1.0]], [[1.0, 0.0]], 2)):
+        assert [x.tolist() for x in sums] == [[[1.0], [0.0]], [1.0, 0.0]]
+
+
+def test_micro_batches_that_are_summed_first_are_the_batch():
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(12, 3)).astype(np.float32), rng.integers(0, 4, 12)
+    means = ClassMeans.create(num_classes=5, dim=3, decay=0.9).update(features, labels)
+    desired = means.update(features[::-1], labels)
+    halves = zip(np.split(features[::-1], 2), np.split(labels, 2), strict=True)
+    totals = [spa_jax.class_sums(x, y, 5) for x, y in halves]
+    actual = means.update_from_sums(*jax.tree.map(jnp.add, *totals))
+    np.testing.assert_allclose(actual.mean, desired.mean, atol=1e-6)
+    np.testing.assert_array_equal(actual.seen, desired.seen)
+
+
+def test_a_class_moves_where_its_weight_exceeds_min_count():
+    smooth = np.array([[0.9, 0.05, 0.05], [0.9, 0.05, 0.05]], np.float32)
+    features = np.array([[2.0], [4.0]], np.float32)
+    assert ClassMeans.create(3, 1).update(features, smooth).seen.all()
+    means = ClassMeans.create(3, 1, min_count=0.5).update(features, smooth)
+    assert means.seen.tolist() == [True, False, False]
+    np.testing.assert_allclose(means.mean, [[3.0], [0.0], [0.0]])
+    with pytest.raises(ValueError, match="min_count"):
+        ClassMeans.create(3, 1, min_count=-1.0)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_batch_over_a_mesh_with_explicit_axes_is_gathered(soft):
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(16, 3)).astype(np.float32), rng.integers(0, 4, 16)
+    labels = np.eye(4, dtype=np.float32)[labels] if soft else labels
+    means = ClassMeans.create(num_classes=4, dim=3)
+    desired = means.update(features, labels)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        split = [jax.device_put(x, jax.P("data")) for x in (features, labels)]
+        for update in (ClassMeans.update, jax.jit(ClassMeans.update)):
+            actual = update(means, *split)
+            np.testing.assert_allclose(actual.mean, desired.mean, atol=1e-6)

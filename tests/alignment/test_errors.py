@@ -252,3 +252,31 @@ def test_features_and_labels_that_do_not_fit_are_refused_with_their_shape(featur
     wrong = features if features != (3, D) else labels
     message = refusal(ValueError, fresh.update, jnp.ones(features), jnp.ones(labels, dtype))
     assert_lists(message, str(wrong))
+
+
+def test_a_whole_path_wins_over_the_ends_of_others():
+    params = {"aux": {"head": {"kernel": jnp.zeros((3, 2))}}, "head": {"kernel": jnp.eye(3)}}
+    assert spa_jax.find_kernels(params, "head/kernel") == [1]
+    assert spa_jax.find_kernels(params, "aux/head/kernel") == [0]
+    assert spa_jax.find_kernels({"params": params}, "params/head/kernel") == [1]
+    with pytest.raises(ValueError, match="matches 2 leaves"):
+        spa_jax.find_kernels({"params": params}, "head/kernel")
+
+
+def test_dots_are_boundaries_too():
+    params = {"module.fc.weight": jnp.eye(3), "module.prefc.weight": jnp.eye(3)}
+    for path in ("module.fc.weight", "fc.weight"):
+        assert spa_jax.find_kernels(params, path) == [0]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_turning_a_short_kernel_warns_once_per_trace(dtype):
+    params, means = {"head": {"kernel": jnp.eye(3, dtype=dtype)}}, jnp.eye(3)
+    slerp = jax.jit(lambda params: spa_jax.spa_slerp(params, means, 0.1))
+    with pytest.warns(UserWarning, match=rf"{jnp.dtype(dtype).name}.*float32") as warned:
+        slerp(params)
+        slerp(params)
+    assert len(warned) == 1
+    tx = spa_jax.spa_slerp_transform(0.1)
+    with pytest.warns(UserWarning, match=r"spa_slerp_transform.*float32"):
+        tx.update(params, tx.init(params), params, class_means=means)

@@ -13,6 +13,8 @@ import spa_jax
 from spa_jax import ClassMeans
 from spa_jax.alignment import geometry
 
+pytestmark = pytest.mark.filterwarnings("ignore:spa_slerp.* turns a bfloat16 kernel")
+
 SHAPES = [(8, 2), (8, 33)]
 KINDS = ["random", "near", "opposite", "parallel", "antiparallel"]
 NEAR_OPPOSITE = 1e-3  # sine below which float32 no longer knows the plane of an opposite pair
@@ -79,6 +81,19 @@ def test_unit_rows_shorter_than_the_minimum_are_zero_rows(length, kept):
     unit = unit_rows(jnp.array([[length * 0.6, length * 0.8], [3.0, 4.0]]))
     np.testing.assert_allclose(unit, [[kept * 0.6, kept * 0.8], [0.6, 0.8]], atol=1e-6)
     np.testing.assert_array_equal(geometry.unit_rows(jnp.ones((2, 3)), minimum=2.0), 0.0)
+
+
+@pytest.mark.parametrize("size", [1e37, 9e37, 3.3e38, 1e-37])
+def test_rows_at_the_ends_of_the_float_range_have_their_norm_and_direction(size):
+    rows = jnp.array([[size, 0.0], [0.6, 0.8]], jnp.float32)
+    np.testing.assert_allclose(row_norms(rows), [size, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(geometry.unit_rows(rows, 1e-38)[0], [1.0, 0.0], atol=1e-6)
+    if size > 1:
+        targets = jnp.array([[3.0, 4.0], [0.8, 0.6]])
+        np.testing.assert_allclose(row_cosines(rows, targets), [0.6, 0.96], atol=1e-6)
+        np.testing.assert_allclose(row_cosines(targets, rows), [0.6, 0.96], atol=1e-6)
+        turned = slerp_rows(rows, targets, 1.0)
+        np.testing.assert_allclose(turned[0] / size, [0.6, 0.8], atol=1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.bfloat16, 2.0**-8)])

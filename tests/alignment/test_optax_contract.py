@@ -13,6 +13,8 @@ from flax.training.train_state import TrainState
 
 import spa_jax
 
+pytestmark = pytest.mark.filterwarnings("ignore:spa_slerp.* turns a bfloat16 kernel")
+
 C, D, IN, UNSEEN = 5, 7, 3, 4
 STRENGTH = 0.25  # exact in bf16, in which inject_hyperparams holds it beside bf16 parameters
 DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
@@ -306,11 +308,6 @@ def through_lookahead(tx, params, grads):
     tx.update(grads, tx.init(fast_and_slow), fast_and_slow, class_means=means(0))
 
 
-def through_sam(tx, params, grads):
-    tx = optax.contrib.sam(tx, optax.sgd(0.1), sync_period=2)
-    tx.update(grads, tx.init(params), params)
-
-
 def refused_by_lookahead(tx, params, grads):
     tx = optax.lookahead(tx, sync_period=5, slow_step_size=0.5)
     fast_and_slow = optax.LookaheadParams.init_synced(params)
@@ -322,18 +319,62 @@ def refused_by_sam(tx, params, grads):
     tx.update(grads, tx.init(params), params, class_means=means(0))
 
 
+def refused_by_a_chain_with_sam(tx, params, grads):
+    tx = optax.chain(tx, optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1)))
+    tx.update(grads, tx.init(params), params, class_means=means(0))
+
+
+def refused_by_split_real_and_imaginary(tx, params, grads):
+    tx = optax.contrib.split_real_and_imaginary(tx)
+    tx.update(grads, tx.init(params), params, class_means=means(0))
+
+
 def through_flax_train_state(tx, params, grads):
     TrainState.create(apply_fn=None, params=params, tx=tx).apply_gradients(grads=grads)
 
 
 @every_case
-@pytest.mark.parametrize("through", [through_lookahead, through_sam, through_flax_train_state])
+@pytest.mark.parametrize("through", [through_lookahead, through_flax_train_state])
 def test_what_drops_class_means_fails_with_what_to_pass(case, through):
     with pytest.raises(TypeError, match=r"(?s)update\(.*class_means="):
         through(optimiser(case), tree(0), tree(1))
 
 
-@pytest.mark.parametrize("refused", [refused_by_lookahead, refused_by_sam])
+@pytest.mark.parametrize(
+    "refused",
+    [
+        refused_by_lookahead,
+        refused_by_sam,
+        refused_by_a_chain_with_sam,
+        refused_by_split_real_and_imaginary,
+    ],
+)
 def test_wrappers_that_take_no_extras_refuse_class_means_by_name(refused):
     with pytest.raises(TypeError, match="class_means"):
         refused(optimiser(CASES[0]), tree(0), tree(1))
+
+
+def test_sam_follows_proj_once_it_ignores_the_extra_arguments():
+    sam = optax.contrib.sam(optax.sgd(0.5), optax.sgd(0.1), sync_period=2)
+    deaf = optax.GradientTransformationExtraArgs(sam.init, lambda g, s, p, **_: sam.update(g, s, p))
+    params, grads, proj = tree(0), tree(1), optimiser(CASES[0])
+    edited, _ = proj.update(grads, proj.init(params), params, class_means=means(0))
+    desired, _ = sam.update(edited, sam.init(params), params)
+    chain = optax.chain(proj, deaf)
+    actual, _ = chain.update(grads, chain.init(params), params, class_means=means(0))
+    jax.tree.map(np.testing.assert_array_equal, actual, desired)
+
+
+def test_the_step_that_a_train_state_needs_is_told():
+    with pytest.raises(TypeError) as raised:
+        through_flax_train_state(optimiser(CASES[0]), tree(0), tree(1))
+    remedy = str(raised.value).splitlines()[1:]
+    assert len(remedy) == 2
+    tx = optimiser(CASES[0])
+    state = TrainState.create(apply_fn=None, params=tree(0), tx=tx)
+    names = {"optax": optax, "state": state, "grads": tree(1), "means": means(0)}
+    exec("\n".join(line.strip() for line in remedy), names)
+    updates, _ = tx.update(tree(1), tx.init(tree(0)), tree(0), class_means=means(0))
+    desired = optax.apply_updates(tree(0), updates)
+    jax.tree.map(np.testing.assert_array_equal, names["state"].params, desired)
+    assert names["state"].step == 1

@@ -10,6 +10,8 @@ import pytest
 
 import spa_jax
 
+pytestmark = pytest.mark.filterwarnings("ignore:spa_slerp.* turns a bfloat16 kernel")
+
 COUNTS = np.array([80, 40, 20, 10, 5, 3])
 C, D, IN = len(COUNTS), 8, 6
 STEPS, BATCH = 100, 32
