@@ -28,6 +28,24 @@ def median_seconds(function: Callable[..., Any], *args: Any, calls: int = 20) ->
     return statistics.median(seconds[1:])
 
 
+def interleaved_seconds(
+    calls: Mapping[str, tuple[Callable[..., Any], *tuple[Any, ...]]], rounds: int = 20
+) -> dict[str, float]:
+    """Of one call each: the medians over rounds in which all are called in turn.
+
+    Args:
+      calls: a name, and a function with its arguments.
+      rounds: after two for a warm-up.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(2 + rounds):
+        for name, (function, *args) in calls.items():
+            began = time.perf_counter()
+            jax.block_until_ready(function(*args))
+            seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(times[2:]) for name, times in seconds.items()}
+
+
 def step_seconds(program: Program, steps: int) -> float:
     """Of a whole training step: the median of five repetitions of some steps."""
     state, totals = program.init_state(program.config), program.zero_totals

@@ -1,11 +1,13 @@
 """What the commands share: flags that are parsed, and errors that are told, without a traceback."""
 
 import contextlib
+import os
 import re
 import shlex
 import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
@@ -38,6 +40,7 @@ def parse_flags(argv: list[str], positional: bool = False) -> list[str]:
       The command and the arguments that are no flags.
     """
     logging.set_verbosity(logging.ERROR)  # orbax reports every file that it touches
+    keep_compiled_programs()
     try:
         for argument in argv:
             field = argument.lstrip("-").partition("=")[0]
@@ -51,6 +54,27 @@ def parse_flags(argv: list[str], positional: bool = False) -> list[str]:
     if len(rest) > 1 and not positional:
         stop(f"Unknown arguments: {' '.join(rest[1:])}. Fields are set with --config.FIELD=VALUE.")
     return rest
+
+
+def keep_compiled_programs() -> None:
+    """Keeps what XLA compiles for the next command, 1 GiB of it, in the user's cache folder.
+
+    Nothing is kept where that cannot be written to, and a folder that JAX already has, such as
+    `JAX_COMPILATION_CACHE_DIR` names, stays.
+    """
+    settings: Any = jax.config
+    if settings.jax_compilation_cache_dir is not None:
+        return
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        folder = caches / "spa_jax" / "compiled"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home
+        return
+    if os.access(folder, os.W_OK):
+        settings.update("jax_compilation_cache_dir", str(folder))
+        settings.update("jax_compilation_cache_max_size", 2**30)
+        settings.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @contextlib.contextmanager

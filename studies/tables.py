@@ -101,8 +101,11 @@ def step_time_table(record: Record) -> str:
     rows = [["SpA", "images / s", "against none"]]
     rows += [[name, f"{s:,.0f}", f"{s / speeds['none']:.2f}"] for name, s in speeds.items()]
     updates = record["microseconds"]
-    calls = [["microseconds a call, head C x D", *next(iter(updates.values()))]]
-    calls += [[head, *(f"{t:,.0f}" for t in times.values())] for head, times in updates.items()]
+    first = next(iter(next(iter(updates.values()))))
+    calls = [["microseconds a call (times the first)", *next(iter(updates.values()))]]
+    for head, times in updates.items():
+        cells = (f"{t:,.0f} ({t / times[first]:.1f})" for t in times.values())
+        calls.append([head, *cells])
     return "\n\n".join([markdown_rows(rows), markdown_rows(calls), _origin(record)])
 
 

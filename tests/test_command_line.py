@@ -1,5 +1,7 @@
 """Configuration files that give no configuration, and what follows the colon of their names."""
 
+import os
+import subprocess
 import sys
 
 import jax
@@ -158,3 +160,28 @@ def test_what_a_person_can_mend_is_told_in_one_paragraph(error, capsys):
     with pytest.raises(SystemExit, match="2"), errors_told():
         raise error
     assert capsys.readouterr().err == f"error: {' '.join(str(error).split())}\n"
+
+
+def test_compiled_programs_are_kept_in_the_users_cache(tmp_path):
+    """What a command compiles is read by the next; a folder that cannot be made stops none."""
+    code = (
+        "import jax, sys; from spa_jax.command_line import keep_compiled_programs as keep; keep();"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0);"
+        "jax.jit(lambda x: x * 3)(1.0); print(jax.config.jax_compilation_cache_dir)"
+    )
+    of_this_session = ("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE")
+    given = {k: v for k, v in os.environ.items() if not k.startswith(of_this_session)}
+
+    def kept(**environment):
+        result = subprocess.run(
+            [sys.executable, "-c", code], env=given | environment, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
+
+    folder = tmp_path / "spa_jax" / "compiled"
+    assert kept(XDG_CACHE_HOME=str(tmp_path)) == str(folder)
+    assert list(folder.iterdir())
+    assert kept(XDG_CACHE_HOME=str(tmp_path), JAX_COMPILATION_CACHE_DIR="/x") == "/x"
+    (tmp_path / "file").touch()
+    assert kept(XDG_CACHE_HOME=str(tmp_path / "file")) == "None"

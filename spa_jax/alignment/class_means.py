@@ -13,9 +13,8 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from spa_jax.alignment.checks import is_known
 from spa_jax.alignment.geometry import (
-    inverse_norms,
+    over_norms,
     row_norms,
-    scale_rows,
     widen,
     widen_labels,
 )
@@ -220,8 +219,9 @@ def centred_means(
     norms = row_norms(mean, axis)
     seen = seen & jnp.isfinite(norms)
     kept = jnp.expand_dims(seen, axis)
-    units = inverse_norms(jnp.max(jnp.where(seen, norms, 0.0), keepdims=True), 0.0) / 2
-    centred = scale_rows(mean, units, axis)
+    longest = jax.lax.stop_gradient(jnp.max(jnp.where(seen, norms, 0.0), keepdims=True))
+    longest = jnp.expand_dims(longest, axis)  # no direction depends on it
+    centred = over_norms(mean, longest, 0.5, minimum=0.0)
     if center:
         share = seen / jnp.maximum(jnp.sum(seen), 1).astype(mean.dtype)
         # Without a copy of the means, unless a row would spoil the product: 0 times infinity.
@@ -230,7 +230,7 @@ def centred_means(
             lambda: _product(mean, share, axis),
             lambda: _product(jnp.where(kept, mean, 0.0), share, axis),
         )
-        centred -= scale_rows(jnp.expand_dims(middle, 1 - axis), units, axis)
+        centred -= over_norms(jnp.expand_dims(middle, 1 - axis), longest, 0.5, minimum=0.0)
     centred = jnp.where(kept, centred, 0.0)
     norms = row_norms(centred, axis)
     # Coinciding means leave rounding noise after centring, which would normalise to unit vectors.
@@ -268,7 +268,7 @@ def directions_of(
     """Directions of a `ClassMeans` or of a plain `(C, D)` array, whose rows that are
     zero or not finite are unseen classes."""
     centred, norms = centred_means(class_means, center)
-    return scale_rows(centred, inverse_norms(norms), axis=1)
+    return over_norms(centred, norms[:, None])
 
 
 def class_sums(

@@ -80,26 +80,27 @@ def _norms(rows: Float[Array, "_ _"], axis: int) -> Float[Array, " C"]:
 @_norms.defjvp
 def _norms_jvp(axis, primals, tangents):
     norms = _norms(*primals, axis)
-    units = scale_rows(primals[0], inverse_norms(norms, 0.0), axis)
+    units = over_norms(primals[0], jnp.expand_dims(norms, axis), minimum=0.0)
     return norms, jnp.sum(units * tangents[0], axis)
 
 
-_SIXTEENTH = 1 / 16  # the inverse of a norm near the end of the float range is subnormal, i.e. 0
-
-
-def inverse_norms(norms: Float[Array, " C"], minimum: float = SHORTEST_ROW) -> Float[Array, " C"]:
-    """Sixteen over every norm, what :func:`unit_rows` multiplies a sixteenth of a row by; 0 where a
-    row has no direction."""
+def over_norms(
+    values: Float[Array, "..."],
+    norms: Float[Array, "..."],
+    times: Float[Array, "..."] | float = 1.0,
+    minimum: float = SHORTEST_ROW,
+) -> Float[Array, "..."]:
+    """Values divided by the norms of their rows, and times a number: 0 where the norm is 0 or
+    shorter than `minimum`, a row without a direction."""
     too_short = (norms < minimum) | (norms == 0)
-    return jnp.where(too_short, 0.0, 1 / (jnp.where(too_short, 1.0, norms) * _SIXTEENTH))
-
-
-def scale_rows(rows: Float[Array, "_ _"], inverse: Array, axis: int) -> Float[Array, "_ _"]:
-    """Every row times the number that :func:`inverse_norms` gives for it."""
-    inverse = jnp.expand_dims(inverse, axis)
-    # The choice by entries also keeps compilers from contracting the product and a sum that follows
-    # in one loop and not in another: near parallel rows the two would not be the same vector.
-    return jnp.where((rows == 0) | (inverse == 0), 0.0, rows * _SIXTEENTH * inverse)
+    # The inverse of a norm near the end of the float range is subnormal, which is 0.
+    shrink = jnp.where(norms > 1e30, 2.0**-40, 1.0).astype(norms.dtype)
+    inverse = times / jnp.where(too_short, 1.0, norms * shrink)
+    quotients = values * shrink * inverse
+    # Compilers would contract the product and a sum that follows in one loop and not in another,
+    # and of near parallel rows the two would not be the same vector: a choice by values hinders it.
+    quotients = jnp.where(jnp.isnan(values), values, quotients)
+    return jnp.where(too_short, 0.0, quotients)
 
 
 def unit_rows(rows: Rows, minimum: float = SHORTEST_ROW) -> Float[Array, "C D"]:
@@ -119,7 +120,7 @@ def unit_rows(rows: Rows, minimum: float = SHORTEST_ROW) -> Float[Array, "C D"]:
       [[0.0, 1.0], [0.0, 0.0]]
     """
     rows = widen(rows)
-    return scale_rows(rows, inverse_norms(row_norms(rows), minimum), 1)
+    return over_norms(rows, row_norms(rows)[:, None], minimum=minimum)
 
 
 class Tangents(NamedTuple):
@@ -160,6 +161,10 @@ class RowPairs:
         rows, targets = widen(rows), unit_rows(targets)
         return cls(rows, targets, 1, row_norms(rows), row_norms(targets))
 
+    def spread(self, values: Shaped[Array, " C"]) -> Shaped[Array, "_ _"]:
+        """A number for each row, to be broadcast over its entries."""
+        return jnp.expand_dims(values, self.axis)
+
     @property
     def has_direction(self) -> Bool[Array, " C"]:
         """Whether both of a pair are long enough; NaN is not left out."""
@@ -168,17 +173,15 @@ class RowPairs:
     def dots(self, vectors: Float[Array, "_ _"]) -> Float[Array, " C"]:
         """Inner product of every vector, of length 1 at most, with the direction of its row, or 0
         if it has none."""
-        products = jnp.sum(vectors * self.rows, self.axis)
-        return products * inverse_norms(self.norms) * _SIXTEENTH
+        return over_norms(jnp.sum(vectors * self.rows, self.axis), self.norms)
 
     def cosines(self) -> Float[Array, " C"]:
         """As :func:`row_cosines`."""
-        cosines = self.dots(self.targets) * inverse_norms(self.target_norms) * _SIXTEENTH
-        return jnp.clip(cosines, -1.0, 1.0)
+        return jnp.clip(over_norms(self.dots(self.targets), self.target_norms), -1.0, 1.0)
 
     def unit(self, scale: Float[Array, " C"]) -> Float[Array, "_ _"]:
         """The directions of the rows, each times a number."""
-        return scale_rows(self.rows, inverse_norms(self.norms) * scale, self.axis)
+        return over_norms(self.rows, self.spread(self.norms), self.spread(scale))
 
     def tangents(self) -> Tangents:
         """The parts of the targets' directions that are orthogonal to the rows.
@@ -187,7 +190,7 @@ class RowPairs:
         projected twice: once leaves a remainder of rounding error along the row, which is not small
         against the tangent part of nearly parallel rows.
         """
-        targets = scale_rows(self.targets, inverse_norms(self.target_norms), self.axis)
+        targets = over_norms(self.targets, self.spread(self.target_norms))
         once = targets - self.unit(self.cosines())
         parts = once - self.unit(self.dots(once))
         squared = jnp.sum(jnp.square(parts), self.axis)
@@ -203,13 +206,10 @@ class RowPairs:
         tangents = self.tangents()
         angles = jnp.arctan2(tangents.sines, self.cosines())
         turn = jnp.asarray(alpha, self.rows.dtype) * angles
-        turned = self.rows * jnp.expand_dims(jnp.cos(turn), self.axis)
-        towards = tangents.parts * jnp.expand_dims(
-            jnp.sin(turn) * tangents.inverse_sines, self.axis
-        )
-        turned += jnp.expand_dims(self.norms, self.axis) * towards
+        towards = tangents.parts * self.spread(jnp.sin(turn) * tangents.inverse_sines)
+        turned = self.rows * self.spread(jnp.cos(turn)) + self.spread(self.norms) * towards
         moves = (tangents.inverse_sines != 0) & (turn != 0)
-        return jnp.where(jnp.expand_dims(moves, self.axis), turned, self.rows), moves
+        return jnp.where(self.spread(moves), turned, self.rows), moves
 
 
 def row_cosines(a: Rows, b: Rows) -> Float[Array, " C"]:

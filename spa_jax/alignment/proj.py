@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from spa_jax.alignment.checks import check_range, check_update_arguments
-from spa_jax.alignment.geometry import RowPairs, inverse_norms, row_norms, widen
+from spa_jax.alignment.geometry import RowPairs, over_norms, row_norms, widen
 from spa_jax.alignment.kernels import (
     DEFAULT_CLASSIFIER,
     classifier_paths,
@@ -166,15 +166,15 @@ def _edit(
     tangents = head.tangents()
     along = jnp.sum(incoming * tangents.parts, head.axis) * tangents.inverse_sines
     harmful = lost * jnp.where(harmful_sign * along > 0, along, 0.0)
-    taken = tangents.parts * jnp.expand_dims(harmful * tangents.inverse_sines, head.axis)
+    taken = tangents.parts * head.spread(harmful * tangents.inverse_sines)
     taken_norms = jnp.abs(harmful)
     if radial == "scale":
         # Of length 1, since products of large gradients and large weights overflow.
-        units = incoming * jnp.expand_dims(inverse_norms(norms, 0.0) / 16, head.axis)
+        units = over_norms(incoming, head.spread(norms), minimum=0.0)
         scaled = jnp.where(head.has_direction, lost * head.dots(units) * norms, 0.0)
         taken += head.unit(scaled)
         taken_norms = jnp.hypot(harmful, scaled)
-    edited = jnp.where(jnp.expand_dims(taken_norms != 0, head.axis), incoming - taken, incoming)
+    edited = jnp.where(head.spread(taken_norms != 0), incoming - taken, incoming)
     total, part = row_norms(jnp.stack([norms, taken_norms]))
     return edited, harmful != 0, part / jnp.where(total > 0, total, 1.0)
 

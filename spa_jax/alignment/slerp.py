@@ -235,7 +235,7 @@ def _turn(head: RowPairs, alpha: Any, threshold: Any) -> tuple[Float[Array, "_ _
     alpha = jnp.asarray(alpha, dtype)
     turned, moves = head.slerp(alpha)
     below = head.cosines() < jnp.asarray(threshold, dtype)
-    turns = jnp.expand_dims(moves & below, head.axis)
+    turns = head.spread(moves & below)
     return jnp.where(turns, turned, head.rows), turns
 
 

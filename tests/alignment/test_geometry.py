@@ -93,7 +93,12 @@ def test_rows_at_the_ends_of_the_float_range_have_their_norm_and_direction(size)
         np.testing.assert_allclose(row_cosines(rows, targets), [0.6, 0.96], atol=1e-6)
         np.testing.assert_allclose(row_cosines(targets, rows), [0.6, 0.96], atol=1e-6)
         turned = slerp_rows(rows, targets, 1.0)
-        np.testing.assert_allclose(turned[0] / size, [0.6, 0.8], atol=1e-6)
+        np.testing.assert_allclose(np.asarray(turned)[0] / size, [0.6, 0.8], atol=1e-6)
+
+
+def test_an_entry_that_is_zero_has_a_gradient():
+    slope = jax.grad(lambda rows: geometry.unit_rows(rows)[0, 0])(jnp.array([[0.0, 2.0]]))
+    np.testing.assert_allclose(slope, [[0.5, 0.0]])
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.bfloat16, 2.0**-8)])

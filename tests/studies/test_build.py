@@ -59,7 +59,7 @@ def test_a_benchmark_without_a_record_has_its_table_too():
     }
     rows = record_table(record).splitlines()
     assert "| proj | 1,500 | 0.75 |" in rows
-    assert "| 10 x 64 | 12 | 30 |" in rows
+    assert "| 10 x 64 | 12 (1.0) | 30 (2.4) |" in rows
     assert rows[-1].endswith("2 CPU cores, cpu; 2026-01-31.")
 
 
