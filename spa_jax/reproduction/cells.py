@@ -1,13 +1,13 @@
 """What a table is: its runs, each named by what sets it apart, and their configurations."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from spa_jax.errors import InputError
 from spa_jax.training.config import Config
-from spa_jax.training.rundir.json_lines import JsonLines
 
 Settings = tuple[tuple[str, Any], ...]
 Records = Sequence[Mapping[str, Any]]
@@ -99,8 +99,34 @@ class TablePlan:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a file, none if it does not exist; a half-written last line is left out."""
-    records = JsonLines(path).read()
-    if not all("cell" in record for record in records):
-        raise InputError(f"{path} holds lines that are no records of runs: name another file.")
+    """The records of a file, none if it does not exist; a half-written last line is left out.
+
+    Raises:
+      InputError: another line that is no record of a run; the message names it.
+    """
+    lines = path.read_text(errors="replace").split("\n") if path.exists() else [""]
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            if number == len(lines):  # without a line break: empty, or what a crash left
+                break
+            record = None
+        if not _is_record(record):
+            raise InputError(
+                f"{path}, line {number}, is no record of a run: it must be one JSON object with "
+                "cell, config and summary. Put the line back as it was, or remove it, and its run "
+                "is recorded anew; if the file is not one of records, name another with --records."
+            )
+        records.append(record)
     return records
+
+
+def _is_record(record: Any) -> bool:
+    return (
+        isinstance(record, dict)
+        and isinstance(record.get("cell"), str)
+        and isinstance(record.get("config"), dict)
+        and isinstance(record.get("summary", ""), (dict, type(None)))
+    )

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from spa_jax.errors import InputError
-from spa_jax.files import write_text_whole
 from spa_jax.reproduction.cells import Cell, Records, TablePlan, read_records
 from spa_jax.reproduction.tables import tuned_as
 from spa_jax.sweeps.grid import Member
@@ -55,6 +54,8 @@ class Driver:
     def __post_init__(self) -> None:
         self._ends = time.monotonic() + 60 * self.minutes
         self._begun = 0
+        # Never trained or recorded again by this driver, whatever becomes of the file.
+        self._recorded: set[str] = set()
         self.runner.keep_going = lambda: time.monotonic() < self._ends
 
     def train(self) -> int:
@@ -108,8 +109,8 @@ class Driver:
     def _open_cells(self) -> list[Cell]:
         """The runs without a record that were asked for, and the tuning that those wait for."""
         records = read_records(self.records)
-        done = {record["cell"] for record in records}
-        left = [cell for cell in self.plan.cells(records) if cell.name not in done]
+        self._recorded |= {record["cell"] for record in records}
+        left = [cell for cell in self.plan.cells(records) if cell.name not in self._recorded]
         if not self.only:
             return left
         asked = [cell for cell in left if {cell.name, cell.group_name} & {*self.only}]
@@ -145,9 +146,9 @@ class Driver:
             stopped = True
         # Where they could not be one program, the first was trained alone.
         self._begun += sum(member.is_done for member in new)
-        recorded = {record["cell"] for record in records}
         for member in group:
-            if member.is_done and member.name not in recorded:
+            if member.is_done and member.name not in self._recorded:
+                self._recorded.add(member.name)
                 append_record(self.records, make_record(self.table, cells[member.name], member))
                 if member.summary() is None:
                     self.runner.say(f"{member.name}: {member.failure()}")
@@ -183,8 +184,7 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
     """Adds a record; what a crash left of half a line is dropped first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
-        whole = path.read_text().rpartition("\n")[0]
-        write_text_whole(path, whole + "\n" if whole else "")
+        JsonLines(path).write(read_records(path))
     JsonLines(path).append(record)
 
 

@@ -49,6 +49,10 @@ def train(folder, plan=PLAN, say=quiet, together=None, command=None, **options):
     return Driver("tiny", plan, folder / "r.jsonl", runner, **options).train()
 
 
+def record_of(name, config=None):
+    return {"cell": name, "config": config or {}, "summary": None}
+
+
 def records_of(folder):
     return read_records(folder / "r.jsonl")
 
@@ -226,16 +230,40 @@ def test_what_a_later_run_would_be_refused_for_is_refused_before_anything_is_tra
 
 def test_half_a_line_of_a_crash_is_dropped_before_the_next_is_added(tmp_path):
     path = tmp_path / "r.jsonl"
-    append_record(path, {"cell": "a"})
+    append_record(path, record_of("a"))
     path.write_text(path.read_text() + '{"cell": "half')
-    append_record(path, {"cell": "b"})
+    append_record(path, record_of("b"))
     assert [json.loads(line)["cell"] for line in path.read_text().splitlines()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("damaged", ["[1]", '{"cell"', '{"cell": 3}', '{"cell": "b"}', ""])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_damaged_line_of_the_records_is_refused_before_anything_is_trained(
+    tmp_path, damaged, number
+):
+    path, lines = tmp_path / "r.jsonl", [json.dumps(record_of("a"))] * 2
+    lines.insert(number - 1, damaged)
+    path.write_text("\n".join(lines) + "\n")
+    message = refusal(train, tmp_path)
+    for part in (f"{path}, line {number}, is no record", "cell, config and summary", "remove it"):
+        assert part in message
+    assert [file.name for file in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+def test_no_run_is_recorded_twice_by_one_command_whatever_becomes_of_the_file(
+    tmp_path, monkeypatch
+):
+    leave_finished(tmp_path, CELLS[0], CELLS[2], CELLS[3])
+    appended = []
+    monkeypatch.setattr(driver, "append_record", lambda _, record: appended.append(record["cell"]))
+    assert train(tmp_path) == 1
+    assert sorted(appended) == sorted(CELLS[i].name for i in (0, 2, 3))
 
 
 def test_a_record_of_other_settings_is_refused_and_named(tmp_path):
     config = PLAN.config(CELLS[0])
     config.optimizer.learning_rate = 0.5
-    append_record(tmp_path / "r.jsonl", {"cell": CELLS[0].name, "config": config.to_dict()})
+    append_record(tmp_path / "r.jsonl", record_of(CELLS[0].name, config.to_dict()))
     message = refusal(train, tmp_path)
     for part in (CELLS[0].name, "optimizer.learning_rate (0.5 there, 0.1 now)", "Remove its line"):
         assert part in message
