@@ -23,6 +23,9 @@ _ACCURACY: Columns = {
 _OVER_CLASSES: Columns = {
     "last, over classes": ("balanced_accuracy", "last"),
     "best, over classes": ("balanced_accuracy", "best"),
+    "many-shot, over classes": ("balanced_shot_groups", "many"),
+    "medium-shot, over classes": ("balanced_shot_groups", "medium"),
+    "few-shot, over classes": ("balanced_shot_groups", "few"),
 }
 _IN_PERCENT = {*_ACCURACY, *_OVER_CLASSES}
 _COSINES: Columns = {

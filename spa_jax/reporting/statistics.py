@@ -19,7 +19,10 @@ COLUMNS: Columns = {
 }
 """The columns of `python -m spa_jax.compare`."""
 
-OVER_CLASSES: Columns = {"accuracy over classes": ("balanced_accuracy", "last")}
+OVER_CLASSES: Columns = {
+    "accuracy over classes": ("balanced_accuracy", "last"),
+    "few-shot over classes": ("balanced_shot_groups", "few"),
+}
 """What tables show beside the accuracy over images where a test set is unbalanced."""
 
 IN_PERCENT = frozenset({"test accuracy", "few-shot accuracy", *OVER_CLASSES})
@@ -43,7 +46,7 @@ def columns_for(
     Example:
       >>> columns = {"test accuracy": ("test_accuracy", "last"), "lowest": ("min_cosine",)}
       >>> list(columns_for([{"balanced_accuracy": {"last": 0.5}}], columns))
-      ['test accuracy', 'accuracy over classes', 'lowest']
+      ['test accuracy', 'accuracy over classes', 'few-shot over classes', 'lowest']
       >>> list(columns_for([{"balanced_accuracy": None}], columns))
       ['test accuracy', 'lowest']
     """

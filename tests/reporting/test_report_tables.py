@@ -129,6 +129,7 @@ def unbalanced(tmp_path):
     tested = {
         "test_class_counts": [40, 20, 5, 0],
         "balanced_accuracy": {"last": 0.65, "best": 0.7, "best_epoch": 3},
+        "balanced_shot_groups": {"many": 0.975, "medium": 0.4875, "few": None},
         "per_class_accuracy": [0.975, 0.875, 0.1, None],
         "per_class_test_cosine": [0.9, 0.8, 0.7, None],
     }
@@ -147,6 +148,8 @@ def test_an_unbalanced_test_set_has_accuracies_over_images_and_over_classes(unba
         "65.0",
         "70.0",
     ]
+    shots = [row[f"{name}-shot, over classes"] for name in ("many", "medium", "few")]
+    assert shots == ["97.5", "48.8", "-"]
     assert list(row)[:5] == ["configuration", "seeds", "last", "best", "last, over classes"]
     assert "not as many images of each class" in words("accuracy_caption", table.facts)
     (differences,) = tables.differences_table(unbalanced)

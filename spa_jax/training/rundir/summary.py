@@ -99,6 +99,10 @@ def make_summary(
     # Of the whole split: what is held out of a class does not move it to another group.
     sizes, rule = data.split["class_counts"], config.data.shot_groups
     groups = shot_groups(sizes, rule)
+    over_classes = {
+        name: mean_class_accuracy(correct[labels], total[labels]) if total[labels].any() else None
+        for name, labels in groups.items()
+    }
     return {
         "test_accuracy": _last_and_best(lines, "test_accuracy"),
         "balanced_accuracy": _last_and_best(lines, "test_balanced_accuracy"),
@@ -108,6 +112,7 @@ def make_summary(
             "rule": shot_group_rule(len(counts), rule),
             "classes": groups,
         },
+        "balanced_shot_groups": over_classes if np.ptp(total) > 0 else None,
         **{name: number(report[name]) for name in _COSINES},
         "heads": {
             path: {name: number(value) for name, value in values.items()}

@@ -85,6 +85,12 @@ def test_shot_groups_weigh_test_images_alike(digits):
     correct = np.array([10, 0, 35, *[0] * 7], np.float32)
     summary = summary_of(digits, fake_report(correct=correct, count=count))
     assert summary["shot_groups"]["many"] == pytest.approx(0.45)
+    over_classes = summary["balanced_shot_groups"]
+    assert over_classes == {"many": pytest.approx(0.5), "medium": 0.0, "few": 0.0}
+    assert summary_of(digits)["balanced_shot_groups"] is None
+    unequal = fake_report(2, count=np.array([40, 0], np.float32))
+    groups = summary_of(two_classes((6, 2)), unequal)["balanced_shot_groups"]
+    assert groups == {"many": 0.0, "medium": None, "few": None}
 
 
 @pytest.mark.parametrize("train_counts", [(6, 2), (2, 6), (4, 4)])
