@@ -153,7 +153,8 @@ def format_table(record: Mapping[str, Any], title: str = "") -> Table:
       title: of the table; by default it names the data.
     """
     points, seeds = record["points"], len(record["seeds"])
-    title = title or f"{record['config']['data']['name']}, {seeds} seed(s), last epoch"
+    data, named = record["config"]["data"]["name"], seeds_text(record["seeds"])
+    title = title or f"{data}, last epoch, {named}"
     table = Table(title=f"{title}: mean ± std", title_justify="left", caption_justify="left")
     for field in points[0]["settings"]:
         table.add_column(field, no_wrap=True)
@@ -169,6 +170,16 @@ def format_table(record: Mapping[str, Any], title: str = "") -> Table:
             cells[0] += f" ({failed} failed)"
         table.add_row(*map(str, point["settings"].values()), *cells)
     return table
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """The seeds of a table as its title names them.
+
+    Example:
+      >>> seeds_text([3]), seeds_text([0, 1, 2])
+      ('seed 3', 'seeds 0, 1, 2')
+    """
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def open_console() -> Console:

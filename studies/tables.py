@@ -130,10 +130,9 @@ def comparison_tables(comparison: Record) -> str:
     for name, part in parts.items():
         rows = [[method, *cells_of(found).values()] for method, found in part.items()]
         tables.append(markdown_rows([[name, *next(iter(means.values()))], *rows]))
-    seeds = ", ".join(str(seed) for seed in comparison["seeds"])
     hardware = comparison["hardware"]
     origin = (
-        f"{title_of(comparison)} (seeds {seeds}): mean ± sample standard deviation; below, the "
+        f"{title_of(comparison)}: mean ± sample standard deviation; below, the "
         "mean paired difference ± half its 95% interval. Split "
         f"`{comparison['split']['checksum'][:16]}`; jax {comparison['versions']['jax']}, "
         f"{hardware['cpu_count']} CPU cores, {hardware['platform']}; {comparison['date']}."

@@ -114,6 +114,7 @@ def test_a_finished_comparison_is_read_and_printed_again(copy, command, capsys):
     for found in record_of(copy)["statistics"].values():
         assert f"{100 * found['test accuracy']['mean']:.1f}" in printed
     assert "proj minus none: test accuracy" in printed
+    assert "training images, last epoch, seeds 0, 1: mean ± std" in printed
 
 
 def test_a_run_that_failed_is_told_and_its_seed_is_left_out_of_the_pairs(copy, command, capsys):
