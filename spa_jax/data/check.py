@@ -10,9 +10,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 from rich.progress import track
@@ -67,11 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     values, overrides = parser.parse_known_args(argv)
     arguments = [parser.prog, f"--config={values.config}", *overrides]
     known = flags.FlagValues()
+    logging.set_verbosity(logging.ERROR)  # a file that returns nothing is told of below
     config_flags.DEFINE_config_file("config", flag_values=known, sys_argv=arguments)
     try:
-        known(arguments)
-        data = load_data(DataOptions(**known.config.data))
-    except (flags.Error, OSError, LookupError, AttributeError, ValueError, TypeError) as error:
+        config = _read_config(known, arguments)
+        data = load_data(DataOptions(**config.data))
+    except (InputError, OSError, LookupError, AttributeError, ValueError, TypeError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     parts = {"training": data.train, "test": data.test, "validation": data.validation}
@@ -80,6 +82,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     count = sum(map(len, there.values()))
     print("\n".join([*bad, f"{len(bad):,} of the {count:,} images cannot be decoded."]))
     return 1 if bad else 0
+
+
+def _read_config(known: flags.FlagValues, arguments: Sequence[str]) -> Any:
+    """The configuration; InputError for whatever its file raises, and for arguments beside it."""
+    try:
+        rest, config = known(arguments)[1:], known.config
+    except Exception as error:  # a configuration file may raise any
+        raise InputError(f"{arguments[1]}: {type(error).__name__}: {error}") from error
+    if rest:
+        raise InputError(
+            f"Unknown arguments: {' '.join(rest)}. Fields are set with --config.FIELD=VALUE."
+        )
+    if not hasattr(config, "data"):
+        raise InputError(
+            f"{arguments[1]} returns {type(config).__name__}, and get_config has to return a "
+            "ConfigDict with a group `data`, such as train.py takes."
+        )
+    return config
 
 
 if __name__ == "__main__":

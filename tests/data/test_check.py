@@ -88,3 +88,26 @@ def test_what_cannot_be_opened_ends_with_status_2_and_one_paragraph(
 def test_a_configuration_that_is_not_there_ends_with_status_2(tmp_path, capsys):
     assert main([str(tmp_path / "none.py")]) == 2
     assert str(tmp_path / "none.py") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "says"),
+    [
+        ("def get_config(:\n", (), "SyntaxError"),
+        ("import no_such_module\n", (), "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def get_config():\n    return 1 / 0\n", (), "ZeroDivisionError"),
+        ("def get_config():\n    pass\n", (), "returns NoneType"),
+        (CONFIG, ("--config.no_such=1",), "no_such"),
+        (CONFIG, ("more",), "Unknown arguments: more"),
+    ],
+)
+def test_a_configuration_that_raises_ends_with_status_2_and_one_paragraph(
+    tmp_path, capsys, content, arguments, says
+):
+    (tmp_path / "mine.py").write_text(content)
+    assert main([str(tmp_path / "mine.py"), *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert says in err
