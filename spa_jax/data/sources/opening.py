@@ -13,7 +13,7 @@ from spa_jax.data.sources.digits import read_digits
 from spa_jax.data.sources.idx import FASHION_MNIST_HELP, read_idx_folder
 from spa_jax.data.sources.image_folder import read_image_folder
 from spa_jax.data.sources.npz import NPZ_FILES, read_npz
-from spa_jax.data.sources.tfds_source import is_tfds_dir, read_tfds
+from spa_jax.data.sources.tfds_source import is_tfds_dir, read_tfds, tfds_data_dir
 from spa_jax.data.splits.shot_groups import check_shot_group_rule
 from spa_jax.data.splits.splitting import make_split
 from spa_jax.errors import InputError
@@ -39,10 +39,24 @@ def _read_images(options: DataOptions, folder: Path) -> Source:
     return read_image_folder(options.name, folder, options.train_list, options.test_list)
 
 
+def _read_prepared(options: DataOptions, folder: Path) -> Source:
+    try:
+        return read_tfds(options.name, options.folder)
+    except InputError as error:
+        listed = options.train_list or options.test_list
+        if not listed or options.folder or is_tfds_dir(tfds_data_dir(""), options.name):
+            raise
+        raise InputError(
+            f"config.data.folder is empty: set it to the folder that the paths in {listed} start "
+            "from, or, if they are whole, to one above the images. Without it TFDS is asked: "
+            f"{error}"
+        ) from error
+
+
 SOURCES: dict[str, SourceKind] = {
     "digits": SourceKind(lambda options, folder: read_digits(options)),
     "tfds": SourceKind(
-        lambda options, folder: read_tfds(options.name, options.folder),
+        _read_prepared,
         lambda options, folder: not options.folder or is_tfds_dir(folder, options.name),
         "a data set prepared by TFDS (`python -m spa_jax.data.prepare {name} --data_dir={folder}`)",
     ),
@@ -116,11 +130,18 @@ def read_source(options: DataOptions) -> Source:
       The whole data set.
 
     Raises:
-      InputError: nothing there, something that is none of these, or a broken data set.
+      InputError: a folder for a set that takes none, nothing there, something that is none of
+        these, or a broken data set.
     """
     name, folder = options.name, Path(os.path.expanduser(options.folder))
     known = SOURCES.get(name)
     if known is not None and known.fits is None:
+        if options.folder:
+            raise InputError(
+                f"{name} is a data set that takes no folder, and config.data.folder is "
+                f"{options.folder}: set config.data.name to your own name for what is there, or "
+                "leave config.data.folder empty."
+            )
         return known.read(options, folder)
     if options.folder and not os.path.isdir(folder):
         how = f" {FASHION_MNIST_HELP}." if name == "fashion_mnist" else ""

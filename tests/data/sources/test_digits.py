@@ -184,3 +184,9 @@ def test_the_split_never_changes():
     train = "8f656dd180b83133a650b6837ae1c0722983373c8416baad44c0018ad0cd5400"
     test = "e963a10c4494347ad620db92c8ed36246910193360fceef079b29b91d20ca716"
     assert (split["checksum"], split["test_checksum"]) == (train, test)
+
+
+def test_a_folder_is_refused_with_what_to_do(tmp_path):
+    message = refusal(load, folder=str(tmp_path))
+    assert f"takes no folder, and config.data.folder is {tmp_path}" in message
+    assert "config.data.name" in message
