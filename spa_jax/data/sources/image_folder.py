@@ -9,9 +9,15 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from spa_jax.data.dataset import EncodedImages, LabelledImages, Source, numbered_classes
+from spa_jax.data.dataset import (
+    EncodedImages,
+    LabelledImages,
+    Source,
+    check_every_class,
+    numbered_classes,
+)
 from spa_jax.data.sources.broken_files import first_three
-from spa_jax.data.splits.lists import check_labels, read_split_list
+from spa_jax.data.splits.lists import check_labels, check_once, read_split_list
 from spa_jax.errors import InputError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -77,7 +83,9 @@ def read_image_folder(name: str, folder: Path, train_list: str = "", test_list: 
 
     A list says what is read of its part, whatever the folder looks like; ImageNet-LT and
     iNaturalist are published so. The classes are then those of the training list: each is named
-    after the folder that all its images lie in, or numbered if they lie in several.
+    after the folder that all its images lie in, or numbered if the folders are not classes.
+
+    An image may not both train and be tested on, by whatever path: links of folders are followed.
 
     Args:
       name: of the data set.
@@ -87,15 +95,18 @@ def read_image_folder(name: str, folder: Path, train_list: str = "", test_list: 
 
     Returns:
       The data set, class by class and by path within a class, or in a list's order. `names` are
-      the paths below `folder`, such as "train/n01440764/n01440764_10026.JPEG".
+      the paths below `folder`, such as "train/n01440764/n01440764_10026.JPEG", or whole paths of
+      what a list names elsewhere.
 
     Raises:
       InputError: a missing folder, a test class that `train` lacks, no test image at all, a broken
-        list, files that are not there, or lists that do not fit together.
+        list, files that are not there, lists that do not fit together, a class that the training
+        list has no image of, or an image in both parts.
     """
     if train_list:
         train = _read_listed(folder, Path(train_list))
         class_names = _named_after_folders(train)
+        check_every_class(f"the training list {train.origin}", train.labels, class_names)
     else:
         class_names = _class_folders(folder / "train")
         if not class_names:
@@ -110,7 +121,7 @@ def read_image_folder(name: str, folder: Path, train_list: str = "", test_list: 
         _check_folders(test, label_of, f"folders that {train.origin} has the classes in")
     else:
         test = _test_folder(folder, class_names, only=not train_list)
-    shared = sorted({*_names(train)} & {*_names(test)})
+    shared = sorted({*_places(train)} & {*_places(test)})
     if shared:
         raise InputError(
             f"{len(shared)} images of {train.origin} are images of {test.origin} too, so that they "
@@ -124,13 +135,14 @@ def read_listed_files(folder: Path, names: np.ndarray) -> ImageFiles:
 
     Args:
       folder: what the names are relative to.
-      names: `(N,)` strings, paths with "/" between their parts, as a list has them.
+      names: `(N,)` strings, paths with "/" between their parts, as a list has them. A whole path
+        ("/data/1.jpg") is taken as it is, wherever it lies.
 
     Returns:
       N encoded images.
 
     Raises:
-      InputError: files that are not there, or not below the folder.
+      InputError: files that are not there, or relative paths that lead out of the folder.
     """
     # One listing a directory: asking for each of 100,000 files is slow on network disks.
     parts = [posixpath.split(listed) for listed in names.tolist()]
@@ -147,7 +159,19 @@ def read_listed_files(folder: Path, names: np.ndarray) -> ImageFiles:
 
 def _read_listed(folder: Path, path: Path) -> LabelledImages:
     names, labels = read_split_list(path, folder)
-    return LabelledImages(read_listed_files(folder, names), labels, names, str(path))
+    listed = LabelledImages(read_listed_files(folder, names), labels, names, str(path))
+    check_once(path, _places(listed))
+    return listed
+
+
+def _places(examples: LabelledImages) -> list[str]:
+    """The files of examples by their whole paths, in which links of folders are resolved."""
+    root = getattr(examples.images, "root", "")
+    parts = [posixpath.split(name) for name in _names(examples)]
+    # Once a directory: asking for each of 100,000 files is slow on network disks.
+    places = {place for place, _ in parts}
+    resolved = {place: os.path.realpath(os.path.join(root, place)) for place in places}
+    return [f"{resolved[place]}/{file}" for place, file in parts]
 
 
 def _names(examples: LabelledImages) -> list[str]:
@@ -155,15 +179,23 @@ def _names(examples: LabelledImages) -> list[str]:
 
 
 def _named_after_folders(train: LabelledImages) -> tuple[str, ...]:
-    """The one folder of each class, if each has one of its own; numbers otherwise."""
+    """The one folder of each class, if each has one of its own; numbers otherwise.
+
+    Folders are classes, and labels that disagree are wrong, if at most one image or one in a
+    hundred disagrees, or else a quarter, and in each folder and class less than half.
+    """
     numbers, folders = numbered_classes(train), [_parent(name) for name in _names(train)]
     counts = collections.Counter(zip(train.labels.tolist(), folders, strict=True))
     home = {label: folder for (label, folder), _ in reversed(counts.most_common())}
     label_of = {folder: label for label, folder in home.items()}
     if not len(label_of) == len(set(folders)) == len(numbers):
         return numbers
-    elsewhere = sum(n for (label, folder), n in counts.items() if label_of[folder] != label)
-    if elsewhere > max(1, len(train) // 100):
+    sizes, labels = collections.Counter(folders), np.bincount(train.labels)
+    agree = [counts[label, folder] for label, folder in home.items()]
+    larger = [max(sizes[folder], labels[label]) for label, folder in home.items()]
+    clear = all(2 * n > size for n, size in zip(agree, larger, strict=True))
+    elsewhere = len(train) - sum(agree)
+    if elsewhere > max(1, len(train) // (4 if clear else 100)):
         return numbers
     _check_folders(train, label_of, "other images in their folders")
     return tuple(home[label] for label in range(len(numbers)))

@@ -31,7 +31,10 @@ def read_split_list(path: Path, root: Path | None = None) -> tuple[np.ndarray, n
     try:
         lines = path.expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError, RuntimeError) as error:  # the last of a home that there is not
-        raise InputError(f"The split list {path} cannot be read ({error}).") from error
+        raise InputError(
+            f"The split list {path} cannot be read ({error}): give a text file with a line `path "
+            "label` for each image, and if it is one, save it as UTF-8."
+        ) from error
     rows = {number: line.rsplit(maxsplit=1) for number, line in enumerate(lines, 1) if line.strip()}
     broken = [number for number, row in rows.items() if len(row) != 2 or not _is_label(row[1])]
     if broken or not rows:
@@ -41,7 +44,7 @@ def read_split_list(path: Path, root: Path | None = None) -> tuple[np.ndarray, n
             f"{path} is not a split list of lines `path label`, label a whole number: {where}."
         )
     places = [_place(name, root) for name, _ in rows.values()]
-    _check_once(path, places)
+    check_once(path, places)
     return np.array(places), np.array([int(label) for _, label in rows.values()], np.int32)
 
 
@@ -51,7 +54,8 @@ def _place(name: str, root: Path | None) -> str:
     return whole if root is None else whole.removeprefix(f"{os.path.abspath(root)}/")
 
 
-def _check_once(path: Path, names: Sequence[str]) -> None:
+def check_once(path: Path, names: Sequence[str]) -> None:
+    """Raises InputError that shows the first three images that a list has more than once."""
     twice = [name for name, number in collections.Counter(names).items() if number > 1]
     if twice:
         raise InputError(f"{path} lists images more than once; the first: {', '.join(twice[:3])}.")
@@ -102,7 +106,7 @@ def positions_of(path: Path, examples: LabelledImages, what: str) -> np.ndarray:
             f"the first: {', '.join(missing[:3])}. Complete the data, or check that the list "
             "belongs to it."
         )
-    _check_once(path, listed)
+    check_once(path, listed)
     positions = np.array([place[name] for name in listed])
     check_labels(str(path), listed, labels, examples.labels[positions], what)
     return positions

@@ -146,6 +146,34 @@ def test_a_training_list_may_not_take_what_the_test_folder_holds(folder):
     assert "be tested on" in message
 
 
+@pytest.mark.parametrize("part", ["train", "test", "both"])
+def test_an_image_is_known_through_a_link_to_its_folder(folder, part):
+    place = folder(*CLASSED, "val/x.JPEG")
+    link = place.parent / "link"
+    link.symlink_to(place)
+    again = (f"{place}/train/ant/1.jpg", 0)
+    train, test = five(), [("val/x.JPEG", 0)]
+    if part == "train":
+        train.append(again)
+    elif part == "test":
+        test += [again, ("train/ant/1.jpg", 0)]
+    else:
+        test.append(again)
+    message = refusal(load, link, train=train, test=test)
+    assert f"{place}/train/ant/1.jpg" in message
+    assert ("be tested on" if part == "both" else "more than once") in message
+
+
+@pytest.mark.parametrize("link", ["test", "test/ant"])
+def test_a_test_folder_that_is_a_link_to_training_images_is_refused(folder, link):
+    place = folder(*CLASSED)
+    (place / link).parent.mkdir(exist_ok=True)
+    (place / link).symlink_to(place / link.replace("test", "train"))
+    message = refusal(load, place)
+    assert f"{place}/train/ant/1.jpg" in message
+    assert "be tested on" in message
+
+
 # --- labels -------------------------------------------------------------------------------------
 
 
@@ -165,6 +193,16 @@ def test_a_label_that_was_cut_off_disagrees_with_its_folder(folder, images, cut)
     message = refusal(load, place, train=train, test=test)
     assert f"1 labels in {place.parent / 'train.txt'} are not those" in message
     assert f"{name} has 1 in the list, 12 there" in message
+
+
+def test_several_labels_that_were_cut_off_disagree_with_their_folder(folder):
+    train, test = many(images=5)
+    place = folder(*(name for name, _ in (*train, *test)))
+    for cut in (60, 62):
+        train[cut] = (train[cut][0], 1)
+    message = refusal(load, place, train=train, test=test)
+    assert "2 labels in" in message
+    assert f"{train[60][0]} has 1 in the list, 12 there" in message
 
 
 def test_a_label_of_the_test_list_disagrees_with_the_folder_in_training(folder):
@@ -214,6 +252,13 @@ def test_a_list_that_counts_from_one_is_called_so_beside_a_test_folder(folder):
     assert "count up from 0" in message
 
 
+def test_a_training_list_that_counts_from_one_is_called_so_without_a_test_list(folder):
+    train = [(name, label + 1) for name, label in five()]
+    message = refusal(load, folder(*CLASSED, "test/ant/x.jpg"), train=train)
+    assert "count up from 0" in message
+    assert "train.txt" in message
+
+
 # --- places -------------------------------------------------------------------------------------
 
 
@@ -233,6 +278,15 @@ def test_a_home_sign_is_understood_in_lists(folder, monkeypatch):
     lists = {"train_list": "~/train.txt", "test_list": "~/test.txt"}
     data = load_data(DataOptions(name="mine", folder="~/images", **lists))
     assert len(data.train) == 10
+
+
+def test_lists_without_a_folder_ask_for_it(folder, monkeypatch):
+    place = folder(*CLASSED, "val/x.JPEG")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(place))
+    load(place, train=five(), test=[("val/x.JPEG", 0)])
+    lists = {f"{part}_list": str(place.parent / f"{part}.txt") for part in ("train", "test")}
+    message = refusal(load_data, DataOptions(name="mine", **lists))
+    assert message.startswith("config.data.folder is empty: set it to the folder")
 
 
 @pytest.mark.parametrize("place", ["~no-such-person/data", "x" * 300, " "])

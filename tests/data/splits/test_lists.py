@@ -85,6 +85,7 @@ def test_a_missing_list_a_folder_and_bytes_that_are_no_text_are_named(tmp_path):
     for path in (tmp_path / "none.txt", tmp_path, binary):
         message = refusal(read_split_list, path)
         assert f"The split list {path} cannot be read" in message
+        assert "save it as UTF-8" in message
 
 
 @pytest.mark.parametrize("places", [[0, 1, 2, 3, 4], [4, 0, 2], [1, 3, 2]])
