@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +111,13 @@ def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     write_text_whole(path, json.dumps(content, indent=indent) + "\n")
 
 
-def read_json(path: Path, remedy: str, needed: Collection[str] = ()) -> dict[str, Any]:
+def read_json(path: Path, remedy: str, needed: Mapping[str, type] | None = None) -> dict[str, Any]:
     """Reads a JSON object.
 
     Args:
       path: of the file.
       remedy: what to do where it is damaged, for the message.
-      needed: fields that it must have.
+      needed: fields that it must have, and the type of each.
 
     Raises:
       InputError: a file that cannot be read, or holds something else.
@@ -126,9 +126,13 @@ def read_json(path: Path, remedy: str, needed: Collection[str] = ()) -> dict[str
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
             raise ValueError("it holds no JSON object")
+        needed = needed or {}
         missing = [field for field in needed if field not in content]
         if missing:
             raise ValueError(f"it lacks {', '.join(missing)}")
+        for field, kind in needed.items():
+            if not isinstance(content[field], kind):
+                raise ValueError(f"its {field} is {content[field]!r}"[:200])
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): {remedy}") from error
     return content

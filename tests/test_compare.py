@@ -140,8 +140,17 @@ def test_runs_on_other_data_are_not_compared(copy, command, capsys):
     with pytest.raises(SystemExit, match="2"):
         command(copy, "--methods=none,proj", "--seeds=2")
     error = capsys.readouterr().err
-    assert f"{copy / 'proj-seed1'} and {copy / 'none-seed0'} are not of the same data" in error
+    assert f"{copy / 'proj-seed1'} and what is there now are not of the same data" in error
     assert (copy / "comparison.json").read_bytes() == before
+
+
+def test_finished_runs_are_not_shown_as_those_of_other_data(copy, command, capsys):
+    for claim in copy.glob("*/data.json"):
+        content = json.loads(claim.read_text()) | {"content_checksum": "other"}
+        claim.write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match="2"):
+        command(copy, "--methods=none,proj", "--seeds=2")
+    assert "what is there now are not of the same data" in capsys.readouterr().err
 
 
 def test_a_variant_of_which_every_run_fails_ends_the_comparison_after_the_others(

@@ -104,10 +104,10 @@ def test_places_of_data_are_checked_when_the_configuration_is_read(field):
 def test_a_damaged_file_is_named_with_what_to_do(content, part, tmp_path):
     path = tmp_path / "failed.json"
     path.write_bytes(content)
-    message = refusal(read_json, path, "remove it.", ["reason"])
+    message = refusal(read_json, path, "remove it.", {"reason": str})
     assert message.startswith(f"{path} cannot be read (")
     assert part in message
     assert message.endswith("): remove it.")
     path.write_text(json.dumps({"reason": "so"}))
-    assert read_json(path, "remove it.", ["reason"]) == {"reason": "so"}
+    assert read_json(path, "remove it.", {"reason": str}) == {"reason": "so"}
     assert "Is a directory" in refusal(read_json, tmp_path, "remove it.")

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -195,11 +195,20 @@ class LongTailedDataset(Dataset):
         counts, of files their names below the folder, their sizes, and the bytes of 64 of them at
         even distances. Where the data lie does not matter.
         """
-        parts = [part for part in (self.train, self.test, self.validation) if part is not None]
-        digest = hashlib.sha256()
-        for piece in itertools.chain.from_iterable(part.content() for part in parts):
-            digest.update(hashlib.sha256(piece).digest())
-        return digest.hexdigest()
+        parts = (self.train, self.test, self.validation)
+        return _checksum(part for part in parts if part is not None)
+
+    @functools.cached_property
+    def training_checksum(self) -> str:
+        """As `content_checksum`, of what is trained on alone."""
+        return _checksum([self.train])
+
+
+def _checksum(parts: Iterable[LabelledImages]) -> str:
+    digest = hashlib.sha256()
+    for piece in itertools.chain.from_iterable(part.content() for part in parts):
+        digest.update(hashlib.sha256(piece).digest())
+    return digest.hexdigest()
 
 
 def numbered_classes(examples: LabelledImages) -> tuple[str, ...]:

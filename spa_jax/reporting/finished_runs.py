@@ -24,6 +24,24 @@ unit_directions = jax.jit(directions_of, static_argnums=1)
 # What the page cannot do without; everything else in `summary.json` may be missing.
 _NEEDED = ("test_accuracy", "class_counts", "class_names", "split_checksum", "seed", "heads")
 
+# What the fields that are looked into hold; those that are not needed may be null too.
+_KINDS = {
+    "test_accuracy": dict,
+    "balanced_accuracy": dict,
+    "validation_accuracy": dict,
+    "shot_groups": dict,
+    "heads": dict,
+    "class_names": list,
+    "class_counts": list,
+    "test_class_counts": list,
+    "per_class_accuracy": list,
+    "per_class_cosine": list,
+    "per_class_test_cosine": list,
+    "split_checksum": str,
+    "seed": int,
+    "wall_time_seconds": int | float,
+}
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -145,7 +163,7 @@ def read_run(folder: Path) -> Run:
     Raises:
       InputError: a file that is missing, damaged or of another shape; the message names it.
     """
-    summary = _read(folder / "summary.json", _object)
+    summary = _read(folder / "summary.json", _summary)
     missing = [key for key in _NEEDED if key not in summary]
     if missing:
         raise InputError(
@@ -193,6 +211,23 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("it holds no JSON object")
     return content
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    summary = _object(path)
+    for field, kind in _KINDS.items():
+        found = summary.get(field)
+        lacks = field not in summary or (found is None and field not in _NEEDED)
+        if not lacks and not isinstance(found, kind):
+            raise ValueError(f"its {field} is {found!r}"[:200])
+    for field in ("test_accuracy", "balanced_accuracy", "validation_accuracy"):
+        last = (summary.get(field) or {}).get("last", 0.0)
+        if not isinstance(last, int | float):
+            raise ValueError(f"the last {field} is {last!r}"[:200])
+    counts = [*summary.get("class_counts", ()), *(summary.get("test_class_counts") or ())]
+    if not all(isinstance(images, int) for images in counts):
+        raise ValueError("its class_counts or test_class_counts are no numbers of images")
+    return summary
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def open_chunks(members: Sequence[Member], out: Path) -> list[Chunk]:
     chunks = []
     for path in sorted((out / "together").glob(f"*/{_RECORD}")):
         remedy = f"remove {path.parent}, and its runs begin anew."
-        record = read_json(path, remedy, ["members", "size"])
+        record = read_json(path, remedy, {"members": list, "size": int})
         if known.keys() >= {*record["members"]}:
             found = [known[name] for name in record["members"]]
             chunks.append(Chunk(path.parent, found, record["size"]))

@@ -65,7 +65,7 @@ class Member:
         """Why it failed; None if it did not."""
         path = self.failure_path
         remedy = "remove it, and run again to train it anew."
-        return read_json(path, remedy, ["reason"])["reason"] if path.exists() else None
+        return read_json(path, remedy, {"reason": str})["reason"] if path.exists() else None
 
     def fail(self, reason: str) -> None:
         """Records that its training came to an end that leaves nothing to continue."""

@@ -17,7 +17,12 @@ from spa_jax.training.loop import EpochLoop, Say
 from spa_jax.training.program import Program, compiled_differences
 from spa_jax.training.rundir.checkpoints import Checkpoints
 from spa_jax.training.rundir.run_record import RunRecord, Trained
-from spa_jax.training.rundir.workdir import check_workdir, claimed_data
+from spa_jax.training.rundir.workdir import (
+    SUMMARY,
+    check_workdir,
+    claimed_data,
+    data_of_finished,
+)
 
 Claim = tuple[str, Hashable, str | None]
 """A result, the options of its data, and the checksum of what those were, where it is known."""
@@ -67,6 +72,12 @@ class Runner:
         open_chunks(members, self.out)
         together = self.together or (None if self._as_one else False)
         loaded = check_runs((member.config for member in members if not member.is_done), together)
+        for member in members:
+            options = resolve(member.config).data
+            if (member.folder / SUMMARY).exists() and options not in loaded:
+                data = data_of_finished(member.folder, options)
+                if data is not None:
+                    loaded[options] = data.content_checksum
         now = [("what is there now", data, checksum) for data, checksum in loaded.items()]
         check_same_data([*now, *recorded, *map(_claim, members)])
 

@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from spa_jax.errors import InputError
 from spa_jax.training.config import Config, resolve
 from spa_jax.training.metrics import Totals, check_finite, fetch
 from spa_jax.training.program import Program
 from spa_jax.training.progress import ProgressBar
 from spa_jax.training.rundir.checkpoints import Checkpoints, serializable
 from spa_jax.training.rundir.run_record import RunRecord, Trained
-from spa_jax.training.rundir.workdir import check_workdir, read_summary
+from spa_jax.training.rundir.workdir import check_finished, check_workdir, read_summary
 from spa_jax.training.state import STATE_PLACES, TrainState
 
 Say = Callable[[str], None]
@@ -57,10 +58,11 @@ def run(
       FloatingPointError: the loss or its gradient became infinite or NaN; the message says when.
       RunStopped: `keep_going` said so.
     """
-    resolve(config)
+    options = resolve(config)
     check_workdir(workdir, config)
     summary = read_summary(workdir)
     if summary is not None:
+        check_finished(workdir, options.data)
         say(f"The run in {workdir} is finished: {_accuracy(summary)}. Nothing to do.")
         return summary
     if program is None:
@@ -146,14 +148,21 @@ class EpochLoop:
                 done += 1
                 stops = done < config.epochs and not self.keep_going()
                 every = config.checkpoint.every_epochs
-                if stops or done == config.epochs or (every and done % every == 0):
+                saved = stops or done == config.epochs or (every and done % every == 0)
+                if saved:
                     checkpoints.save(fetch(serializable(state)))
                 # Saved first, so that an evaluation that fails costs no epoch.
-                report = self._evaluate(state, done, bar)
+                try:
+                    report = self._evaluate(state, done, bar)
+                except Exception:
+                    # On several hosts it may fail on one, and all of them would have to save.
+                    if not saved and jax.process_count() == 1:
+                        checkpoints.save(fetch(serializable(state)))
+                    raise
                 if stops:
                     raise RunStopped(f"stopped after epoch {done} of {config.epochs}")
             if report is None:  # resumed after the last epoch: only the end was missing
-                report = fetch(program.evaluate(state))
+                report = self._report(state)
             states = program.layout.unstack(fetch(serializable(state)), STATE_PLACES)
         reports = program.layout.unstack(report)
         return {i: Trained(states[i], reports[i]) for i in self._open}
@@ -186,7 +195,7 @@ class EpochLoop:
         if not waiting:
             return None
         began = time.perf_counter()
-        report = fetch(self.program.evaluate(state))
+        report = self._report(state)
         seconds = (time.perf_counter() - began) / len(self.records)
         reports = self.program.layout.unstack(report)
         lines = [own.add_evaluation(reports[i], seconds) for i, own in waiting.items()]
@@ -194,6 +203,15 @@ class EpochLoop:
         shown["img/s"] = "images_per_second"
         bar.show(epoch * self.program.steps_per_epoch, _mean_of(lines, shown))
         return report
+
+    def _report(self, state: TrainState) -> dict[str, Any]:
+        """The fetched report; test data that cannot be read are noted, as they may be repaired."""
+        try:
+            return fetch(self.program.evaluate(state))
+        except InputError:
+            for record in self._open.values():
+                record.note_unread_test()
+            raise
 
     def _record_step(self, step: int, totals: Totals, bar: ProgressBar) -> None:
         lines = [self._open[i].add_step(step, own) for i, own in self._finite(totals).items()]

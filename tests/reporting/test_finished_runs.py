@@ -93,6 +93,14 @@ def lack_fields(folder):
     (folder / "summary.json").write_text(json.dumps(content))
 
 
+def wrong_kind(field, value=3):
+    def damage(folder):
+        content = json.loads((folder / "summary.json").read_text()) | {field: value}
+        (folder / "summary.json").write_text(json.dumps(content))
+
+    return damage
+
+
 def damage_lines(folder):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     (folder / "metrics.jsonl").write_text("\n".join([lines[0], "{", *lines[2:]]) + "\n")
@@ -151,6 +159,20 @@ def other_width(folder):
         (damage_summary, ["summary.json cannot be read"]),
         (damage_summary_kind, ["summary.json cannot be read (it holds no JSON object)"]),
         (lack_fields, ["summary.json lacks class_names, split_checksum"]),
+        *(
+            (wrong_kind(field), [f"summary.json cannot be read (its {field} is 3)"])
+            for field in (
+                "test_accuracy",
+                "balanced_accuracy",
+                "class_counts",
+                "class_names",
+                "heads",
+                "shot_groups",
+                "test_class_counts",
+            )
+        ),
+        (wrong_kind("test_accuracy", {"last": None}), ["cannot be read (the last test_accuracy"]),
+        (wrong_kind("class_counts", ["a"] * 4), ["summary.json cannot be read (its class_counts"]),
         (damage_lines, ["metrics.jsonl cannot be read (line 2 is no JSON: "]),
         (lose_lines, ["metrics.jsonl cannot be read"]),
         (empty_lines, ["metrics.jsonl", "it does not hold one JSON object an epoch"]),

@@ -208,9 +208,14 @@ def without_times(lines):
     ]
 
 
-def test_an_evaluation_that_fails_costs_no_epoch(program, finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize("every_epochs", [1, 0])
+def test_an_evaluation_that_fails_costs_no_epoch(
+    every_epochs, program, finished, tmp_path, monkeypatch
+):
     """The run goes on with the evaluation of the epoch that it had saved."""
     config, whole, summary, _ = finished
+    config = config.copy_and_resolve_references()
+    config.checkpoint.every_epochs = every_epochs
     evaluate, steps = program.evaluate, []
 
     def fails_after_an_epoch(state):
@@ -225,10 +230,13 @@ def test_an_evaluation_that_fails_costs_no_epoch(program, finished, tmp_path, mo
     (line,) = read_lines(tmp_path / "metrics.jsonl")
     assert line["train_loss"] > 0
     assert "test_loss" not in line
+    claim = tmp_path / "data.json"
+    assert json.loads(claim.read_text())["test_unread"] is True
     monkeypatch.setattr(program, "evaluate", evaluate)
     noted(monkeypatch, program, "train_step", steps)
     said = []
     resumed = run(config, tmp_path, program, say=said.append)
+    assert "test_unread" not in json.loads(claim.read_text())
     assert "after epoch 1" in said[1]
     assert len(steps) == 5  # of the second epoch
     lines = read_lines(tmp_path / "metrics.jsonl")

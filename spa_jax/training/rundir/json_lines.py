@@ -26,7 +26,11 @@ class JsonLines:
             file.write(json.dumps(record) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines; a half-written last one is left out."""
+        """All whole lines; a half-written last one is left out.
+
+        Raises:
+          InputError: a line whose step is no number.
+        """
         if not self.path.exists():
             return []
         records = []
@@ -37,6 +41,11 @@ class JsonLines:
                 break
             if not isinstance(record, dict):
                 break
+            if not isinstance(record.get("step", 0), int):
+                raise InputError(
+                    f"{self.path} cannot be read (a line has the step {record['step']!r}): put the "
+                    "file back, or start over in another workdir."
+                )
             records.append(record)
         return records
 

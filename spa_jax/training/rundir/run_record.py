@@ -21,7 +21,13 @@ from spa_jax.training.program import Program
 from spa_jax.training.rundir.events import EventWriter
 from spa_jax.training.rundir.json_lines import JsonLines
 from spa_jax.training.rundir.summary import evaluation_line, make_summary, train_line
-from spa_jax.training.rundir.workdir import SUMMARY, check_data, claim_data, write_config
+from spa_jax.training.rundir.workdir import (
+    SUMMARY,
+    check_data,
+    claim_data,
+    note_unread_test,
+    write_config,
+)
 from spa_jax.training.state import TrainState
 
 
@@ -59,6 +65,11 @@ class RunRecord:
         if self._primary:
             claim_data(self.workdir, data)
             write_config(self.workdir, self.config)
+
+    def note_unread_test(self) -> None:
+        """Lets the run go on with other test data, as these could not be read."""
+        if self._primary:
+            note_unread_test(self.workdir)
 
     def open(
         self, start: int, steps_per_epoch: int, checkpoints: Path, say: Callable[[str], None]

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from spa_jax.data.data_options import DataOptions
 from spa_jax.data.dataset import LongTailedDataset
+from spa_jax.data.sources.opening import load_data
 from spa_jax.errors import InputError
 from spa_jax.files import local_path, output_folder, read_json, write_json
 from spa_jax.training.config import Config, flatten_config
@@ -41,6 +43,7 @@ def check_workdir(workdir: Path, config: Config) -> None:
     if not (workdir / SUMMARY).exists():  # a finished run is only read
         output_folder(workdir)
     path = workdir / "config.json"
+    begun = any((workdir / name).exists() for name in ("metrics.jsonl", "checkpoints"))
     if path.exists():
         check_same(
             read_json(path, "choose another workdir."),
@@ -49,36 +52,88 @@ def check_workdir(workdir: Path, config: Config) -> None:
             "Choose another folder with --workdir or --out, or run with the old values to continue "
             "that run.",
         )
-    elif any((workdir / name).exists() for name in ("metrics.jsonl", "checkpoints")):
+    elif begun:
         raise InputError(
             f"{workdir} holds files of a run but no config.json: choose another workdir."
         )
+    if begun and not _read_claim(workdir) and not (workdir / SUMMARY).exists():
+        raise InputError(
+            f"{workdir} holds a run but no {_DATA}, which says what data it was begun on: it was "
+            "removed, or an earlier version of spa_jax began the run. Put the file back, or start "
+            "anew in another folder with --workdir or --out."
+        )
+
+
+def _read_claim(workdir: Path) -> dict[str, Any]:
+    """The content of `data.json`; {} if nobody has claimed the workdir."""
+    path, remedy = workdir / _DATA, "put it back, or choose another workdir."
+    return read_json(path, remedy, {"content_checksum": str}) if path.exists() else {}
 
 
 def claimed_data(workdir: Path) -> str | None:
-    """The checksum of the data that a workdir's run was begun on; None if that is not known."""
-    path = workdir / _DATA
-    if not path.exists():
-        return None
-    remedy = "put it back, or choose another workdir."
-    return read_json(path, remedy, ["content_checksum"])["content_checksum"]
+    """The checksum of the data that a workdir's run was begun on.
+
+    None if that is not known, or if its test data could not be read and may have been repaired.
+    """
+    claim = _read_claim(workdir) or read_summary(workdir) or {}
+    return None if claim.get("test_unread") else claim.get("content_checksum")
 
 
 def check_data(workdir: Path, data: LongTailedDataset) -> None:
-    """Raises InputError if a workdir's run was begun on other data."""
+    """Raises InputError if a workdir's run was begun on other data.
+
+    Where the test data could not be read, only those that are trained on have to be the same.
+    """
+    claim, what = _read_claim(workdir), "trained and tested on"
     claimed, now = claimed_data(workdir), data.content_checksum
+    if claim.get("test_unread"):
+        claimed, what = str(claim.get("training_checksum")), "trained on"
+        now = data.training_checksum
     if claimed not in (None, now):
         raise InputError(
-            f"{workdir} was begun on other data: the checksum of what is trained and tested on is "
+            f"{workdir} was begun on other data: the checksum of what is {what} is "
             f"{claimed} there, and {now} now. Put the data back as they were, or choose another "
             "folder with --workdir or --out."
         )
 
 
+def check_finished(workdir: Path, options: DataOptions) -> None:
+    """Raises InputError if a finished run was made on other data than are there now.
+
+    Data that are there no longer are not asked for, where the run itself had them at that place.
+    """
+    data = data_of_finished(workdir, options)
+    if data is not None:
+        check_data(workdir, data)
+
+
+def data_of_finished(workdir: Path, options: DataOptions) -> LongTailedDataset | None:
+    """The data that a finished run is checked against, see :func:`check_finished`."""
+    if claimed_data(workdir) is None:
+        return None
+    try:
+        return load_data(options)
+    except InputError:
+        path = workdir / "config.json"
+        made = read_json(path, "choose another workdir.", {"data": dict}) if path.exists() else {}
+        if made and made["data"].get("folder") == options.folder:
+            return None
+        raise
+
+
 def claim_data(workdir: Path, data: LongTailedDataset) -> None:
     """Writes `data.json`, which says what the workdir's run is trained and tested on."""
-    claim = {"name": data.name, "content_checksum": data.content_checksum}
+    claim = {
+        "name": data.name,
+        "content_checksum": data.content_checksum,
+        "training_checksum": data.training_checksum,
+    }
     write_json(workdir / _DATA, claim, indent=2)
+
+
+def note_unread_test(workdir: Path) -> None:
+    """Writes into `data.json` that the test data could not be read, see :func:`check_data`."""
+    write_json(workdir / _DATA, _read_claim(workdir) | {"test_unread": True}, indent=2)
 
 
 def write_config(workdir: Path, config: Config) -> None:
@@ -120,4 +175,12 @@ def check_same(made: Mapping[str, Any], config: Config, what: str, remedy: str) 
 def read_summary(workdir: Path) -> dict[str, Any] | None:
     """The content of `summary.json`; None if the run is not finished."""
     path, remedy = workdir / SUMMARY, "remove it, and run again to write it anew."
-    return read_json(path, remedy, ["test_accuracy"]) if path.exists() else None
+    if not path.exists():
+        return None
+    summary = read_json(path, remedy, {"test_accuracy": dict})
+    for name in ("test_accuracy", "balanced_accuracy"):
+        found = summary.get(name)
+        last = found.get("last") if isinstance(found, dict) else None
+        if found is not None and not isinstance(last, int | float):
+            raise InputError(f"{path} cannot be read ({name} has no number as last): {remedy}")
+    return summary

@@ -35,6 +35,12 @@ def test_another_object_goes_on_where_the_first_stopped(lines):
     assert lines.read() == [*LINES, {"step": 50}]
 
 
+def test_a_step_that_is_no_number_is_refused(lines):
+    half_write(lines, '{"step": "x"}\n')
+    message = refusal(lines.check_epochs, 40, 10, lines.path.parent)
+    assert f"{lines.path} cannot be read (a line has the step 'x')" in message
+
+
 def test_a_file_that_does_not_exist_has_no_lines_and_cutting_it_back_makes_none(tmp_path):
     lines = JsonLines(tmp_path / "metrics.jsonl")
     assert lines.read() == []

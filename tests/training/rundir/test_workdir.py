@@ -9,7 +9,15 @@ import pytest
 from spa_jax.data.data_options import DataOptions
 from spa_jax.data.sources.opening import load_data
 from spa_jax.training.loop import RunStopped, run
-from spa_jax.training.rundir.workdir import SUMMARY, check_data, claim_data
+from spa_jax.training.rundir.workdir import (
+    SUMMARY,
+    check_data,
+    check_workdir,
+    claim_data,
+    claimed_data,
+    note_unread_test,
+    write_config,
+)
 from tests.refusals import refusal
 from tests.training.small import small_config
 
@@ -21,9 +29,20 @@ def test_a_folder_below_a_file_is_refused_with_the_file(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_damaged_summary_is_refused_by_name(tmp_path):
-    (tmp_path / SUMMARY).write_text('{"test_accuracy":')
-    assert str(tmp_path / SUMMARY) in refusal(run, small_config(), tmp_path)
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"test_accuracy":',
+        "{}",
+        '{"test_accuracy": 3}',
+        '{"test_accuracy": {"last": null}}',
+        '{"test_accuracy": {"last": 0.5}, "balanced_accuracy": 3}',
+    ],
+)
+def test_a_damaged_summary_is_refused_by_name(content, tmp_path):
+    (tmp_path / SUMMARY).write_text(content)
+    message = refusal(run, small_config(), tmp_path)
+    assert f"{tmp_path / SUMMARY} cannot be read" in message
 
 
 def test_a_finished_run_is_read_where_nobody_may_write(tmp_path, monkeypatch):
@@ -104,6 +123,52 @@ def test_the_same_data_elsewhere_are_taken_and_what_was_begun_before_claims_exis
     (tmp_path / "run" / "data.json").write_text("{}")
     message = refusal(check_data, tmp_path / "run", load(folder))
     assert "data.json cannot be read (it lacks content_checksum)" in message
+    (tmp_path / "run" / "data.json").write_text('{"content_checksum": null}')
+    message = refusal(check_data, tmp_path / "run", load(folder))
+    assert "data.json cannot be read (its content_checksum is None)" in message
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints"])
+def test_a_run_without_a_claim_is_not_continued(name, tmp_path):
+    config = small_config()
+    write_config(tmp_path, config)
+    check_workdir(tmp_path, config)
+    (tmp_path / name).mkdir()
+    assert "holds a run but no data.json" in refusal(check_workdir, tmp_path, config)
+
+
+def test_after_test_data_that_could_not_be_read_others_are_taken_but_no_other_training_data(
+    folder, tmp_path
+):
+    claim_data(tmp_path / "run", load(folder))
+    note_unread_test(tmp_path / "run")
+    change_part(folder, "test", other_pixel)
+    check_data(tmp_path / "run", load(folder))
+    assert claimed_data(tmp_path / "run") is None
+    change_part(folder, "train", other_pixel)
+    assert "what is trained on is" in refusal(check_data, tmp_path / "run", load(folder))
+    claim_data(tmp_path / "run", load(folder))
+    assert claimed_data(tmp_path / "run") == load(folder).content_checksum
+
+
+def test_a_finished_run_is_not_shown_as_one_of_other_data(folder, tmp_path):
+    """By `data.json`, or where that is missing by what its summary says."""
+    options = {"data__name": "mine", "data__profile": "natural", "batch_size": 16}
+    config = small_config(data__folder=str(folder), **options)
+    summary = {"test_accuracy": {"last": 0.5}, "content_checksum": load(folder).content_checksum}
+    write_config(tmp_path / "run", config)
+    (tmp_path / "run" / SUMMARY).write_text(json.dumps(summary))
+    assert run(config, tmp_path / "run", say=quiet) == summary
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    assert run(small_config(data__folder=str(moved), **options), tmp_path / "run", say=quiet)
+    change_part(moved, "test", other_pixel)
+    other = small_config(data__folder=str(moved), **options)
+    message = refusal(run, other, tmp_path / "run", say=quiet)
+    assert f"{summary['content_checksum']} there, and {load(moved).content_checksum} now" in message
+    shutil.rmtree(folder)
+    shutil.rmtree(moved)
+    assert run(config, tmp_path / "run", say=quiet) == summary  # it needs no data to be read
+    assert "There is no folder" in refusal(run, other, tmp_path / "run", say=quiet)
 
 
 @pytest.mark.usefixtures("quick_compilation")
