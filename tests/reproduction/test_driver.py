@@ -168,7 +168,7 @@ def leave_finished(folder, *cells):
     for cell in cells:
         write_config(folder / cell.name, PLAN.config(cell))
         (folder / cell.name / "summary.json").write_text(
-            json.dumps({"made": cell.name, "test_accuracy": {}})
+            json.dumps({"made": cell.name, "test_accuracy": {"last": 0.5}})
         )
 
 
