@@ -170,13 +170,13 @@ class ClassMeans:
           [[2.0], [0.0]]
         """
         batch_mean = sums / jnp.where(counts > 0, counts, 1.0)[:, None]
-        # A sum that overflows would leave the mean of its class broken for good.
-        present = ((counts > self.min_count) & jnp.all(jnp.isfinite(batch_mean), axis=1))[:, None]
         step = (1.0 - self.decay) * jnp.minimum(counts, 1.0)[:, None]
         moved = self.mean + step * (batch_mean - self.mean)
         moved = jnp.where(self.seen[:, None], moved, batch_mean).astype(self.mean.dtype)
-        mean = jnp.where(present, moved, self.mean)
-        return dataclasses.replace(self, mean=mean, seen=self.seen | present[:, 0])
+        # A sum or a step that overflows would leave the mean of its class broken for good.
+        present = (counts > self.min_count) & jnp.all(jnp.isfinite(moved), axis=1)
+        mean = jnp.where(present[:, None], moved, self.mean)
+        return dataclasses.replace(self, mean=mean, seen=self.seen | present)
 
     def directions(self, center: bool = True) -> Float[Array, "C D"]:
         r"""Unit directions of the class means.
@@ -215,37 +215,27 @@ def centred_means(
       Means in that layout and `(C,)` norms, 0 for a class without a direction.
     """
     mean, seen = _mean_and_seen(class_means)
-    mean = mean if axis else _turn(mean)
+    mean = mean if axis else _transposed(mean)
     norms = row_norms(mean, axis)
     seen = seen & jnp.isfinite(norms)
     kept = jnp.expand_dims(seen, axis)
     longest = jax.lax.stop_gradient(jnp.max(jnp.where(seen, norms, 0.0), keepdims=True))
     longest = jnp.expand_dims(longest, axis)  # no direction depends on it
-    centred = over_norms(mean, longest, 0.5, minimum=0.0)
+    centred = jnp.where(kept, over_norms(mean, longest, 0.5, minimum=0.0), 0.0)
     if center:
-        share = seen / jnp.maximum(jnp.sum(seen), 1).astype(mean.dtype)
-        # Without a copy of the means, unless a row would spoil the product: 0 times infinity.
-        middle = jax.lax.cond(
-            jnp.all(jnp.isfinite(norms)),
-            lambda: _product(mean, share, axis),
-            lambda: _product(jnp.where(kept, mean, 0.0), share, axis),
-        )
-        centred -= over_norms(jnp.expand_dims(middle, 1 - axis), longest, 0.5, minimum=0.0)
-    centred = jnp.where(kept, centred, 0.0)
+        # Not by a product, whose rounding gives coinciding means of many classes a direction.
+        middle = jnp.sum(centred, 1 - axis, keepdims=True) / jnp.maximum(jnp.sum(seen), 1)
+        centred = jnp.where(kept, centred - middle.astype(mean.dtype), 0.0)
     norms = row_norms(centred, axis)
     # Coinciding means leave rounding noise after centring, which would normalise to unit vectors.
     return centred, jnp.where(norms >= SHORTEST_MEAN / 2, norms, 0.0)
 
 
-def _turn(mean: Float[Array, "C D"]) -> Float[Array, "D C"]:
+def _transposed(mean: Float[Array, "C D"]) -> Float[Array, "D C"]:
     """`(D, C)` in memory too, once: each loop that uses it would else read the means across."""
     if jax.device_count() > 1:
         return mean.T  # of means sharded over classes, the constraint below gathers all
     return with_layout_constraint(mean.T, Layout(major_to_minor=(0, 1)))
-
-
-def _product(mean: Float[Array, "_ _"], share: Float[Array, " C"], axis: int) -> Float[Array, " D"]:
-    return jnp.tensordot(mean, share, (1 - axis, 0), precision=jax.lax.Precision.HIGHEST)
 
 
 def _mean_and_seen(class_means: Any) -> tuple[Float[Array, "C D"], Bool[Array, " C"]]:
@@ -325,8 +315,12 @@ def _as_array(values: Any) -> Any:
     """An array of a list, and one that is not split over a mesh with explicit axes."""
     if not hasattr(values, "dtype"):
         return np.asarray(values)
-    spec = jax.typeof(values).sharding.spec
-    return values if all(axis is None for axis in spec) else jax.reshard(values, jax.P())
+    if not isinstance(values, jax.Array):
+        return values
+    sharding: Any = jax.typeof(values).sharding
+    if all(axis is None for axis in sharding.spec):
+        return values
+    return jax.reshard(values, jax.NamedSharding(sharding.mesh, jax.P()))
 
 
 def check_features(features: Shaped[Array | np.ndarray, "..."], dim: int) -> None:

@@ -167,8 +167,10 @@ class RowPairs:
 
     @property
     def has_direction(self) -> Bool[Array, " C"]:
-        """Whether both of a pair are long enough; NaN is not left out."""
-        return ~((self.norms < SHORTEST_ROW) | (self.target_norms < SHORTEST_ROW))
+        """Whether both of a pair are long enough, and the row not too long to have a norm; NaN is
+        not left out."""
+        outside = (self.norms < SHORTEST_ROW) | jnp.isinf(self.norms)
+        return ~(outside | (self.target_norms < SHORTEST_ROW))
 
     def dots(self, vectors: Float[Array, "_ _"]) -> Float[Array, " C"]:
         """Inner product of every vector, of length 1 at most, with the direction of its row, or 0

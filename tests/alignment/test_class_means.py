@@ -388,6 +388,22 @@ def test_a_batch_over_a_mesh_with_explicit_axes_is_gathered(soft):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
     with jax.set_mesh(mesh):
         split = [jax.device_put(x, jax.P("data")) for x in (features, labels)]
-        for update in (ClassMeans.update, jax.jit(ClassMeans.update)):
-            actual = update(means, *split)
-            np.testing.assert_allclose(actual.mean, desired.mean, atol=1e-6)
+        actual = jax.jit(ClassMeans.update)(means, *split)
+        np.testing.assert_allclose(actual.mean, desired.mean, atol=1e-6)
+    actual = means.update(*split)  # without a mesh in context
+    np.testing.assert_allclose(actual.mean, desired.mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [4, 64])
+def test_coinciding_means_of_many_classes_have_no_direction(dim):
+    row = np.random.default_rng(0).normal(size=(1, dim)).astype(np.float32)
+    means = ClassMeans(jnp.repeat(jnp.asarray(row), 10_000, 0), jnp.ones(10_000, bool))
+    assert not jax.jit(ClassMeans.directions)(means).any()
+    params = {"head": {"kernel": jnp.ones((dim, 10_000))}}
+    assert not jax.jit(spa_jax.class_cosines)(params, means).any()
+
+
+def test_a_step_that_overflows_leaves_the_class_as_it_was():
+    means = ClassMeans.create(2, 1).update(np.array([[3e38]], np.float32), np.array([0]))
+    after = means.update(np.array([[-3e38]], np.float32), np.array([0]))
+    np.testing.assert_array_equal(after.mean, means.mean)
