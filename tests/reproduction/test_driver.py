@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from spa_jax.data.data_options import DataOptions
+from spa_jax.data.sources.digits import read_digits
 from spa_jax.reproduction import driver
 from spa_jax.reproduction.cells import Cell, TablePlan, read_records, with_settings
 from spa_jax.reproduction.driver import Driver, append_record, check_records
@@ -107,17 +110,31 @@ def leave_time_for_an_epoch(monkeypatch):
     return {"minutes": 2.0}
 
 
-def test_pieces_of_an_epoch_each_end_where_one_piece_ends(whole, tmp_path, monkeypatch):
+def save_digits(folder):
+    """The digits as a data set of one's own, which has a folder."""
+    digits = read_digits(DataOptions())
+    train = digits.train.take(np.concatenate(digits.pools))
+    folder.mkdir()
+    for part, examples in {"train": train, "test": digits.test}.items():
+        np.savez(folder / f"{part}.npz", image=examples.images, label=examples.labels)
+
+
+def test_pieces_of_an_epoch_each_end_where_one_piece_ends(tmp_path, monkeypatch):
     """And no bit changes; the data may lie elsewhere in the second piece."""
-    asked, said = {"only": [CELLS[0].name]}, []
+    save_digits(tmp_path / "here")
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    plan, asked, said = plan_of(*CELLS, data__name="scans"), {"only": [CELLS[0].name]}, []
+    at_once = tmp_path / "whole"
+    places = {"data.folder": str(tmp_path / "here")}
+    assert train(at_once, plan, overrides=places, **asked) == 0
     for folder, left in (("here", 1), ("there", 0)):
         time = leave_time_for_an_epoch(monkeypatch)
-        places = {"data.folder": folder, "checkpoint.keep": 1}
-        assert train(tmp_path, say=said.append, overrides=places, **time, **asked) == left
+        places |= {"data.folder": str(tmp_path / folder), "checkpoint.keep": 1}
+        assert train(tmp_path, plan, said.append, overrides=places, **time, **asked) == left
     assert said.count(f"{CELLS[0].name}: stopped after epoch 1 of 2") == 1
-    (record,), (expected, *_) = records_of(tmp_path), whole[2]
+    (record,), (expected,) = records_of(tmp_path), records_of(at_once)
     assert (record["config"]["data"]["folder"], record["config"]["checkpoint"]["keep"]) == (
-        "there",
+        str(tmp_path / "there"),
         1,
     )
     assert record["summary"]["params_checksum"] == expected["summary"]["params_checksum"]

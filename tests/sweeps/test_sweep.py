@@ -28,7 +28,7 @@ def proj_config(**changes):
 
 
 def printed(record):
-    with (console := Console(width=140)).capture() as captured:
+    with (console := Console(width=200)).capture() as captured:
         console.print(format_table(record))
     return captured.get()
 
