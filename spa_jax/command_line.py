@@ -73,8 +73,13 @@ def keep_compiled_programs() -> None:
         return
     if os.access(folder, os.W_OK):
         settings.update("jax_compilation_cache_dir", str(folder))
-        settings.update("jax_compilation_cache_max_size", 2**30)
-        settings.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        limits = {
+            "jax_compilation_cache_max_size": 2**30,
+            "jax_persistent_cache_min_compile_time_secs": 0.1,
+        }
+        for name, value in limits.items():
+            if name.upper() not in os.environ:
+                settings.update(name, value)
 
 
 @contextlib.contextmanager

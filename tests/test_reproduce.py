@@ -23,7 +23,7 @@ def command(*arguments):
         ("--records=", "--records is empty"),
         ("--records=.", "--records=. is a folder, and a file is needed"),
         ("--records=gs://bucket/r.jsonl", "is not a folder of this machine"),
-        ("--records=other.txt", "other.txt holds lines that are no records"),
+        ("--records=other.txt", "other.txt, line 1, is no record of a run"),
         ("--out=", "--out is empty"),
         ("--out=runs[1]", "reads as a pattern"),
         ("--out=other.txt/runs", "other.txt is a file"),

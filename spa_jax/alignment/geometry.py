@@ -204,14 +204,13 @@ class RowPairs:
     def slerp(
         self, alpha: Float[Array | np.ndarray, ""] | float
     ) -> tuple[Float[Array, "_ _"], Bool[Array, " C"]]:
-        """As :func:`slerp_rows`, and which rows moved."""
+        """As :func:`slerp_rows`, for those rows alone of which the second result says so."""
         tangents = self.tangents()
         angles = jnp.arctan2(tangents.sines, self.cosines())
         turn = jnp.asarray(alpha, self.rows.dtype) * angles
         towards = tangents.parts * self.spread(jnp.sin(turn) * tangents.inverse_sines)
         turned = self.rows * self.spread(jnp.cos(turn)) + self.spread(self.norms) * towards
-        moves = (tangents.inverse_sines != 0) & (turn != 0)
-        return jnp.where(self.spread(moves), turned, self.rows), moves
+        return turned, (tangents.inverse_sines != 0) & (turn != 0)
 
 
 def row_cosines(a: Rows, b: Rows) -> Float[Array, " C"]:
@@ -304,7 +303,8 @@ def slerp_rows(
       >>> slerp_rows(jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 9.0]]), 0.5).round(3).tolist()
       [[1.4140000343322754, 1.4140000343322754]]
     """
-    return RowPairs.of(rows, targets).slerp(alpha)[0]
+    turned, moves = RowPairs.of(rows, targets).slerp(alpha)
+    return jnp.where(moves[:, None], turned, widen(rows))
 
 
 def simplex_etf(

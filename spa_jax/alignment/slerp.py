@@ -231,10 +231,8 @@ def spa_slerp_transform(
 
 def _turn(head: RowPairs, alpha: Any, threshold: Any) -> tuple[Float[Array, "_ _"], Any]:
     """The turned kernel, and which of its classes turn at all, to be broadcast over it."""
-    dtype = head.rows.dtype
-    alpha = jnp.asarray(alpha, dtype)
     turned, moves = head.slerp(alpha)
-    below = head.cosines() < jnp.asarray(threshold, dtype)
+    below = head.cosines() < jnp.asarray(threshold, head.rows.dtype)
     turns = head.spread(moves & below)
     return jnp.where(turns, turned, head.rows), turns
 

@@ -21,11 +21,8 @@ _ACCURACY: Columns = {
     "few-shot": ("shot_groups", "few"),
 }
 _OVER_CLASSES: Columns = {
-    "last, over classes": ("balanced_accuracy", "last"),
-    "best, over classes": ("balanced_accuracy", "best"),
-    "many-shot, over classes": ("balanced_shot_groups", "many"),
-    "medium-shot, over classes": ("balanced_shot_groups", "medium"),
-    "few-shot, over classes": ("balanced_shot_groups", "few"),
+    f"{name}, over classes": (f"balanced_{group.removeprefix('test_')}", key)
+    for name, (group, key) in _ACCURACY.items()
 }
 _IN_PERCENT = {*_ACCURACY, *_OVER_CLASSES}
 _COSINES: Columns = {

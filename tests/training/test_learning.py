@@ -57,5 +57,5 @@ def test_weights_are_not_aligned_before_they_are_trained(comparison, folder):
 
 def test_the_table_names_split_seeds_and_hardware(comparison):
     table = record_table(comparison)
-    for part in (*VARIANTS, comparison["split"]["checksum"][:16], "seeds 0", "CPU cores"):
+    for part in (*VARIANTS, comparison["split"]["checksum"][:16], "seed 0", "CPU cores"):
         assert part in table

@@ -80,7 +80,7 @@ _GIVEN: dict[str, Callable[[float, int, int], float | np.ndarray]] = {
 RANDAUGMENT_OPERATIONS = tuple(_GIVEN)[:-1]
 # Of an image and a number. All others differ in matrices alone: a batch under vmap, which pays for
 # every branch, warps once.
-_FUNCTIONS: dict[str, Callable[[Array, Array], Array]] = {
+FUNCTIONS: dict[str, Callable[[Array, Array], Array]] = {
     "identity": lambda image, _: image,
     "autocontrast": lambda image, _: photometric.autocontrast(image),
     "equalize": lambda image, _: photometric.equalize(image),
@@ -231,8 +231,8 @@ def make_operation(name: str, strength: float, way: int, height: int, width: int
     if name not in _GIVEN:
         raise InputError(f"There is no operation {name!r}; there are {', '.join(_GIVEN)}.")
     given = _GIVEN[name](way * strength, height, width)
-    amount, matrix = (given, np.zeros(6, np.int32)) if name in _FUNCTIONS else (0.0, given)
-    branch = [*_FUNCTIONS, name].index(name)
+    amount, matrix = (given, np.zeros(6, np.int32)) if name in FUNCTIONS else (0.0, given)
+    branch = [*FUNCTIONS, name].index(name)
     return Operation(np.int32(branch), np.float32(amount), matrix)
 
 
@@ -253,7 +253,7 @@ def apply_operation(
       >>> apply_operation(make_operation("invert", 0.0, 1, 1, 1), jnp.zeros((1, 1, 1), jnp.uint8))
       Array([[[255]]], dtype=uint8)
     """
-    branches = (*_FUNCTIONS.values(), lambda image, _: affine.warp(image, operation.matrix, fill))
+    branches = (*FUNCTIONS.values(), lambda image, _: affine.warp(image, operation.matrix, fill))
     return jax.lax.switch(operation.branch, branches, image, jnp.asarray(operation.amount))
 
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_images
 
 from spa_jax.data.augment import photometric
+from spa_jax.data.augment.policies import FUNCTIONS
 from tests.refusals import refusal
 
 # Name -> PIL's function of an image and an amount, and the amounts.
@@ -26,17 +27,6 @@ PIL_OPERATIONS = {
     "contrast": (lambda image, factor: ImageEnhance.Contrast(image).enhance(factor), FACTORS),
     "brightness": (lambda image, factor: ImageEnhance.Brightness(image).enhance(factor), FACTORS),
     "sharpness": (lambda image, factor: ImageEnhance.Sharpness(image).enhance(factor), FACTORS),
-}
-FUNCTIONS = {
-    "autocontrast": lambda image, _: photometric.autocontrast(image),
-    "equalize": lambda image, _: photometric.equalize(image),
-    "invert": lambda image, _: photometric.invert(image),
-    "posterize": lambda image, bits: photometric.posterize(image, bits.astype(jnp.int32)),
-    "solarize": photometric.solarize,
-    "color": photometric.color,
-    "contrast": photometric.contrast,
-    "brightness": photometric.brightness,
-    "sharpness": photometric.sharpness,
 }
 
 
