@@ -144,10 +144,9 @@ class ClassMeans:
           [[0.0], [1.100000023841858]]
         """
         num_classes, dim = self.mean.shape
-        rows, weights = _as_array(features), _as_array(labels)
+        rows = _as_array(features)
         check_features(rows, dim)
-        check_labels(weights, rows.shape[0], num_classes)
-        totals = class_sums(rows, weights, num_classes)
+        totals = class_sums(rows, labels, num_classes)
         if axis_name is not None:
             totals = jax.lax.psum(totals, axis_name)
         return self.update_from_sums(*totals)
@@ -272,12 +271,16 @@ def class_sums(
 
     Args:
       features: `(B, D)` floating.
-      labels: `(B,)` integers (outside [0, C): no contribution) or `(B, C)` floating weights.
+      labels: `(B,)` integers in [0, C), or `(B, C)` floating weights >= 0. An integer outside
+        [0, C) is refused when its value is known and contributes nothing when it is traced.
       num_classes: C.
 
     Returns:
       sums `(C, D)` and counts `(C,)`, float32 (float64 for float64 features). An example with a
       feature that is not finite contributes nothing.
+
+    Raises:
+      ValueError: integer features, an empty batch, shapes that do not fit, labels out of range.
 
     Note:
       Soft labels of label smoothing give every class some of every feature, absent classes too; see
@@ -295,7 +298,10 @@ def class_sums(
       >>> ClassMeans.create(2, 1).update_from_sums(sums, counts).mean.tolist()
       [[2.0], [0.0]]
     """
-    features, labels = widen(_as_array(features)), widen_labels(_as_array(labels))
+    features, labels = _as_array(features), _as_array(labels)
+    check_features(features)
+    check_labels(labels, len(features), num_classes)
+    features, labels = widen(features), widen_labels(labels)
     finite = jnp.all(jnp.isfinite(features), axis=1)
     features = jnp.where(finite[:, None], features, 0.0)
     if labels.ndim == 1:
@@ -323,17 +329,17 @@ def _as_array(values: Any) -> Any:
     return jax.reshard(values, jax.NamedSharding(sharding.mesh, jax.P()))
 
 
-def check_features(features: Shaped[Array | np.ndarray, "..."], dim: int) -> None:
-    """Raises ValueError unless the features are a non-empty floating `(B, dim)` array."""
+def check_features(features: Shaped[Array | np.ndarray, "..."], dim: int | None = None) -> None:
+    """Raises ValueError unless the features are a non-empty floating `(B, D)` array, of the width
+    `dim` if it is given."""
     if not jnp.issubdtype(features.dtype, jnp.floating):
         raise ValueError(
             f"features must be floating, got dtype {features.dtype}: pass the backbone's features, "
             "not images or labels, or convert with features.astype(jnp.float32)."
         )
-    if features.ndim != 2 or features.shape[1] != dim:
-        raise ValueError(
-            f"features must have shape (B, {dim}) to fit these class means, got {features.shape}."
-        )
+    if features.ndim != 2 or dim not in (None, features.shape[1]):
+        wanted = "(B, D)" if dim is None else f"(B, {dim}) to fit these class means"
+        raise ValueError(f"features must have shape {wanted}, got {features.shape}.")
     if features.shape[0] == 0:
         raise ValueError("features hold no example (B = 0): skip the update of an empty batch.")
 

@@ -236,9 +236,9 @@ def test_a_function_without_class_means_is_refused(function):
 @pytest.mark.parametrize("bad", [-1, C])
 def test_concrete_labels_outside_the_classes_are_refused_with_the_label(bad):
     fresh = spa_jax.ClassMeans.create(num_classes=C, dim=D)
-    labels = jnp.asarray([0, bad, 1])
-    message = refusal(ValueError, fresh.update, jnp.ones((3, D)), labels)
-    assert_lists(message, "labels", str(bad), str(C))
+    given = jnp.ones((3, D)), jnp.asarray([0, bad, 1])
+    for call in (fresh.update, lambda *given: spa_jax.class_sums(*given, C)):
+        assert_lists(refusal(ValueError, call, *given), "labels", str(bad), str(C))
 
 
 @pytest.mark.parametrize(
@@ -250,8 +250,10 @@ def test_features_and_labels_that_do_not_fit_are_refused_with_their_shape(featur
     fresh = spa_jax.ClassMeans.create(num_classes=C, dim=D)
     dtype = jnp.int32 if len(labels) == 1 else jnp.float32
     wrong = features if features != (3, D) else labels
-    message = refusal(ValueError, fresh.update, jnp.ones(features), jnp.ones(labels, dtype))
-    assert_lists(message, str(wrong))
+    given = jnp.ones(features), jnp.ones(labels, dtype)
+    assert_lists(refusal(ValueError, fresh.update, *given), str(wrong))
+    if features != (3, D + 1):  # sums may be of any width
+        assert_lists(refusal(ValueError, spa_jax.class_sums, *given, C), str(wrong))
 
 
 def test_a_whole_path_wins_over_the_ends_of_others():
