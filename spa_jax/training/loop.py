@@ -176,10 +176,11 @@ class EpochLoop:
             state, totals = program.train_step(state, totals, inputs)
             step = epoch * program.steps_per_epoch + i + 1
             # The step before the newest: the device goes on with the newest meanwhile.
-            if every and step % every == 0 and self._older is not None:
+            if self._older is not None:
                 self._record_step(step - 1, fetch(self._older), bar)
-            self._older = totals
-        totals = fetch(totals)
+            due = every and (step + 1) % every == 0
+            self._older = program.measure(state, totals) if due else None
+        totals = fetch(program.measure(state, totals))
         seconds = (time.perf_counter() - self._epoch_began) / len(self.records)
         times = {"images_per_second": self._rate(program.steps_per_epoch), "seconds": seconds}
         for i, own in self._finite(totals).items():

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, PyTree
 from spa_jax.alignment import ClassMeans
 from spa_jax.alignment.kernels import read_heads
 
-STEP_METRICS = ("loss", "accuracy", "gradient_norm", "mean_cosine", "min_cosine")
-"""What every step measures; a variant of SpA may measure more."""
+STEP_METRICS = ("loss", "accuracy", "gradient_norm")
+"""What every step measures; what is read off its state alone is measured where a line needs it."""
 
 
 def fetch(tree: PyTree) -> PyTree:

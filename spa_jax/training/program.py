@@ -21,7 +21,7 @@ from spa_jax.training.feeds import Feed
 from spa_jax.training.feeds.batch import prepare
 from spa_jax.training.feeds.resident import ResidentFeed
 from spa_jax.training.feeds.streamed import StreamFeed
-from spa_jax.training.metrics import STEP_METRICS, Totals
+from spa_jax.training.metrics import STEP_METRICS, Totals, alignment_metrics, known_cosines
 from spa_jax.training.optimizer import build_optimizer
 from spa_jax.training.rundir.workdir import FREE_ON_RESUME
 from spa_jax.training.state import STATE_PLACES, TrainState
@@ -62,6 +62,9 @@ class Program:
       evaluate: state -> a report, see :meth:`spa_jax.training.evaluation.Evaluation.evaluate`.
       train_step: `(state, totals, inputs)` -> the state after one optimiser step, and the totals
         with it; the old state's buffers are given up.
+      measure: `(state, totals)` after a step -> the totals, whose last metrics then have the
+        alignment of that state and what the variant of SpA says of the step: of no step that
+        writes no line.
     """
 
     def __init__(
@@ -91,13 +94,13 @@ class Program:
             epochs=self._options.epochs,
             steps_per_epoch=self.steps_per_epoch,
         )
-        names = (*STEP_METRICS, *self._options.variant.metrics)
-        self.zero_totals: Totals = self.layout.compile(lambda: Totals.create(names))()
+        self.zero_totals: Totals = self.layout.compile(lambda: Totals.create(STEP_METRICS))()
         self._init = self.layout.compile(self._init_run, (OWN, OWN), STATE_PLACES)
         self._places = (STATE_PLACES, OWN, self.feed.places)
         self.train_step = self.layout.compile(
             self._make_step(), self._places, (STATE_PLACES, OWN), donate=(0,)
         )
+        self.measure = self.layout.compile(self._measure, (STATE_PLACES, OWN))
 
     def check_fits(self, config: Config) -> None:
         """Raises InputError unless the config differs only in what the state carries."""
@@ -153,6 +156,15 @@ class Program:
             class_means=ClassMeans.create(self.data.num_classes, dim, decay),
             rng=rng,
             hyperparams=dict(hyperparams),
+        )
+
+    def _measure(self, state: TrainState, totals: Totals) -> Totals:
+        cosines = known_cosines(state.variables, state.class_means, **self._options.aligned)
+        of_variant = self._options.variant.metrics
+        return totals.replace(
+            last=totals.last
+            | alignment_metrics(cosines)
+            | {name: read(state.opt_state) for name, read in of_variant.items()}
         )
 
     def _make_step(self) -> Any:

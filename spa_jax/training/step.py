@@ -18,7 +18,6 @@ from spa_jax.longtail.method import LossContext
 from spa_jax.models.classifier import Classifier
 from spa_jax.training.config import RunOptions
 from spa_jax.training.feeds.batch import Batch, Inputs
-from spa_jax.training.metrics import alignment_metrics, known_cosines
 from spa_jax.training.state import TrainState
 
 
@@ -38,8 +37,8 @@ def make_train_step(
     """Builds the pure function `(state, batch) -> (state, metrics)`.
 
     forward -> features and logits -> class means -> loss (+ Reg) -> gradients -> optimiser chain
-    (Proj first or last, SLERP last) -> apply -> metrics. Reg, Proj, SLERP and the metrics see the
-    same means, those that this batch has updated. The forwards come in the order of the released
+    (Proj first or last, SLERP last) -> apply -> metrics. Reg, Proj and SLERP see the same means,
+    those that this batch has updated. The forwards come in the order of the released
     code: unmixed images, if class means are made of them, then the first view, then the second.
 
     Args:
@@ -101,8 +100,6 @@ def make_train_step(
             "loss": loss,
             "accuracy": accuracy,
             "gradient_norm": optax.tree.norm(grads),
-            **alignment_metrics(known_cosines(state.variables, means, **aligned)),
-            **{name: read(state.opt_state) for name, read in variant.metrics.items()},
         }
 
     return train_step

@@ -44,7 +44,7 @@ def after_three_steps(program, configs):
     inputs = next(iter(program.batches(state, configs[0].seed, 0)))
     for _ in range(3):
         state, totals = program.train_step(state, totals, inputs)
-    report = program.evaluate(state)
+    totals, report = program.measure(state, totals), program.evaluate(state)
     state = state.replace(rng=jax.random.key_data(state.rng))
     state, last, report = jax.device_get((state, totals.last, report))
     unstack = program.layout.unstack

@@ -45,7 +45,11 @@ def small_program(
 
 
 def take_steps(
-    program: Program, state: TrainState, steps: int, at: int | None = None
+    program: Program,
+    state: TrainState,
+    steps: int,
+    at: int | None = None,
+    measured: bool = False,
 ) -> tuple[list[TrainState], list[dict[str, Any]]]:
     """Copies of the state before, between and after steps, and what each step measured.
 
@@ -54,6 +58,7 @@ def take_steps(
       state: before them; its buffers are given up.
       steps: how many.
       at: the number of every one of them, so that all have one batch; None: they count on.
+      measured: whether alignment is, too.
     """
     inputs = next(program.batches(state, seed=0, epoch=0))
     states, metrics = [_copy(state)], []
@@ -62,6 +67,7 @@ def take_steps(
             state = state.replace(step=program.layout.replicate(np.int32(at)))
         state, totals = program.train_step(state, program.zero_totals, inputs)
         states.append(_copy(state))
+        totals = program.measure(state, totals) if measured else totals
         metrics.append(fetch(totals).last)
     return states, metrics
 

@@ -173,6 +173,7 @@ def test_nothing_compiles_after_the_first_epoch_and_buffers_are_donated(mode, pr
                     caplog.clear()
             compiled = [r.getMessage() for r in caplog.records if "Compiling" in r.getMessage()]
             assert compiled == []
+            fresh.measure(state, totals)
             fresh.evaluate(state)
             if epoch:
                 assert not any("Compiling" in r.getMessage() for r in caplog.records)

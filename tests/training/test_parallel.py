@@ -45,6 +45,7 @@ def after_three_steps(num_devices, **changes):
     inputs = next(program.batches(state, config.seed, 0))
     for _ in range(3):
         state, totals = program.train_step(state, totals, inputs)
+    totals = program.measure(state, totals)
     return fetch((serializable(state), totals, program.evaluate(state)))
 
 

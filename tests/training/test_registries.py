@@ -121,7 +121,7 @@ def two_steps(**changes):
     config = small_config(optimizer__learning_rate=0.02, **changes)
     check_run(config)
     program = small_program(config)
-    states, metrics = take_steps(program, program.init_state(config), 2)
+    states, metrics = take_steps(program, program.init_state(config), 2, measured=True)
     assert all(np.isfinite(value) for step in metrics for value in step.values())
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states[2].params))
     return states, metrics

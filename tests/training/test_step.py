@@ -25,7 +25,7 @@ def steps_of(variant, steps=2, **changes):
     program = small_program(config)
     inputs = next(program.batches(program.init_state(config), seed=0, epoch=0))
     labels = np.asarray(program.feed.batch(program.init_state(config), inputs).labels)
-    return *take_steps(program, program.init_state(config), steps), labels
+    return *take_steps(program, program.init_state(config), steps, measured=True), labels
 
 
 def plain():

@@ -163,8 +163,8 @@ def test_a_python_factor_is_a_traced_factor():
     ids=["float", "two channels", "four channels", "flat", "batch"],
 )
 def test_other_images_are_refused_with_what_to_do(untyped, image, said):
-    for operation in FUNCTIONS.values():
-        message = refusal(operation, jnp.asarray(image), jnp.float32(1))
+    for name in set(FUNCTIONS) - {"identity"}:
+        message = refusal(FUNCTIONS[name], jnp.asarray(image), jnp.float32(1))
         assert said in message
         assert "uint8" in message
         assert "jax.vmap" in message
