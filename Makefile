@@ -14,7 +14,11 @@ FLOORS := .venv-floors
 # Two processes, since most of the time goes into compilation, which uses one core.
 PYTEST := -m pytest --numprocesses=2 --dist=loadfile
 
-.PHONY: demo test test-slow test-floors lint format clean
+# Whose numbers depend on what the compiler does: `make test-all` compiles them as users do.
+NUMERICAL := spa_jax/alignment tests/alignment tests/dynamics tests/training/test_step.py \
+  tests/training/test_parallel.py tests/training/test_resume.py tests/training/test_glmc_peer.py
+
+.PHONY: demo test test-all test-slow test-floors lint format clean
 
 demo: $(READY)
 	$(BIN)/python -m spa_jax.compare --config=configs/digits_lt.py --seeds=0,1,2 --out=runs/demo
@@ -22,6 +26,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python $(PYTEST)
+
+test-all: $(READY)
+	$(BIN)/python $(PYTEST) -m 'not slow' --optimized $(NUMERICAL)
+	$(BIN)/python $(PYTEST) -m 'not slow' $(NUMERICAL:%=--deselect=%)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -12,7 +12,7 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_flags
 
-from benchmarks.timing import median_seconds, publish, step_seconds
+from benchmarks.timing import Stepper, median_seconds, publish
 from spa_jax.training.config import resolve
 from spa_jax.training.devices import OWN
 from spa_jax.training.feeds.batch import prepare
@@ -62,7 +62,8 @@ def main(argv: list[str]) -> None:
         config.augment.update(changes)
         program = Program(config, data)
         data, machine = program.data, hardware(program.layout)
-        step, alone = step_seconds(program, _STEPS.value), input_seconds(program)
+        step = median_seconds(Stepper(program, 1), calls=_STEPS.value)
+        alone = input_seconds(program)
         rows.append({"augmentation": name, "step_ms": 1e3 * step, "input_ms": 1e3 * alone})
     numbers = {"hardware": machine, "config": _CONFIG.value.to_dict(), "rows": rows}
     publish("input_share", numbers)

@@ -1,5 +1,6 @@
 """What the benchmarks share: medians of repeated calls, the time of a step, and their records."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -8,7 +9,9 @@ from typing import Any
 import jax
 from absl import flags
 
+from spa_jax.training.devices import Layout
 from spa_jax.training.program import Program
+from spa_jax.training.rundir.summary import hardware
 from studies.tables import publish as publish_record
 
 REPETITIONS = 5
@@ -46,17 +49,25 @@ def interleaved_seconds(
     return {name: statistics.median(times[2:]) for name, times in seconds.items()}
 
 
-def step_seconds(program: Program, steps: int) -> float:
-    """Of a whole training step: the median of five repetitions of some steps."""
-    state, totals = program.init_state(program.config), program.zero_totals
-    inputs = next(iter(program.batches(state, program.config.seed, 0)))
+class Stepper:
+    """Takes some training steps of a program at each call, always on the same inputs."""
 
-    def step() -> Any:
-        nonlocal state, totals
-        state, totals = program.train_step(state, totals, inputs)
-        return totals
+    def __init__(self, program: Program, steps: int) -> None:
+        self._program, self._steps = program, steps
+        self._state, self._totals = program.init_state(program.config), program.zero_totals
+        self._inputs = next(iter(program.batches(self._state, program.config.seed, 0)))
 
-    return median_seconds(step, calls=steps)
+    def __call__(self) -> Any:
+        for _ in range(self._steps):
+            self._state, self._totals = self._program.train_step(
+                self._state, self._totals, self._inputs
+            )
+        return self._totals
+
+
+def loaded_hardware(layout: Layout) -> dict[str, Any]:
+    """The machine, and how busy it is: the load average of the last five minutes."""
+    return hardware(layout) | {"load": os.getloadavg()[1]}
 
 
 def publish(benchmark: str, numbers: Mapping[str, Any]) -> None:

@@ -95,18 +95,25 @@ def sweep_table(record: Record) -> str:
     return f"{markdown_rows(rows)}\n\n{text}"
 
 
-def step_time_table(record: Record) -> str:
-    """What the SpA variants cost, from a record of `benchmarks/step_time.py`."""
-    speeds = record["images_per_second"]
-    rows = [["SpA", "images / s", "against none"]]
-    rows += [[name, f"{s:,.0f}", f"{s / speeds['none']:.2f}"] for name, s in speeds.items()]
+def overhead_table(record: Record) -> str:
+    """What a step takes longer with SpA, from a record of `benchmarks/overhead.py`."""
+    steps = record["milliseconds"]
+    rows = [["milliseconds a step (against none)", *next(iter(steps.values()))]]
+    for name, times in steps.items():
+        cells = (f"{t:.4g} ({100 * (t / times['none'] - 1):+.1f} %)" for t in times.values())
+        rows.append([name, *cells])
+    return f"{markdown_rows(rows)}\n\n{_origin(record)}"
+
+
+def alignment_cost_table(record: Record) -> str:
+    """What SpA's operations cost alone, from a record of `benchmarks/alignment_cost.py`."""
     updates = record["microseconds"]
     first = next(iter(next(iter(updates.values()))))
     calls = [["microseconds a call (times the first)", *next(iter(updates.values()))]]
     for head, times in updates.items():
         cells = (f"{t:,.0f} ({t / times[first]:.1f})" for t in times.values())
         calls.append([head, *cells])
-    return "\n\n".join([markdown_rows(rows), markdown_rows(calls), _origin(record)])
+    return f"{markdown_rows(calls)}\n\n{_origin(record)}"
 
 
 def error_exponents_table(record: Record) -> str:
@@ -155,7 +162,8 @@ TABLES: Mapping[str | None, Callable[[Record], str]] = {
     "input_share": input_share_table,
     "input_rate": input_rate_table,
     "sweep": sweep_table,
-    "step_time": step_time_table,
+    "overhead": overhead_table,
+    "alignment_cost": alignment_cost_table,
     "error_exponents": error_exponents_table,
     **dict.fromkeys(STUDIES, study_tables),
 }

@@ -1,5 +1,6 @@
 """Eight emulated devices, strict shapes, and runtime type checks on the whole package."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -27,15 +28,28 @@ _KEEP_ALL = {
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
+# And most of the rest into making programs fast that run once.
+_QUICK = "--xla_cpu_use_fusion_emitters=false"
+
+
+def pytest_addoption(parser):
+    """Tests of numbers that depend on what the compiler does are run both ways."""
+    parser.addoption(
+        "--optimized", action="store_true", help="compile as users do, which takes twice as long"
+    )
 
 
 def pytest_configure(config):
-    """Lets all processes of a session, and those that they start, share what they compile."""
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return  # a worker's, or the user's
-    folder = tempfile.mkdtemp(prefix="spa_jax_compiled_")
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    for name, value in ({"jax_compilation_cache_dir": folder} | _KEEP_ALL).items():
+    """For all processes of a session, and those that they start: quick and shared compilation."""
+    settings = {} if config.getoption("--optimized") else {"jax_disable_most_optimizations": True}
+    flags = os.environ.get("XLA_FLAGS", "")
+    if settings and _QUICK not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_QUICK}".strip()
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # neither a worker's nor the user's
+        folder = tempfile.mkdtemp(prefix="spa_jax_compiled_")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        settings |= {"jax_compilation_cache_dir": folder} | _KEEP_ALL
+    for name, value in settings.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
 
@@ -48,12 +62,12 @@ def untyped():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.fixture(scope="module")
-def quick_compilation():
-    """For modules that compile much, run it little, and compare what depends on no optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
+@pytest.fixture(autouse=True, scope="module")
+def forgotten_programs():
+    """What a module compiled is of no use to the next, and would fill the memory."""
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,8 @@ from spa_jax import compare
 from spa_jax.command_line import parse_flags
 from spa_jax.reporting.statistics import paired_differences
 
-pytestmark = [
-    pytest.mark.usefixtures("quick_compilation"),
-    # By which ml_collections reads a file.
-    pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
-]
+# By which ml_collections reads a file.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 CONFIG_FILE = """
 from tests.training.small import small_config

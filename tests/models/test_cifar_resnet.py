@@ -7,8 +7,6 @@ from spa_jax.models.residual import CifarResNetOptions, make_cifar_resnet
 from tests.models.backbone_checks import assert_matches_record, parameter_count, shapes_of
 from tests.refusals import refusal
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # With a linear classifier of ten classes the literature gives 0.27, 0.46, 0.66 and 0.85 M, and
 # GLMC's network has 7.39 M.
 PARAMETERS = {

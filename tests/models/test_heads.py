@@ -19,8 +19,6 @@ from spa_jax.models.residual import CifarResNetOptions, make_cifar_resnet
 from tests.models.backbone_checks import parameter_count, shapes_of
 from tests.refusals import refusal
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 B, D, C = 6, 9, 5
 
 

@@ -6,8 +6,6 @@ import pytest
 from spa_jax.models.residual import ARCHITECTURES, make_imagenet_resnet
 from tests.models.backbone_checks import assert_matches_record, parameter_count, shapes_of
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # torchvision's, with a linear classifier of 1,000 classes.
 PARAMETERS = {
     "resnet18": 11_689_512,

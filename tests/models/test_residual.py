@@ -28,8 +28,6 @@ from tests.models.backbone_checks import (
 )
 from tests.models.peer_weights import images, peer_variables
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CIFAR = make_cifar_resnet(CifarResNetOptions(depth=8))
 GROUPED = Architecture((1, 1, 1, 1), bottleneck=True, groups=2, width_per_group=16)
 INIT = jax.nn.initializers.he_normal()

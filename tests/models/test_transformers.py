@@ -12,8 +12,6 @@ from tests.models.peer_weights import RECORDED, images
 from tests.models.transformer_peers import convnext_name, peer_params, vit_name
 from tests.refusals import refusal
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SMALL_VIT = VitOptions(patch_size=8, width=32, layers=2, heads=4)
 SMALL_CONVNEXT = Stages(patch_size=2, widths=(16, 32), blocks=(1, 2))
 # Class, what tells the sizes apart, torchvision's names of the layers.

@@ -23,8 +23,6 @@ from spa_jax.training.rundir.workdir import write_config
 from tests.refusals import refusal
 from tests.training.small import small_config
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CELLS = [
     Cell("final", "cross_entropy", "none", 20.0, 0, "label"),
     Cell("final", "cross_entropy", "reg", 20.0, 0, "label", "waits", None),

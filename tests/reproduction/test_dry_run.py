@@ -12,8 +12,6 @@ from spa_jax.sweeps.runner import Runner
 from spa_jax.training.config import resolve
 from spa_jax.training.program import compiled_differences
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 PLAN = TABLES["imagenet"]
 ALLOWED = {
     "epochs",

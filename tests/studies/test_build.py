@@ -50,15 +50,15 @@ def test_every_drawing_stands_on_its_page_once(page, names):
 
 def test_a_benchmark_without_a_record_has_its_table_too():
     record = {
-        "benchmark": "step_time",
+        "benchmark": "overhead",
         "date": "2026-01-31",
         "jax": "0.10",
         "hardware": {"cpu_count": 2, "platform": "cpu"},
-        "images_per_second": {"none": 2000.0, "proj": 1500.0},
+        "milliseconds": {"digits": {"none": 2.0, "proj": 2.5}},
         "microseconds": {"10 x 64": {"spa_proj": 12.4, "spa_slerp": 30.0}},
     }
-    rows = record_table(record).splitlines()
-    assert "| proj | 1,500 | 0.75 |" in rows
+    assert "| digits | 2 (+0.0 %) | 2.5 (+25.0 %) |" in record_table(record).splitlines()
+    rows = record_table(record | {"benchmark": "alignment_cost"}).splitlines()
     assert "| 10 x 64 | 12 (1.0) | 30 (2.4) |" in rows
     assert rows[-1].endswith("2 CPU cores, cpu; 2026-01-31.")
 

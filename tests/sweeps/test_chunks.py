@@ -1,7 +1,6 @@
 """Chunks of members: as many as fit into memory, recorded while they are open."""
 
 import jax
-import pytest
 
 from spa_jax.sweeps import chunks
 from spa_jax.sweeps.chunks import Chunk, open_chunks, program_of_chunk, program_that_fits
@@ -9,8 +8,6 @@ from spa_jax.sweeps.grid import make_grid
 from spa_jax.training.devices import Layout
 from spa_jax.training.program import Program
 from tests.training.small import small_config
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def grid(out, strengths=(0.2, 0.5, 0.8)):

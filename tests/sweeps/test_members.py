@@ -17,8 +17,6 @@ from spa_jax.training.state import STATE_PLACES
 from tests.refusals import refusal
 from tests.training.small import small_config, small_program
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -83,7 +81,6 @@ from spa_jax.training.devices import Layout
 from spa_jax.training.program import Program
 from tests.training.small import small_config, small_program
 
-jax.config.update("jax_disable_most_optimizations", True)
 
 
 def widen(leaf):

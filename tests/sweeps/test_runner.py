@@ -21,8 +21,6 @@ from spa_jax.training.rundir.run_record import RunRecord
 from tests.refusals import refusal
 from tests.training.small import small_config, small_program
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 GAMMAS = {"spa.proj.gamma": (0.1, 0.5, 0.9)}
 TIMES = {"seconds", "images_per_second", "wall_time_seconds"}
 

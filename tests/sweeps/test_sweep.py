@@ -14,8 +14,6 @@ from spa_jax.training.rundir.workdir import write_config
 from tests.refusals import refusal
 from tests.training.small import small_config
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 AXES = {"spa.proj.gamma": (0.1, 0.9), "batch_size": (32, 64)}
 
 

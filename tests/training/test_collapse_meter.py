@@ -17,8 +17,6 @@ from spa_jax.training.loop import run
 from spa_jax.training.metrics import fetch
 from tests.training.small import small_config, small_program
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def measured(num_devices, **changes):
     """What the meter finds at the first state, and what is needed to find it otherwise."""

@@ -28,9 +28,6 @@ def silent(line):
     pass
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 @pytest.fixture(scope="module")
 def program():
     return small_program(etf_config())

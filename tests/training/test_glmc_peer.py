@@ -21,8 +21,6 @@ from spa_jax.training.step import make_train_step
 from tests.models.backbone_checks import shapes_of
 from tests.models.peer_weights import peer_name, peer_tensor, peer_variables
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 with np.load(Path(__file__).parent / "recorded" / "glmc_step.npz") as file:
     RECORD = dict(file)
 STEPS = len(RECORD["total"])

@@ -13,8 +13,6 @@ from spa_jax.training.variants import VARIANTS
 from studies.tables import record_table
 from tests.training.small import small_program
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

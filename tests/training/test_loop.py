@@ -17,8 +17,6 @@ from spa_jax.training.rundir.checkpoints import Checkpoints, tree_checksum
 from spa_jax.training.rundir.run_record import RunRecord
 from tests.training.small import small_config, small_program
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 EPOCH_FIELDS = {
     "epoch",
     "step",

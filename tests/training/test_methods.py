@@ -17,8 +17,6 @@ from spa_jax.training.devices import SHARED, SPLIT, Layout
 from spa_jax.training.metrics import fetch
 from tests.training.small import small_config, small_program, take_steps
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # Class weights from the second epoch on.
 SETTINGS = {"ldam_drw": {"method__ldam_drw__epoch": 1}}
 

@@ -12,8 +12,6 @@ from spa_jax.training.program import Program
 from spa_jax.training.rundir.checkpoints import serializable
 from tests.training.small import small_config, small_program
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # What a view could get wrong, and in which views that is looked at.
 MECHANISMS = {
     # The gradient of a term that every device has whole; statistics, means and randomness.

@@ -13,8 +13,6 @@ import pytest
 from spa_jax.training.loop import run
 from tests.training.small import small_config, small_program
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 REPOSITORY = Path(__file__).parents[2]
 MODES = ("jit", "shard_map")
 HOST = """

@@ -15,8 +15,6 @@ from spa_jax.options import NoOptions
 from spa_jax.training.variants import VARIANTS
 from tests.training.small import small_config, small_program, take_steps
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 OF_ANY_SIZE = [name for name, entry in NETWORKS.items() if entry.options is not NoOptions]
 OF_FIXED_SIZE = [name for name in NETWORKS if name not in OF_ANY_SIZE]
 

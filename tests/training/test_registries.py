@@ -20,8 +20,6 @@ from spa_jax.training.variants import VARIANTS, Variant
 from tests.refusals import refusal
 from tests.training.small import small_config, small_program, take_steps
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @dataclasses.dataclass(frozen=True)
 class PullOptions:

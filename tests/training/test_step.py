@@ -9,8 +9,6 @@ import pytest
 import spa_jax
 from tests.training.small import small_config, small_program, take_steps
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @functools.cache
 def steps_of(variant, steps=2, **changes):

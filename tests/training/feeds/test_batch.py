@@ -16,8 +16,6 @@ BATCH, SIDE, PADDING = 32, 9, 2
 STEPS = 300
 GLMC = Views("glmc", 0.0, clean_means=True)
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def coded_draws():
     """The batch's own examples, and those that are mixed in.

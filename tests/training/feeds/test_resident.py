@@ -17,8 +17,6 @@ from tests.refusals import refusal
 from tests.training.feeds.feeding import after_steps, batches_of, feed_of, state_at
 from tests.training.small import small_config, small_program
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 EPOCHS = range(12)
 SECOND_DRAW = {"method__name": "glmc", "method__glmc__sampler_power": 0.5}
 

@@ -29,8 +29,6 @@ from tests.training.small import small_config, small_program
 from tests.training.test_parallel import assert_close
 from tests.training.test_processes import run_on_two_hosts
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 HOST = """
 import sys
 from pathlib import Path
@@ -41,7 +39,6 @@ from spa_jax.training.loop import run
 if __name__ == "__main__":
     number, port, workdir, folder = sys.argv[1:]
     jax.config.update("jax_num_cpu_devices", 2)
-    jax.config.update("jax_disable_most_optimizations", True)
     jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(number))
     run(stream_config(folder), Path(workdir))
 """

@@ -13,10 +13,7 @@ from tests.refusals import refusal
 from tests.training.small import small_config, small_program
 
 # orbax leaves tasks of its event loop behind when it fails to read, as it must here.
-pytestmark = [
-    pytest.mark.usefixtures("quick_compilation"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")

@@ -171,7 +171,6 @@ def test_a_finished_run_is_not_shown_as_one_of_other_data(folder, tmp_path):
     assert "There is no folder" in refusal(run, other, tmp_path / "run", say=quiet)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_run_is_not_resumed_on_other_data_and_goes_on_with_its_own(folder, tmp_path):
     config = small_config(
         data__name="mine",

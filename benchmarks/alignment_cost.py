@@ -1,11 +1,10 @@
-"""What the SpA variants cost: time of a training step, and of the update alone.
+"""What the operations of SpA cost alone, next to a plain sum of parameters and gradient.
 
-python -m benchmarks.step_time [--config=configs/digits_lt.py] [--steps=100] [--record=FILE]
+python -m benchmarks.alignment_cost [--record=FILE]
 
-Prints two tables: images a second of a training step under each SpA method, the median of five
-repetitions after a warm-up; and microseconds of the bare `spa_proj` update, `spa_slerp`, `spa_reg`
-with its gradient, `class_cosines` and the update of class means on heads of several sizes in both
-layouts, medians of 20 rounds in which all are called in turn.
+Prints a table of microseconds of the bare `spa_proj` update, `spa_slerp`, `spa_reg` with its
+gradient, `class_cosines` and the update of class means on heads of several sizes in both layouts:
+medians of 20 rounds in which all are called in turn.
 """
 
 from typing import Any
@@ -13,17 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from absl import app, flags
-from ml_collections import config_flags
+from absl import app
 
 import spa_jax
-from benchmarks.timing import interleaved_seconds, publish, step_seconds
-from spa_jax.training.program import Program
-from spa_jax.training.rundir.summary import hardware
-from spa_jax.training.variants import VARIANTS
-
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/digits_lt.py", "What to train.")
-_STEPS = flags.DEFINE_integer("steps", 100, "Training steps in a repetition.")
+from benchmarks.timing import interleaved_seconds, loaded_hardware, publish
+from spa_jax.training.devices import Layout
 
 _HEADS = ((10, 64), (100, 256), (1000, 2048), (8192, 2048))
 _LAYOUTS = {"(D, C)": None, "(C, D)": 0}
@@ -65,25 +58,15 @@ def time_updates(num_classes: int, dim: int, class_axis: int | None) -> dict[str
 
 
 def main(argv: list[str]) -> None:
-    """Prints both tables, and writes the record where the flag says."""
+    """Prints the table, and writes the record where the flag says."""
     del argv
-    speeds, machine = {}, {}
-    for method in VARIANTS:
-        config = _CONFIG.value.copy_and_resolve_references()
-        config.spa.method = method
-        program = Program(config)
-        machine = hardware(program.layout)
-        speeds[method] = config.batch_size / step_seconds(program, _STEPS.value)
-    numbers = {
-        "hardware": machine,
-        "images_per_second": speeds,
-        "microseconds": {
-            f"C = {c}, D = {d}, kernel {layout}": time_updates(c, d, class_axis)
-            for c, d in _HEADS
-            for layout, class_axis in _LAYOUTS.items()
-        },
+    microseconds = {
+        f"C = {c}, D = {d}, kernel {layout}": time_updates(c, d, class_axis)
+        for c, d in _HEADS
+        for layout, class_axis in _LAYOUTS.items()
     }
-    publish("step_time", numbers)
+    numbers = {"hardware": loaded_hardware(Layout("jit")), "microseconds": microseconds}
+    publish("alignment_cost", numbers)
 
 
 if __name__ == "__main__":
