@@ -39,7 +39,8 @@ def parse_flags(argv: list[str], positional: bool = False) -> list[str]:
     Returns:
       The command and the arguments that are no flags.
     """
-    logging.set_verbosity(logging.ERROR)  # orbax reports every file that it touches
+    # orbax reports every file that it touches, and every error that it raises as well.
+    logging.set_verbosity(logging.FATAL)
     keep_compiled_programs()
     try:
         for argument in argv:

@@ -16,6 +16,7 @@ from spa_jax.training.devices import CannotTrainTogether
 from spa_jax.training.loop import EpochLoop, Say
 from spa_jax.training.program import Program, compiled_differences
 from spa_jax.training.rundir.checkpoints import Checkpoints
+from spa_jax.training.rundir.owner import check_owner, owned
 from spa_jax.training.rundir.run_record import RunRecord, Trained
 from spa_jax.training.rundir.workdir import (
     SUMMARY,
@@ -66,6 +67,7 @@ class Runner:
           members: of the grid.
           recorded: what else stands beside them, and on which data it was made.
         """
+        check_owner(self.out)
         for member in members:
             check_workdir(member.folder, member.config)
             _ = member.summary(), member.failure()  # which refuse a damaged file
@@ -85,8 +87,8 @@ class Runner:
         """Trains the members that are not done, those of one program after one another.
 
         Raises:
-          InputError: a wrong configuration, data or folder, and nothing has been trained; or data
-            that were changed meanwhile.
+          InputError: a wrong configuration, data or folder, or another process trains there, and
+            nothing has been trained; or data that were changed meanwhile, or a full disk.
           RunStopped: `keep_going` said so.
         """
         self.check(members)
@@ -95,8 +97,9 @@ class Runner:
             return next(i for i, other in enumerate(members) if _fits(member, other))
 
         ordered = sorted(members, key=first_of_program)
-        while group := self.next_group(ordered):
-            self.train_group(group)
+        with owned(self.out, say=self.say):
+            while group := self.next_group(ordered):
+                self.train_group(group)
         check_same_data(map(_claim, members))
 
     def next_group(
@@ -181,18 +184,20 @@ class Runner:
             closed=[i for i, member in enumerate(members) if member.is_done],
             fail=None if alone else fail,
         )
-        try:
-            ended = loop.train()
-        except FloatingPointError as error:
-            if not alone:
-                raise
-            fail(0, error)
-            return
-        for i, trained in ended.items():
-            if not alone:
-                _leave_checkpoint(members[i], trained, self.say)
-            summary = records[i].finish(program, trained, self.command)
-            self.say(f"{members[i].name}: test accuracy {summary['test_accuracy']['last']:.3f}")
+        folders = {folder, *(member.folder for member in members if not member.is_done)}
+        with owned(*folders, say=self.say):
+            try:
+                ended = loop.train()
+            except FloatingPointError as error:
+                if not alone:
+                    raise
+                fail(0, error)
+                return
+            for i, trained in ended.items():
+                if not alone:
+                    _leave_checkpoint(members[i], trained, self.say)
+                summary = records[i].finish(program, trained, self.command)
+                self.say(f"{members[i].name}: test accuracy {summary['test_accuracy']['last']:.3f}")
 
 
 def check_same_data(claims: Iterable[Claim]) -> None:

@@ -16,6 +16,7 @@ from spa_jax.training.metrics import Totals, check_finite, fetch
 from spa_jax.training.program import Program
 from spa_jax.training.progress import ProgressBar
 from spa_jax.training.rundir.checkpoints import Checkpoints, serializable
+from spa_jax.training.rundir.owner import owned
 from spa_jax.training.rundir.run_record import RunRecord, Trained
 from spa_jax.training.rundir.workdir import check_finished, check_workdir, read_summary
 from spa_jax.training.state import STATE_PLACES, TrainState
@@ -54,7 +55,8 @@ def run(
       The content of `summary.json`.
 
     Raises:
-      InputError: wrong configuration, data or workdir; nothing has been trained or overwritten.
+      InputError: wrong configuration, data or workdir, or another process trains there, and nothing
+        has been trained or overwritten; or the disk is full.
       FloatingPointError: the loss or its gradient became infinite or NaN; the message says when.
       RunStopped: `keep_going` said so.
     """
@@ -76,7 +78,8 @@ def run(
     )
     record = RunRecord(config, workdir)
     loop = EpochLoop(program, [record], workdir / "checkpoints", say, show_progress, keep_going)
-    summary = record.finish(program, loop.train()[0], command)
+    with owned(workdir, say=say):
+        summary = record.finish(program, loop.train()[0], command)
     say(f"Finished: {_accuracy(summary)}; see {workdir / 'summary.json'}.")
     return summary
 

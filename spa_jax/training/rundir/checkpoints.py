@@ -1,6 +1,9 @@
 """Checkpoints: the one file that knows orbax."""
 
+import contextlib
 import hashlib
+import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,19 +39,24 @@ class Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._manager.close()  # which waits
+        with self._storage_told():
+            self._manager.close()  # which waits
 
     def save(self, on_host: TrainState) -> None:
         """Begins to save a state under the number of its step.
 
         Args:
           on_host: `fetch(serializable(state))`; its checksum is stored with it.
+
+        Raises:
+          InputError: it cannot be written, or the one before could not be, such as on a full disk.
         """
         checksum = tree_checksum(on_host)
         record = {"format": FORMAT, "shapes": _shapes(on_host), "checksum": checksum}
         state, record_args = ocp.args.StandardSave(on_host), ocp.args.JsonSave(record)
         args = ocp.args.Composite(state=state, record=record_args)
-        self._manager.save(int(on_host.step), args=args)
+        with self._storage_told():
+            self._manager.save(int(on_host.step), args=args)
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, int]:
         """The newest whole checkpoint, on the devices of `like`, and its step.
@@ -96,7 +104,7 @@ class Checkpoints:
         except InputError:
             raise
         except Exception as error:  # orbax raises many kinds for damaged files
-            reason = _first_sentence(error)
+            reason = _reason(error)
         if not np.all(multihost_utils.process_allgather(np.array(state is not None))):
             return None, reason
         return state, ""
@@ -121,6 +129,18 @@ class Checkpoints:
                 "another workdir."
             )
 
+    @contextlib.contextmanager
+    def _storage_told(self) -> Iterator[None]:
+        """Raises InputError for whatever keeps a checkpoint from being written."""
+        try:
+            yield
+        except Exception as error:  # orbax raises many kinds
+            raise InputError(
+                f"A checkpoint cannot be written to {self.folder} ({_reason(error)}). The last "
+                "one is whole: make room there, or let it be written to, and run again to go on "
+                "from it."
+            ) from error
+
     def _set_aside(self, unreadable: dict[int, str]) -> None:
         """Moves checkpoints out of the way, so that their steps can be saved again."""
         folder = self.folder.parent / "unreadable_checkpoints"
@@ -136,8 +156,11 @@ class Checkpoints:
         self._manager.reload()
 
 
-def _first_sentence(error: Exception) -> str:
-    """The beginning of an error, without the storage library's own debugging details."""
+def _reason(error: Exception) -> str:
+    """What the operating system says, or an error without the storage library's own details."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    if number:
+        return os.strerror(int(number[1]))
     text = str(error).partition("See full TensorStore details")[0].partition(" [source")[0]
     return " ".join(f"{type(error).__name__}: {text}".split())[:200]
 

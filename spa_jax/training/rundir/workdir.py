@@ -10,6 +10,7 @@ from spa_jax.data.sources.opening import load_data
 from spa_jax.errors import InputError
 from spa_jax.files import local_path, output_folder, read_json, write_json
 from spa_jax.training.config import Config, flatten_config
+from spa_jax.training.rundir.owner import check_owner
 
 SUMMARY = "summary.json"
 """Written last: a folder that has it holds a finished run."""
@@ -38,10 +39,11 @@ def differing_fields(
 
 
 def check_workdir(workdir: Path, config: Config) -> None:
-    """Raises InputError if a workdir cannot be a run's, or holds one of another config."""
+    """Raises InputError if a workdir cannot be a run's, is in use, or is of another config."""
     local_path(workdir, "The folder of a run")
     if not (workdir / SUMMARY).exists():  # a finished run is only read
         output_folder(workdir)
+        check_owner(workdir)
     path = workdir / "config.json"
     begun = any((workdir / name).exists() for name in ("metrics.jsonl", "checkpoints"))
     if path.exists():

@@ -1,8 +1,11 @@
 """Checkpoints survive other devices, damage and half-written files."""
 
+import contextlib
+import resource
 import shutil
 
 import jax
+import numpy as np
 import pytest
 
 from spa_jax.training.loop import run
@@ -116,6 +119,31 @@ def test_a_half_written_checkpoint_is_passed_over_and_reported(copy, program):
     _, step = restore(copy, program, said.append)
     assert step == 5
     assert "10.orbax-checkpoint-tmp" in said[0]
+
+
+@contextlib.contextmanager
+def small_files():
+    """No file grows beyond 1,000 bytes, which is the nearest to a full disk without one."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_what_cannot_be_written_is_told_and_the_last_checkpoint_is_whole(copy, program):
+    state, _ = restore(copy, program)
+    following = fetch(serializable(state)).replace(step=np.int32(11))
+
+    def save():
+        with small_files(), Checkpoints(copy / "checkpoints", 2, pytest.fail) as checkpoints:
+            checkpoints.save(following)
+
+    message = refusal(save)
+    assert f"cannot be written to {copy / 'checkpoints'} (" in message
+    assert "File too large" in message
+    assert restore(copy, program)[1] == 10
 
 
 def test_without_any_good_checkpoint_the_run_stops_and_leaves_everything(copy, program):
