@@ -16,6 +16,12 @@ config_flags.DEFINE_config_file(
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other hosts of a pod: start the command on each of them."
 )
+_TIMEOUT = flags.DEFINE_integer(
+    "host_timeout",
+    100,
+    "With --distributed: seconds of silence after which a host is lost, and the others end.",
+    lower_bound=1,
+)
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run writes, and from where it resumes.", required=True
 )
@@ -28,7 +34,7 @@ def main(argv: list[str]) -> None:
     config = read_config()
     workdir = local_path(_WORKDIR.value, "--workdir")
     if _DISTRIBUTED.value:
-        join_cluster()
+        join_cluster(_TIMEOUT.value)
     primary = jax.process_index() == 0
     run(
         config,

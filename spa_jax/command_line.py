@@ -4,6 +4,8 @@ import contextlib
 import os
 import re
 import shlex
+import signal
+import socket
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,7 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 from absl import flags, logging
+from jax.experimental import multihost_utils
 
 from spa_jax.errors import InputError
 from spa_jax.options import parse_value
@@ -21,6 +25,8 @@ _NO_CONFIG = (
     "The configuration file that --config gives returns {}, and get_config has to return a "
     "ConfigDict, such as spa_jax.training.config.default_config() makes."
 )
+_HOST_NAME = 256
+"""Bytes that a host's name may take up, and more than any does."""
 _SIGNS = {
     "takes 0 positional arguments": "This configuration file takes no argument after a colon.",
     "no attribute 'get_config'": "The file that --config gives has no function get_config, which "
@@ -85,11 +91,18 @@ def keep_compiled_programs() -> None:
 
 @contextlib.contextmanager
 def errors_told() -> Iterator[None]:
-    """Ends the command, see :func:`stop`, for an error that is told to a person."""
+    """Ends the command, see :func:`stop`, for an error that is told to a person, or for Ctrl-C."""
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except (InputError, FloatingPointError, OSError) as error:
         stop(str(error))
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # Ctrl-C ended its reader too; at exit this would change the status
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def read_config() -> Any:
@@ -103,16 +116,29 @@ def read_config() -> Any:
     return config
 
 
-def join_cluster() -> None:
-    """Joins the other hosts; InputError where the environment names none."""
+def join_cluster(timeout: int) -> None:
+    """Joins the other hosts, and prints the number of each on the first.
+
+    Args:
+      timeout: seconds of silence after which JAX counts a host as lost, and ends the others with a
+        message that has its number.
+
+    Raises:
+      InputError: the environment names no hosts.
+    """
     try:
-        jax.distributed.initialize()
+        jax.distributed.initialize(heartbeat_timeout_seconds=timeout)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             "--distributed joins the hosts that the environment of a cluster names (a TPU pod, "
             f"Slurm, Open MPI), and that failed ({error}): start the command through it on each "
             "host, or leave --distributed out on one."
         ) from error
+    own = np.frombuffer(socket.gethostname().encode().ljust(_HOST_NAME), np.uint8)
+    hosts = np.reshape(multihost_utils.process_allgather(own), (-1, _HOST_NAME))
+    if jax.process_index() == 0:
+        names = [f"{i} is {host.tobytes().decode().strip()}" for i, host in enumerate(hosts)]
+        print(f"Hosts: {', '.join(names)}. If one is silent for {timeout} s, the others end.")
 
 
 def parse_argument(argument: str, defaults: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Configuration files that give no configuration, and what follows the colon of their names."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -144,13 +145,27 @@ def test_hosts_that_no_cluster_names_are_not_joined(monkeypatch):
     """Whichever way JAX says so: it misses an address, or one does not answer."""
     for error in (ValueError("coordinator_address should be defined."), RuntimeError("no answer")):
 
-        def fail(error=error):
+        def fail(error=error, **options):
             raise error
 
         monkeypatch.setattr(jax.distributed, "initialize", fail)
-        message = refusal(join_cluster)
+        message = refusal(join_cluster, 100)
         assert message.startswith("--distributed joins the hosts")
         assert str(error) in message
+
+
+def test_hosts_that_are_joined_are_named_with_their_numbers(monkeypatch, capsys):
+    given = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: given.update(options))
+    join_cluster(30)
+    assert given == {"heartbeat_timeout_seconds": 30}
+    expected = f"Hosts: 0 is {socket.gethostname()}. If one is silent for 30 s, the others end.\n"
+    assert capsys.readouterr().out == expected
+
+
+def test_ctrl_c_ends_a_command_with_its_status():
+    with pytest.raises(SystemExit, match="130"), errors_told():
+        raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(

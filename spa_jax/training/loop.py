@@ -12,6 +12,7 @@ import numpy as np
 
 from spa_jax.errors import InputError
 from spa_jax.training.config import Config, resolve
+from spa_jax.training.interruption import Interruption
 from spa_jax.training.metrics import Totals, check_finite, fetch
 from spa_jax.training.program import Program
 from spa_jax.training.progress import ProgressBar
@@ -59,6 +60,10 @@ def run(
         has been trained or overwritten; or the disk is full.
       FloatingPointError: the loss or its gradient became infinite or NaN; the message says when.
       RunStopped: `keep_going` said so.
+      SystemExit: with status 75, after SIGTERM, at a checkpoint after the step that was under way;
+        the run can be continued, also on other hosts. Handlers are installed where this is the main
+        thread, and the program has none of its own.
+      KeyboardInterrupt: the same, after Ctrl-C; a second one ends the process at once.
     """
     options = resolve(config)
     check_workdir(workdir, config)
@@ -118,49 +123,65 @@ class EpochLoop:
         self._open = {i: own for i, own in enumerate(self.records) if i not in self.closed}
         self._config = self.records[0].config
         self._older: Totals | None = None
+        self._totals = self.program.zero_totals
         self._epoch_began = time.perf_counter()
+        self._step = 0
+        self._position: dict[str, Any] = {}
+        self._interruption = Interruption()
 
     def train(self) -> dict[int, Trained]:
         """Trains; returns, by its place, what each run that is not closed has come to.
 
         Raises:
-          InputError, FloatingPointError, RunStopped: as :func:`run`.
+          InputError, FloatingPointError, RunStopped, SystemExit, KeyboardInterrupt: as :func:`run`.
         """
         program, config, spe = self.program, self._config, self.program.steps_per_epoch
         fresh = program.init_state(*(record.config for record in self.records))
         for record in self._open.values():
             record.claim(program.data)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(self._interruption)
             checkpoints = Checkpoints(self.folder, config.checkpoint.keep, self.say)
             stack.enter_context(checkpoints)
             stack.callback(program.feed.close)
             state, start = checkpoints.restore_newest(fresh)
+            self._position = checkpoints.position if start else {}
+            done, inside = divmod(start, spe)
             if start:
-                self.say(f"Resuming {self.folder.parent} after epoch {start // spe}.")
+                more = f" and {inside} steps of the next" if inside else ""
+                self.say(f"Resuming {self.folder.parent} after epoch {done}{more}.")
+            self._step = start
+            if self._position:
+                self._totals = program.zero_totals.placed(self._position["totals"])
+                self._older = self._measured(state, self._totals)
             for record in self._open.values():
                 record.open(start, spe, self.folder.parent, self.say)
                 stack.callback(record.close)
             bar = ProgressBar(start, config.epochs * spe, self.show_progress)
             stack.enter_context(bar)
             stack.enter_context(jax.transfer_guard("disallow"))
-            report, done = None, start // spe
-            if done:
+            report = None
+            if done and not inside:
                 report = self._evaluate(state, done, bar)  # what a run before has not come to
             while done < config.epochs and self._open:
                 state = self._train_epoch(state, done, bar)
-                done += 1
-                stops = done < config.epochs and not self.keep_going()
+                done, inside = divmod(self._step, spe)
+                ends = done == config.epochs
+                stops = not (inside or ends or self._interruption.due or self.keep_going())
                 every = config.checkpoint.every_epochs
-                saved = stops or done == config.epochs or (every and done % every == 0)
-                if saved:
-                    checkpoints.save(fetch(serializable(state)))
+                saved = stops or ends or (every and done % every == 0)
+                if saved or self._interruption.due:
+                    self._save(checkpoints, state)
+                    self._check_interruption()
                 # Saved first, so that an evaluation that fails costs no epoch.
                 try:
                     report = self._evaluate(state, done, bar)
-                except Exception:
+                except BaseException as error:
                     # On several hosts it may fail on one, and all of them would have to save.
                     if not saved and jax.process_count() == 1:
-                        checkpoints.save(fetch(serializable(state)))
+                        self._save(checkpoints, state)
+                    if not isinstance(error, Exception):
+                        self._check_interruption()
                     raise
                 if stops:
                     raise RunStopped(f"stopped after epoch {done} of {config.epochs}")
@@ -170,25 +191,52 @@ class EpochLoop:
         reports = program.layout.unstack(report)
         return {i: Trained(states[i], reports[i]) for i in self._open}
 
+    def _save(self, checkpoints: Checkpoints, state: TrainState) -> None:
+        checkpoints.save(fetch(serializable(state)), self._position)
+
+    def _check_interruption(self) -> None:
+        """Ends a run that has just been saved, if it was interrupted."""
+        if self._interruption.due:
+            with contextlib.suppress(OSError, SystemExit):  # Ctrl-C may have ended who reads this
+                self.say(
+                    f"Interrupted after step {self._step}, and saved in {self.folder}: the same "
+                    "command goes on from there."
+                )
+            raise self._interruption.error()
+
     def _train_epoch(self, state: TrainState, epoch: int, bar: ProgressBar) -> TrainState:
-        """The state after an epoch (counted from 0); its lines still lack the evaluation."""
-        program, every = self.program, self._config.logging.every_steps
-        self._epoch_began = time.perf_counter()
-        totals = program.zero_totals
-        for i, inputs in enumerate(program.batches(state, self._config.seed, epoch)):
+        """The state after the rest of an epoch (counted from 0), or where the run is interrupted.
+
+        Its lines still lack the evaluation.
+        """
+        program, spe = self.program, self.program.steps_per_epoch
+        inside = self._step - epoch * spe
+        totals = self._totals if inside else program.zero_totals
+        self._epoch_began = time.perf_counter() - (self._position["seconds"] if inside else 0)
+        for inputs in program.batches(state, self._config.seed, epoch, inside):
             state, totals = program.train_step(state, totals, inputs)
-            step = epoch * program.steps_per_epoch + i + 1
+            self._step += 1
             # The step before the newest: the device goes on with the newest meanwhile.
             if self._older is not None:
-                self._record_step(step - 1, fetch(self._older), bar)
-            due = every and (step + 1) % every == 0
-            self._older = program.measure(state, totals) if due else None
-        totals = fetch(program.measure(state, totals))
-        seconds = (time.perf_counter() - self._epoch_began) / len(self.records)
-        times = {"images_per_second": self._rate(program.steps_per_epoch), "seconds": seconds}
-        for i, own in self._finite(totals).items():
-            self._open[i].add_epoch(epoch, (epoch + 1) * program.steps_per_epoch, own, times)
+                self._record_step(self._step - 1, fetch(self._older), bar)
+            self._older = self._measured(state, totals)
+            if self._interruption.reached(self._step):
+                break
+        ends = self._step == (epoch + 1) * spe
+        totals = fetch(program.measure(state, totals) if ends else totals)
+        elapsed = time.perf_counter() - self._epoch_began
+        self._position = {"totals": totals.to_lists(), "seconds": elapsed}
+        finite, seconds = self._finite(totals), elapsed / len(self.records)
+        times = {"images_per_second": self._rate(spe), "seconds": seconds}
+        for i, own in finite.items() if ends else ():
+            self._open[i].add_epoch(epoch, self._step, own, times)
         return state
+
+    def _measured(self, state: TrainState, totals: Totals) -> Totals | None:
+        """What the line of the newest step is to say; None if it has none."""
+        every = self._config.logging.every_steps
+        due = every and (self._step + 1) % every == 0
+        return self.program.measure(state, totals) if due else None
 
     def _evaluate(self, state: TrainState, epoch: int, bar: ProgressBar) -> dict[str, Any] | None:
         """The fetched report on an epoch (counted from 1), if it is to have one and has none yet.
@@ -211,7 +259,8 @@ class EpochLoop:
     def _report(self, state: TrainState) -> dict[str, Any]:
         """The fetched report; test data that cannot be read are noted, as they may be repaired."""
         try:
-            return fetch(self.program.evaluate(state))
+            with self._interruption.at_once():
+                return fetch(self.program.evaluate(state))
         except InputError:
             for record in self._open.values():
                 record.note_unread_test()

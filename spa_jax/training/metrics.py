@@ -7,6 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.serialization import from_state_dict, to_state_dict
 from jaxtyping import Array, Float, PyTree
 
 from spa_jax.alignment import ClassMeans
@@ -75,6 +76,19 @@ class Totals(flax.struct.PyTreeNode):
             bad_step=bad_step.astype(jnp.int32),
             last=dict(metrics),
         )
+
+    def to_lists(self) -> dict[str, Any]:
+        """Fetched totals as JSON can hold them: a float32 comes back with the same bits."""
+        lists: dict[str, Any] = jax.tree.map(lambda leaf: leaf.tolist(), to_state_dict(self))
+        return lists
+
+    def placed(self, lists: Mapping[str, Any]) -> "Totals":
+        """What :meth:`to_lists` gave, on the devices of these totals."""
+
+        def place(like: Array, found: Any) -> Array:
+            return jax.device_put(np.asarray(found, like.dtype), like.sharding)
+
+        return jax.tree.map(place, self, from_state_dict(self, dict(lists)))
 
 
 def check_finite(totals: Totals) -> None:

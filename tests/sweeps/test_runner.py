@@ -13,6 +13,7 @@ from spa_jax.sweeps.runner import Runner
 from spa_jax.training import loop
 from spa_jax.training.config import resolve
 from spa_jax.training.devices import Layout
+from spa_jax.training.interruption import Interruption
 from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.program import Program
 from spa_jax.training.rundir.checkpoints import Checkpoints, tree_checksum
@@ -149,6 +150,30 @@ def test_a_killed_chunk_goes_on_and_ends_bit_for_bit_as_without(
         )
         assert without_times(one.summary()) == without_times(other.summary())
     assert not (tmp_path / "together").exists()
+
+
+def test_a_chunk_that_is_interrupted_inside_an_epoch_goes_on_from_there(
+    whole, tmp_path, on_devices, monkeypatch
+):
+    on_devices(2)
+    broken = grid(tmp_path, GAMMAS)
+
+    def reached(interruption, step):
+        interruption.due = step == 7
+        return interruption.due
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="75"):
+        patch.setattr(Interruption, "reached", reached)
+        Runner(tmp_path, together=True, at_once=3, say=silent).train(broken)
+    said = []
+    Runner(tmp_path, together=True, say=said.append).train(broken)
+    (resuming,) = [line for line in said if line.startswith("Resuming")]
+    assert resuming.endswith("after epoch 1 and 2 steps of the next.")
+    for one, other in zip(whole, broken, strict=True):
+        assert list(map(without_times, read_lines(one.folder))) == list(
+            map(without_times, read_lines(other.folder))
+        )
+        assert without_times(one.summary()) == without_times(other.summary())
 
 
 @pytest.fixture

@@ -3,7 +3,10 @@
 import json
 import logging
 import math
+import os
+import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 from spa_jax.errors import InputError
 from spa_jax.training import loop
 from spa_jax.training.devices import PARALLEL_MODES
+from spa_jax.training.interruption import Interruption
 from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.rundir.checkpoints import Checkpoints, tree_checksum
 from spa_jax.training.rundir.run_record import RunRecord
@@ -241,6 +245,90 @@ def test_an_evaluation_that_fails_costs_no_epoch(
     lines = read_lines(tmp_path / "metrics.jsonl")
     assert without_times(lines) == without_times(read_lines(whole / "metrics.jsonl"))
     assert resumed["params_checksum"] == summary["params_checksum"]
+
+
+@pytest.fixture
+def default_handlers():
+    """Of a program that has none of its own, which test runners may have."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def signalled(monkeypatch, program, function, number, step):
+    """Sends this process a signal when a function of the program is called at a step."""
+    real = getattr(program, function)
+
+    def call(state, *args):
+        if int(state.step) == step:
+            os.kill(os.getpid(), number)
+        return real(state, *args)
+
+    monkeypatch.setattr(program, function, call)
+
+
+@pytest.mark.usefixtures("default_handlers")
+@pytest.mark.parametrize(
+    ("function", "number", "error", "at", "saved"),
+    [
+        ("train_step", signal.SIGTERM, SystemExit, 6, 7),
+        ("train_step", signal.SIGINT, KeyboardInterrupt, 4, 5),
+        ("evaluate", signal.SIGTERM, SystemExit, 5, 5),
+        ("train_step", signal.SIGTERM, SystemExit, 9, 10),
+    ],
+)
+def test_interrupted_at_any_step_a_run_goes_on_from_there_bit_for_bit(
+    function, number, error, at, saved, program, finished, tmp_path, monkeypatch
+):
+    config, whole, summary, _ = finished
+    config = config.copy_and_resolve_references()
+    config.checkpoint.every_epochs = 0
+    said = []
+    with monkeypatch.context() as patch, pytest.raises(error) as caught:
+        signalled(patch, program, function, number, at)
+        run(config, tmp_path, program, say=said.append)
+    assert error is KeyboardInterrupt or caught.value.code == 75
+    assert f"Interrupted after step {saved}" in said[-1]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [str(saved)]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    steps = []
+    noted(monkeypatch, program, "train_step", steps)
+    resumed = run(config, tmp_path, program, say=lambda line: None)
+    assert len(steps) == 10 - saved
+    assert resumed["params_checksum"] == summary["params_checksum"]
+    for name in ("metrics.jsonl", "steps.jsonl"):
+        lines = [without_times(read_lines(folder / name)) for folder in (tmp_path, whole)]
+        assert lines[0] == lines[1]
+
+
+@pytest.mark.usefixtures("default_handlers")
+def test_handlers_of_a_program_or_of_another_thread_are_left_alone():
+    def inside():
+        with Interruption():
+            return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    defaults = [signal.SIG_DFL, signal.default_int_handler]
+    assert all(one != other for one, other in zip(inside(), defaults, strict=True))
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(inside).result() == defaults
+    own = [lambda *of_a_signal: None, signal.SIG_IGN]
+    signal.signal(signal.SIGTERM, own[0])
+    signal.signal(signal.SIGINT, own[1])
+    assert inside() == own
+
+
+@pytest.mark.usefixtures("default_handlers")
+def test_a_second_ctrl_c_is_the_operating_systems():
+    with Interruption() as interruption:
+        assert not interruption.reached(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.reached(2)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    assert isinstance(interruption.error(), KeyboardInterrupt)
 
 
 def test_epochs_between_evaluations_have_no_line_once_the_next_is_evaluated(

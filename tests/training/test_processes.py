@@ -16,18 +16,36 @@ from tests.training.small import small_config, small_program
 REPOSITORY = Path(__file__).parents[2]
 MODES = ("jit", "shard_map")
 HOST = """
-import sys
+import os, signal, sys, time
 from pathlib import Path
 import jax
 from tests.training.small import small_config
 from spa_jax.training.loop import run
+from spa_jax.training.program import Program
 
 number, port, workdir = sys.argv[1:]
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(number))
-for mode in ("jit", "shard_map"):
+for mode in ("shard_map", "jit"):
     config = small_config(spa__method="proj", parallel=mode, logging__every_steps=2)
-    run(config, Path(workdir) / mode)
+    program, folder = Program(config), Path(workdir) / mode
+    train_step, steps = program.train_step, []
+
+    def slow_step(*args):
+        steps.append(len(steps) + 1)
+        if number == "1" and len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)
+        return train_step(*args)
+
+    if mode == "jit":  # one host is preempted, and both end at one step
+        program.train_step = slow_step
+        try:
+            run(config, folder, program)
+        except SystemExit as end:
+            (folder / f"host{number}.txt").write_text(f"{end.code} {steps[-1]}")
+        program.train_step = train_step
+    run(config, folder, program)
 """
 
 
@@ -79,6 +97,15 @@ def test_two_hosts_train_what_four_devices_of_one_host_train(mode, two_hosts, al
     for field in ("per_class_cosine", "per_class_test_cosine"):
         np.testing.assert_allclose(together[field], alone[field], atol=1e-3)
     assert together["test_accuracy"]["last"] == pytest.approx(alone["test_accuracy"]["last"])
+
+
+def test_the_notice_of_one_host_ends_both_at_one_step_from_which_they_go_on(two_hosts):
+    """How they went on, the tests of their results say."""
+    ends = [(two_hosts / "jit" / f"host{number}.txt").read_text() for number in range(2)]
+    status, step = map(int, ends[0].split())
+    assert ends[0] == ends[1]
+    assert status == 75
+    assert 3 <= step < 10
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,4 +1,4 @@
-"""A run that is killed at a random step and started again ends as if nothing had happened."""
+"""Preempted or killed at a random step and started again, a run ends as if nothing had happened."""
 
 import json
 import os
@@ -55,16 +55,15 @@ def steps_done(workdir):
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def kill_at(process, workdir, step):
-    """SIGKILLs the process once it has logged the step; whether it was still running."""
+def stop_at(process, workdir, step, number):
+    """Sends the process a signal once it has logged the step; its exit status."""
     deadline = time.monotonic() + 120
     with process:
         while process.poll() is None and steps_done(workdir) < step:
             assert time.monotonic() < deadline
             time.sleep(0.001)
-        alive = process.poll() is None
-        process.send_signal(signal.SIGKILL)
-    return alive
+        process.send_signal(number)
+    return process.returncode
 
 
 def finish(process, word):
@@ -89,14 +88,17 @@ def final_state_checksum(workdir):
     return json.loads(path.read_text())["checksum"]
 
 
-def test_killed_at_a_random_step_a_run_ends_bit_for_bit_as_without(command, tmp_path):
+def test_preempted_and_killed_at_random_steps_a_run_ends_bit_for_bit_as_without(command, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(command(whole), "Finished")
-    # After the first of four epochs of five steps, so that there is a checkpoint to go on from.
-    assert kill_at(command(broken), broken, random.randint(6, 14))
+    assert stop_at(command(broken), broken, random.randint(1, 6), signal.SIGTERM) == 75
+    # There are lines of before, and of the new process one at least is waited for.
+    step = max(steps_done(broken) + 1, random.randint(6, 14))
+    assert stop_at(command(broken), broken, step, signal.SIGKILL) == -9
     assert not (broken / "summary.json").exists()
     finish(command(broken), "Finished")
     assert metrics(broken) == metrics(whole)
+    assert (broken / "steps.jsonl").read_bytes() == (whole / "steps.jsonl").read_bytes()
     assert [line["epoch"] for line in metrics(broken)] == [1, 2, 3, 4]
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (whole, broken)]
     assert without_those(summaries[0]) == without_those(summaries[1])

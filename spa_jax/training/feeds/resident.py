@@ -52,9 +52,10 @@ class ResidentFeed:
         )
         self._evaluation: dict[str, list[Batch]] = {}
 
-    def batches(self, state: TrainState, seed: int, epoch: int) -> Iterator[Any]:
+    def batches(self, state: TrainState, seed: int, epoch: int, done: int = 0) -> Iterator[Any]:
         """Images, labels and the epoch's orders, the same for each of its steps."""
-        yield from [(*self._arrays, self._orders(state.rng, state.step))] * self.steps_per_epoch
+        inputs = (*self._arrays, self._orders(state.rng, state.step))
+        yield from [inputs] * (self.steps_per_epoch - done)
 
     def batch(self, state: TrainState, inputs: Any) -> Batch:
         """Traced: looks the state's step up in the orders."""

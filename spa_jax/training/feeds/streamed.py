@@ -54,14 +54,16 @@ class StreamFeed:
         random_here = encoded or augment.color_jitter or augment.grey or augment.blur
         self._host_views = 2 if random_here and run.options.views.mix == "glmc" else 1
 
-    def batches(self, state: TrainState, seed: int, epoch: int) -> Iterator[tuple[Batch, ...]]:
+    def batches(
+        self, state: TrainState, seed: int, epoch: int, done: int = 0
+    ) -> Iterator[tuple[Batch, ...]]:
         """A batch of each sampler for every step, cut over the devices."""
         stream = self._stream
-        if stream is None or self._next != (seed, epoch):
+        if stream is None or done or self._next != (seed, epoch):
             self.close()
-            stream = self._stream = self._open(seed, epoch)
+            stream = self._stream = self._open(seed, epoch, done)
         self._next = None  # until the epoch has been read to its end
-        mine = itertools.islice(stream, self.steps_per_epoch)
+        mine = itertools.islice(stream, self.steps_per_epoch - done)
         yield from _ahead(
             self._layout.split(self._options.batch_size, tuple(map(self._arrived, batches)))
             for batches in mine
@@ -113,11 +115,13 @@ class StreamFeed:
         first, second = batch.images[:, 0], batch.images[:, 1]
         return Batch(first, batch.labels, batch.positions, second_images=second)
 
-    def _open(self, seed: int, epoch: int) -> Generator[tuple[HostBatch, ...], None, None]:
+    def _open(
+        self, seed: int, epoch: int, done: int
+    ) -> Generator[tuple[HostBatch, ...], None, None]:
         """For each step a batch from every sampler."""
         train, options, size = self._data.train, self._options, self._options.batch_size
         rows, spe = self._layout.local_rows(size), self.steps_per_epoch
-        steps = range(epoch * spe, options.epochs * spe)
+        steps = range(epoch * spe + done, options.epochs * spe)
         workers = options.loader.workers and max(1, options.loader.workers // len(self._weights))
         with contextlib.ExitStack() as stack:
             streams = []

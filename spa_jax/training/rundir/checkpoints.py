@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,14 @@ class Checkpoints:
     A checkpoint is a directory that gets its name when it is complete, so a run that is killed
     while it writes leaves none behind. Each carries a checksum of the state, so that damage on disk
     is noticed too. Use as a context manager: leaving it waits for the last one to be written.
+
+    Attributes:
+      folder: of them all.
+      position: of the run where the one that was restored was saved, see :meth:`save`.
     """
 
     def __init__(self, folder: Path, keep: int, say: Callable[[str], None]) -> None:
-        self.folder = folder.absolute()
+        self.folder, self.position = folder.absolute(), {}
         self._say = say
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
@@ -42,17 +46,19 @@ class Checkpoints:
         with self._storage_told():
             self._manager.close()  # which waits
 
-    def save(self, on_host: TrainState) -> None:
+    def save(self, on_host: TrainState, position: Mapping[str, Any] | None = None) -> None:
         """Begins to save a state under the number of its step.
 
         Args:
           on_host: `fetch(serializable(state))`; its checksum is stored with it.
+          position: what else the run goes on from, as JSON can hold it; None: nothing.
 
         Raises:
           InputError: it cannot be written, or the one before could not be, such as on a full disk.
         """
         checksum = tree_checksum(on_host)
         record = {"format": FORMAT, "shapes": _shapes(on_host), "checksum": checksum}
+        record["position"] = dict(position or {})
         state, record_args = ocp.args.StandardSave(on_host), ocp.args.JsonSave(record)
         args = ocp.args.Composite(state=state, record=record_args)
         with self._storage_told():
@@ -97,6 +103,7 @@ class Checkpoints:
             args = ocp.args.Composite(record=ocp.args.JsonRestore())
             record = self._manager.restore(step, args=args)["record"]
             self._check_fits(step, record, template)
+            self.position = record.get("position", {})  # which earlier ones lack
             args = ocp.args.Composite(state=ocp.args.StandardRestore(template))
             state = self._manager.restore(step, args=args)["state"]
             if tree_checksum(fetch(state)) != record["checksum"]:

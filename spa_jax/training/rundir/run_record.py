@@ -82,7 +82,7 @@ class RunRecord:
         every = self.config.evaluate_every
         self.epochs.check_epochs(start, steps_per_epoch, checkpoints, every)
         self._lines = self.epochs.cut_back(start)
-        self._steps.cut_back(start)
+        self._steps.cut_back(start - 1)  # the next step writes the line of this one
         if self._primary and self.config.logging.tensorboard:
             try:
                 self._events = EventWriter(self.workdir / "events", start)

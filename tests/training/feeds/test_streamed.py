@@ -169,15 +169,19 @@ def test_two_hosts_that_decode_their_own_rows_train_as_one_does(folder, cutmix_p
         np.testing.assert_allclose(together[field], alone[field], atol=1e-3)
 
 
-def test_an_epoch_that_was_left_early_does_not_shift_the_next(cutmix_program):
+def test_an_epoch_that_was_left_early_does_not_shift_the_next_and_can_be_entered_again(
+    cutmix_program,
+):
     feed = cutmix_program.feed
     left = iter(feed.batches(state_at(0), 0, 0))
     next(left)
     ((after,), _) = feed.batches(state_at(0), 0, 1)
     feed.close()
-    ((fresh,), _) = feed.batches(state_at(0), 0, 1)
+    ((fresh,), (second,)) = feed.batches(state_at(0), 0, 1)
+    ((entered,),) = feed.batches(state_at(0), 0, 1, done=1)
     feed.close()
     np.testing.assert_array_equal(after.images, fresh.images)
+    np.testing.assert_array_equal(entered.images, second.images)
 
 
 # What a stream brings
