@@ -13,17 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags
-from ml_collections import config_flags
 from rich.console import Console
 
-from spa_jax.command_line import errors_told, own_command, parse_flags, read_config, stop
+from spa_jax.command_line import errors_told, own_command, parse_flags, stop
 from spa_jax.errors import InputError
 from spa_jax.files import output_file, output_folder, write_json
 from spa_jax.reporting.figures.run_plots import plot_alignment_over_epochs
 from spa_jax.reporting.grouping import paired
 from spa_jax.reporting.statistics import paired_differences, statistics
 from spa_jax.reporting.table_text import cells_of
-from spa_jax.sweep import define_grid_flags, format_table, open_console, seeds_text, train_grid
+from spa_jax.sweep import (
+    define_grid_flags,
+    format_table,
+    open_console,
+    read_grid_config,
+    seeds_text,
+    train_grid,
+)
 from spa_jax.sweeps.grid import parse_axis, parse_seeds
 from spa_jax.training.config import Config
 from spa_jax.training.rundir.json_lines import JsonLines
@@ -104,9 +110,8 @@ def title_of(comparison: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str]) -> None:
     """Compares what the flags name; exits with status 2 if the input is wrong."""
     del argv
-    values, config, console = flags.FLAGS, read_config(), open_console()
-    if "checkpoint.every_epochs" not in config_flags.get_override_values(values["config"]):
-        config.checkpoint.every_epochs = values.checkpoint_every
+    values, console = flags.FLAGS, open_console()
+    config = read_grid_config(checkpoint__every_epochs=values.checkpoint_every)
     out = output_folder(values.out, "--out")
     record = None if values.record is None else output_file(values.record, "--record")
     if record is not None and record.suffix != ".json":

@@ -187,11 +187,25 @@ def open_console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=1000)
 
 
+def read_grid_config(**changes: Any) -> Config:
+    """The configuration of `--config`, for runs whose figures the report draws for all at once.
+
+    Args:
+      changes: values for fields that the command line does not set, with `__` for each dot.
+    """
+    config = read_config()
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    changes = {"logging__plots": False} | changes
+    values = {field.replace("__", "."): value for field, value in changes.items()}
+    config.update_from_flattened_dict({k: v for k, v in values.items() if k not in given})
+    return config
+
+
 @errors_told()
 def main(argv: Sequence[str]) -> None:
     """Sweeps over what the flags name; exits with status 2 if the input is wrong."""
     del argv
-    values, config, console = flags.FLAGS, read_config(), open_console()
+    values, config, console = flags.FLAGS, read_grid_config(), open_console()
     if values.members is not None and values.members < 1:
         stop(f"--members must be 1 or more, got {values.members}.")
     axes, seeds, out = (

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Key, PyTree
+from jaxtyping import PyTree, UInt32
 
 from spa_jax.alignment.kernels import find_kernels
 from spa_jax.data.augment.augment_options import ENCODED_FIELDS, STREAM_FIELDS
@@ -49,15 +49,16 @@ class PreparedRun:
     image_shape: tuple[int, ...]
     model: Classifier
 
-    def init_variables(self, rng: Key[jax.Array, ""]) -> PyTree:
-        """The network's variables for a run's key."""
+    def init_variables(self, seed: UInt32[jax.Array | np.generic, ""]) -> PyTree:
+        """The network's variables for the seed of a run."""
         image = jnp.zeros((1, *self.image_shape), jnp.float32)
-        return self.model.init(jax.random.fold_in(rng, _INIT_STREAM), image, train=False)
+        rng = jax.random.fold_in(jax.random.key(seed), _INIT_STREAM)
+        return self.model.init(rng, image, train=False)
 
     def check_classifier(self) -> None:
         """Raises InputError for a classifier path that names no class weights of the network."""
         method, classifier = self.options.longtail, self.options.aligned["classifier"]
-        shapes: Any = jax.eval_shape(self.init_variables, jax.random.key(0))
+        shapes: Any = jax.eval_shape(self.init_variables, np.uint32(0))
         tree = shapes if method.fixed_kernel else shapes["params"]
         try:
             named = find_kernels(tree, classifier)

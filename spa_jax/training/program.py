@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, UInt32
+from jaxtyping import Array, PyTree, UInt32
 
 from spa_jax.alignment import ClassMeans
 from spa_jax.data.dataset import LongTailedDataset
@@ -95,7 +95,11 @@ class Program:
             steps_per_epoch=self.steps_per_epoch,
         )
         self.zero_totals: Totals = self.layout.compile(lambda: Totals.create(STEP_METRICS))()
-        self._init = self.layout.compile(self._init_run, (OWN, OWN), STATE_PLACES)
+        # Apart, as it takes long to compile and is the same under every variant of SpA.
+        self._init_variables = self.layout.compile(self._run.init_variables, (OWN,))
+        self._start = self.layout.compile(
+            self._start_run, (OWN, OWN, OWN), STATE_PLACES, donate=(2,)
+        )
         self._places = (STATE_PLACES, OWN, self.feed.places)
         self.train_step = self.layout.compile(
             self._make_step(), self._places, (STATE_PLACES, OWN), donate=(0,)
@@ -117,7 +121,8 @@ class Program:
             self.check_fits(config)
         runs = [resolve(config) for config in configs]
         starts = [(np.asarray(run.seed, np.uint32), dict(run.hyperparams)) for run in runs]
-        return self._init(*self.layout.stack(starts))
+        seeds, hyperparams = self.layout.stack(starts)
+        return self._start(seeds, hyperparams, self._init_variables(seeds))
 
     def device_bytes(self) -> int | None:
         """Bytes that training and evaluation take up on each device; None where none can tell.
@@ -142,9 +147,9 @@ class Program:
         known = [size for size in sizes if size is not None]
         return max(known) if known else None
 
-    def _init_run(self, seed: UInt32[Array, ""], hyperparams: Mapping[str, Array]) -> TrainState:
-        rng = jax.random.key(seed)
-        variables = self._run.init_variables(rng)
+    def _start_run(
+        self, seed: UInt32[Array, ""], hyperparams: Mapping[str, Array], variables: PyTree
+    ) -> TrainState:
         params = variables["params"]
         dim, decay = self._run.model.backbone.dim, self._options.spa.decay
         return TrainState(
@@ -154,7 +159,7 @@ class Program:
             constants=variables.get("constants", {}),
             opt_state=self._optimizer(hyperparams).init(params),
             class_means=ClassMeans.create(self.data.num_classes, dim, decay),
-            rng=rng,
+            rng=jax.random.key(seed),
             hyperparams=dict(hyperparams),
         )
 
