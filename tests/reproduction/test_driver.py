@@ -117,6 +117,7 @@ def save_digits(folder):
         np.savez(folder / f"{part}.npz", image=examples.images, label=examples.labels)
 
 
+@pytest.mark.thorough
 def test_pieces_of_an_epoch_each_end_where_one_piece_ends(tmp_path, monkeypatch):
     """And no bit changes; the data may lie elsewhere in the second piece."""
     save_digits(tmp_path / "here")
@@ -138,6 +139,7 @@ def test_pieces_of_an_epoch_each_end_where_one_piece_ends(tmp_path, monkeypatch)
     assert record["summary"]["params_checksum"] == expected["summary"]["params_checksum"]
 
 
+@pytest.mark.thorough
 def test_runs_of_one_program_are_trained_together_in_pieces_too(whole, tmp_path, monkeypatch):
     """Two of three seeds in a program that is cut off after an epoch."""
     third = dataclasses.replace(CELLS[0], seed=2)

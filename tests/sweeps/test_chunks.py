@@ -1,6 +1,7 @@
 """Chunks of members: as many as fit into memory, recorded while they are open."""
 
 import jax
+import pytest
 
 from spa_jax.sweeps import chunks
 from spa_jax.sweeps.chunks import Chunk, open_chunks, program_of_chunk, program_that_fits
@@ -15,6 +16,7 @@ def grid(out, strengths=(0.2, 0.5, 0.8)):
     return make_grid(config, {"spa.proj.gamma": strengths}, [0], out)
 
 
+@pytest.mark.thorough
 def test_a_program_of_more_members_says_that_it_needs_more(tmp_path):
     config, needs = grid(tmp_path)[0].config, {}
     for size in (1, 3):

@@ -116,6 +116,7 @@ for config, together in zip(configs, params_after_50_steps(program, configs), st
 """
 
 
+@pytest.mark.thorough
 def test_in_float64_fifty_steps_together_are_those_of_single_runs_to_1e_10():
     """What differs in float32 after many steps is rounding that training amplifies."""
     result = subprocess.run(

@@ -206,6 +206,7 @@ def test_lines_that_a_checkpoint_continues_from_must_be_there(stopped, tmp_path)
     assert str(chunk.folder) in message
 
 
+@pytest.mark.thorough
 def test_a_chunk_that_was_killed_while_it_wrote_results_only_writes_them(stopped, monkeypatch):
     members, chunk = stopped
     runner = Runner(chunk.folder.parents[1], say=silent)
@@ -307,6 +308,7 @@ def test_what_cannot_be_one_program_is_trained_in_turn_unless_one_was_asked_for(
     assert not (tmp_path / "together").exists()
 
 
+@pytest.mark.thorough
 def test_every_group_of_a_grid_over_variants_and_an_untraced_axis_is_trained(tmp_path, on_devices):
     on_devices(1)
     axes = {"spa.method": ("none", "proj"), "batch_size": (32, 64)}

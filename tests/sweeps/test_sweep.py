@@ -97,6 +97,7 @@ def test_an_unbalanced_test_set_has_a_column_over_classes_and_a_sentence():
     assert "over classes" not in printed(record | {"points": points[1:]})
 
 
+@pytest.mark.thorough
 def test_one_program_for_all_records_collapse_as_runs_of_their_own_do(tmp_path, on_devices):
     on_devices(1)
     config, axes = proj_config(logging__collapse=True), {"spa.proj.gamma": (0.1, 0.9)}

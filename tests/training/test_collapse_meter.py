@@ -54,6 +54,7 @@ def test_the_measures_are_those_of_all_images_at_once(part, one_device):
     assert int(found[part]["state"].counts.sum()) == len(examples)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_eight_devices_measure_what_one_measures(mode, one_device):
     eight, _, _ = measured(8, parallel=mode)

@@ -13,6 +13,8 @@ from spa_jax.training.variants import VARIANTS
 from studies.tables import record_table
 from tests.training.small import small_program
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -23,6 +23,8 @@ from tests.training.small import small_config
 from spa_jax.training.loop import run
 from spa_jax.training.program import Program
 
+pytestmark = pytest.mark.thorough
+
 number, port, workdir = sys.argv[1:]
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(number))

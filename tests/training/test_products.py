@@ -119,11 +119,13 @@ def test_every_variant_of_spa_changes_what_the_head_does_unless_its_strength_is_
         assert_it_trains("small", "cross_entropy", variant, plain)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("network", [name for name in OF_ANY_SIZE if name != "small"])
 def test_every_network_of_any_size_trains(network):
     assert_it_trains(network, "cross_entropy", "proj")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("network", OF_FIXED_SIZE)
 def test_a_step_of_every_network_of_fixed_size_fits_together(network):
     """Traced alone: what comes out has the form of what goes in."""

@@ -147,6 +147,7 @@ def assert_distributed(policy, results, draws):
     return keys, found
 
 
+@pytest.mark.thorough
 def test_randaugment_draws_each_operation_and_each_way_alike():
     """And an image alone gets what it gets in a batch."""
     single = list(itertools.product(RANDAUGMENT_OPERATIONS, [9 / 30], (-1, 1)))
@@ -169,6 +170,7 @@ def steps_of(cell):
     return [(1 - float(probability), []), *applied]
 
 
+@pytest.mark.thorough
 def test_autoaugment_draws_the_published_sub_policies_with_their_probabilities():
     rows = [line.split() for line in PUBLISHED_POLICY.strip().splitlines()]
     assert len(rows) == 25

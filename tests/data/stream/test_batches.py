@@ -76,6 +76,7 @@ def assert_same(found, expected):
 # Training streams
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("workers", [2, 4])
 def test_the_number_of_workers_changes_nothing(batches, workers):
     assert_same(batches[workers], batches[0])
@@ -268,6 +269,7 @@ def assert_ends(pid):
     raise AssertionError(f"process {pid} is still there")
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_plain_script_that_ends_without_closing_is_silent_and_leaves_no_worker(tmp_path):
     """absl's flags are not parsed there, and stay so."""

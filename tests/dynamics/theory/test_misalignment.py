@@ -18,6 +18,7 @@ seeds = st.integers(0, 2**32 - 1)
 DEGREE = np.pi / 180
 
 
+@pytest.mark.thorough
 @properties
 @given(seeds, st.sampled_from([2, 5]), st.sampled_from([0.0, 0.4, 1.0]))
 def test_the_closed_form_of_turned_weights_is_that_of_their_exponents(seed, num_classes, share):

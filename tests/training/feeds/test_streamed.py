@@ -109,6 +109,7 @@ def arrived(config, epochs=(0, 1)):
 # Devices, processes, resumption
 
 
+@pytest.mark.thorough
 def test_eight_devices_train_on_the_views_that_one_trains_on(folder, glmc_program):
     eight = Program(glmc_config(folder, parallel="shard_map"))
     assert eight.layout.num_devices == 8
@@ -159,6 +160,7 @@ def test_a_summary_has_both_heads_and_leads_with_the_one_that_spa_acts_on(whole_
     assert np.mean(whole_run["per_class_cosine"]) == pytest.approx(whole_run["mean_cosine"])
 
 
+@pytest.mark.thorough
 def test_two_hosts_that_decode_their_own_rows_train_as_one_does(folder, cutmix_program, tmp_path):
     run_on_two_hosts(HOST, tmp_path / "two", folder)
     alone = run(stream_config(folder), tmp_path / "one", cutmix_program, print)
