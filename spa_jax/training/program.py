@@ -1,7 +1,7 @@
 """Compiled functions and the data they work on; runs that differ in seeds share a program."""
 
-import functools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -86,7 +86,7 @@ class Program:
         self.steps_per_epoch, self.batches = self.feed.steps_per_epoch, self.feed.batches
         self._evaluation = Evaluation(run, self.feed)
         self.evaluate = self._evaluation.evaluate
-        self._optimizer = functools.partial(
+        self._optimizer = partial(
             build_optimizer,
             self._options.optimizer,
             self._options.variant,
@@ -94,7 +94,7 @@ class Program:
             epochs=self._options.epochs,
             steps_per_epoch=self.steps_per_epoch,
         )
-        self.zero_totals: Totals = self.layout.compile(lambda: Totals.create(STEP_METRICS))()
+        self.zero_totals: Totals = self.layout.compile(partial(Totals.create, STEP_METRICS))()
         # Apart, as it takes long to compile and is the same under every variant of SpA.
         self._init_variables = self.layout.compile(self._run.init_variables, (OWN,))
         self._start = self.layout.compile(
@@ -178,7 +178,7 @@ class Program:
         step = make_train_step(
             options,
             self._run.model,
-            functools.partial(
+            partial(
                 prepare, augment=options.augment, views=options.views, normalize=feed.normalize
             ),
             self._optimizer,

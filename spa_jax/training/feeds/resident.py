@@ -46,10 +46,12 @@ class ResidentFeed:
             self._make_order(stream, _make_draw(train.labels, *sampler))
             for stream, sampler in zip(streams, samplers_of(run.options), strict=False)
         ]
-        self._orders = run.layout.compile(
-            lambda rng, step: tuple(order(rng, step) for order in orders),
-            (STATE_PLACES.rng, STATE_PLACES.step),
-        )
+
+        def draw_orders(rng: Any, step: Any) -> Any:
+            return tuple(order(rng, step) for order in orders)
+
+        places = (STATE_PLACES.rng, STATE_PLACES.step)
+        self._orders = run.layout.compile(draw_orders, places)
         self._evaluation: dict[str, list[Batch]] = {}
 
     def batches(self, state: TrainState, seed: int, epoch: int, done: int = 0) -> Iterator[Any]:
