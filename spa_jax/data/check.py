@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 from absl import flags, logging
 from ml_collections import config_flags
 from rich.console import Console
@@ -21,7 +20,7 @@ from rich.progress import track
 from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.augment.on_host import test_image
 from spa_jax.data.data_options import DataOptions
-from spa_jax.data.dataset import LabelledImages
+from spa_jax.data.dataset import EncodedImages, LabelledImages
 from spa_jax.data.sources.broken_files import one_line
 from spa_jax.data.sources.opening import load_data
 from spa_jax.errors import InputError
@@ -33,14 +32,14 @@ def bad_files(examples: LabelledImages, what: str = "") -> list[str]:
     """Decodes each image once, behind a progress bar.
 
     Args:
-      examples: whose images may be arrays, of which there is nothing to decode.
+      examples: whose images may be arrays or features, of which there is nothing to decode.
       what: they are, for the bar.
 
     Returns:
       What is wrong with each image that cannot be decoded, which names it.
     """
     images, names, options = examples.images, examples.names, AugmentOptions()
-    if isinstance(images, np.ndarray):
+    if not isinstance(images, EncodedImages):
         return []
 
     def fault_of(index: int) -> str:

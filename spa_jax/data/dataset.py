@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from spa_jax.data.features import Features
 from spa_jax.errors import InputError
 
 _SAMPLE = 64  # files whose bytes a checksum reads
@@ -41,10 +42,10 @@ class EncodedImages(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class LabelledImages:
-    """Images with their labels.
+    """Images, or features in their place, with their labels.
 
     Attributes:
-      images: `(N, H, W, channels)` uint8, or `N` encoded images.
+      images: `(N, H, W, channels)` uint8, `N` encoded images, or `(N, D)` features.
       labels: `(N,)` int32.
       names: `(N,)` strings, the file name or path of each image where there is one, for split
         lists; None otherwise.
@@ -54,7 +55,7 @@ class LabelledImages:
       InputError: images or labels of another kind.
     """
 
-    images: "np.ndarray | EncodedImages"
+    images: "np.ndarray | EncodedImages | Features"
     labels: np.ndarray
     names: np.ndarray | None = None
     origin: str = "the data set"
@@ -93,6 +94,10 @@ class LabelledImages:
         if isinstance(self.images, np.ndarray):
             yield np.ascontiguousarray(self.images).data
             return
+        if isinstance(self.images, Features):
+            yield self.images.checksum
+            yield self.images.rows.tobytes()
+            return
         yield self.images.listing().encode()
         for index in np.unique(np.linspace(0, len(self) - 1, _SAMPLE).astype(int)).tolist():
             yield self.images[index]
@@ -100,7 +105,7 @@ class LabelledImages:
     def take(self, indices: np.ndarray) -> "LabelledImages":
         """The examples at the given positions, in that order."""
         images = self.images
-        chosen = images.take(indices) if isinstance(images, EncodedImages) else images[indices]
+        chosen = images[indices] if isinstance(images, np.ndarray) else images.take(indices)
         names = None if self.names is None else self.names[indices]
         return LabelledImages(chosen, self.labels[indices], names, self.origin)
 
@@ -137,11 +142,12 @@ class Dataset:
                     "as they count up from 0: check that it is the right file, and correct the "
                     "labels or name every class."
                 )
-            if isinstance(examples.images, np.ndarray):
+            if isinstance(examples.images, np.ndarray | Features):
                 shapes.append(examples.images.shape[1:])
         if len(set(shapes)) > 1:
+            what = "features" if isinstance(self.train.images, Features) else "images"
             raise InputError(
-                f"The images of {self.train.origin} have the shape {shapes[0]}, those of "
+                f"The {what} of {self.train.origin} have the shape {shapes[0]}, those of "
                 f"{self.test.origin} {shapes[1]}: both must be of one size, so one of them may be "
                 "of another data set."
             )
@@ -192,8 +198,8 @@ class LongTailedDataset(Dataset):
         """SHA-256 of what is trained and tested on, in hexadecimal.
 
         It changes with the labels, the images and their order, in each part: of arrays every byte
-        counts, of files their names below the folder, their sizes, and the bytes of 64 of them at
-        even distances. Where the data lie does not matter.
+        counts, of features those that no part has too, of files their names below the folder, their
+        sizes, and the bytes of 64 of them at even distances. Where the data lie does not matter.
         """
         parts = (self.train, self.test, self.validation)
         return _checksum(part for part in parts if part is not None)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from spa_jax.errors import InputError
-from spa_jax.options import check_options, option
+from spa_jax.options import check_options, defaults_of, option
 
 ENCODED_FIELDS = ("image_size", "resize", "min_area")
 """Options that matter for images that are decoded from files of any size."""
@@ -70,3 +70,9 @@ class AugmentOptions:
                 f"config.augment.resize must be image_size or more, got {self.resize} for "
                 f"config.augment.image_size={self.image_size}."
             )
+
+
+PIXEL_FIELDS = tuple(
+    field for field in defaults_of(AugmentOptions) if field not in ("mix", "mix_alpha")
+)
+"""Options of what happens to pixels, which features have none of."""

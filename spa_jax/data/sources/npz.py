@@ -1,95 +1,226 @@
-"""A data set of one's own as two NumPy archives, `train.npz` and `test.npz`."""
+"""A data set of one's own as NumPy arrays: archives, or files of features that are mapped."""
 
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from spa_jax.data.dataset import LabelledImages, Source, numbered_classes
-from spa_jax.data.sources.broken_files import ARCHIVE_ERRORS, one_line
+from spa_jax.data.features import Features, checked_features
+from spa_jax.data.sources.broken_files import ARCHIVE_ERRORS, first_three, one_line
+from spa_jax.data.splits.lists import read_split_list
 from spa_jax.errors import InputError
 
-NPZ_FILES = ("train.npz", "test.npz")
-_KEYS = ("image", "label", "class_names")
+WHOLE_FILE = "all.npz"
+NPZ_FILES = ("train.npz", "test.npz", WHOLE_FILE)
+MAPPED_FILES = ("train/feature.npy", "test/feature.npy")
+_WRITTEN = (
+    "written with `np.savez(path, image=images, label=labels)`, or feature=features in place of "
+    "image (a folder of features with `np.save`, as feature.npy and label.npy)"
+)
+
+Part = tuple[LabelledImages, tuple[str, ...] | None]
+"""The examples of a part, and the class names if it has any."""
 
 
-def read_npz(name: str, folder: Path) -> Source:
-    """Reads `train.npz` and `test.npz`, as `numpy.savez` writes them.
+def read_npz(name: str, folder: Path, train_list: str = "", test_list: str = "") -> Source:
+    """Reads `train.npz` and `test.npz`, as `numpy.savez` writes them, or `all.npz` and two lists.
 
-    Each has `image`, uint8 of shape `(N, H, W, channels)` or `(N, H, W)`, and `label`, `(N,)`
-    integers. `train.npz` may have `class_names`, an array of C strings; without it the classes are
-    the labels of the training set, from 0 to the largest. `test.npz` may have the same names.
-    Arrays of Python objects are never unpickled.
+    Each has `image`, uint8 of shape `(N, H, W, channels)` or `(N, H, W)`, or `feature`, floating of
+    shape `(N, D)`, and `label`, `(N,)` integers. It may have `class_names`, an array of C strings;
+    without them the classes are the labels of the training set, from 0 to the largest. Names in
+    `test.npz` must be those of `train.npz`. Lists name examples by their row, which counts from 0,
+    or by `name`, an array of N strings. Arrays of Python objects are never unpickled.
 
     Args:
       name: of the data set.
-      folder: with the two files.
+      folder: with the files.
+      train_list: path of a list of training examples; "" for none.
+      test_list: the same of test examples.
 
     Returns:
-      The data set in the files' order, which is its official one: images
-      `(N, H, W, channels)`, labels int32.
+      The data set in the files' order, which is its official one: images `(N, H, W, channels)` or
+      features `(N, D)`, labels int32.
 
     Raises:
-      InputError: a missing or broken file, a missing array, wrong dtypes or shapes, a label
-        without a class, or two files that do not fit together.
+      InputError: a missing or broken file, a missing array, wrong dtypes or shapes, features that
+        are not finite, a label without a class, two files that do not fit together, or one file
+        without lists or with an example in both.
     """
-    train_path, test_path = (folder / file for file in NPZ_FILES)
-    train, class_names = _read_examples(train_path)
-    test, test_names = _read_examples(test_path)
-    class_names = class_names or numbered_classes(train)
-    if test_names not in (None, class_names):
+    listed, whole = bool(train_list or test_list), folder / WHOLE_FILE
+    if not whole.is_file():
+        train, test = (_read_archive(folder / file, listed) for file in NPZ_FILES[:2])
+        return _source(name, train, test)
+    if not (train_list and test_list):
         raise InputError(
-            f"`class_names` of {test_path} ({', '.join(test_names[:3])}, ...) are not those of "
-            f"{train_path} ({', '.join(class_names[:3])}, ...): save the same names in the same "
-            "order in both, or in train.npz alone."
+            f"{whole} holds all examples in one file: say with config.data.train_list and "
+            "config.data.test_list which train and which are tested on, in lines `row label`, or "
+            "write train.npz and test.npz."
         )
-    return Source(name, train, test, class_names, "official")
-
-
-def _read_examples(path: Path) -> tuple[LabelledImages, tuple[str, ...] | None]:
-    """The examples of one file, and its class names if it has any."""
-    arrays = _read_arrays(path)
-    images, names = arrays["image"], arrays.get("class_names")
-    if names is not None and (names.dtype.kind != "U" or names.ndim != 1 or not len(names)):
+    names = [read_split_list(Path(path))[0].tolist() for path in (train_list, test_list)]
+    if shared := sorted({*names[0]} & {*names[1]}):
         raise InputError(
-            f"`class_names` of {path} is {names.dtype} of shape {names.shape}; expected one string "
-            "a class: save `np.array(names)` of a list of strings."
+            f"{len(shared)} examples of {whole} are in both {train_list} and {test_list}, so that "
+            f"they would train and be tested on: {first_three(shared)}. Take them out of one."
         )
-    images = images[..., None] if images.ndim == 3 else images
-    examples = LabelledImages(images, arrays["label"], origin=str(path))
-    return examples, None if names is None else tuple(names.tolist())
+    everything = _read_archive(whole, listed)
+    return _source(name, everything, everything)
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file that are asked for; nothing else in it is read."""
+def read_mapped(name: str, folder: Path, train_list: str = "", test_list: str = "") -> Source:
+    """Reads `train/feature.npy` and `train/label.npy`, and the same below `test`.
+
+    What the arrays are is said at :func:`read_npz`; `class_names.npy` and `name.npy` may stand
+    beside them. The features are mapped: they are read once by each process, to check them, and
+    then as they are asked for.
+
+    Args:
+      name, folder, train_list, test_list: as for :func:`read_npz`.
+
+    Returns:
+      The data set in the files' order.
+
+    Raises:
+      InputError: as :func:`read_npz`.
+    """
+    listed = bool(train_list or test_list)
+    train, test = (_read_folder(folder / part, listed) for part in ("train", "test"))
+    return _source(name, train, test)
+
+
+def _source(name: str, train: Part, test: Part) -> Source:
+    """Two parts that have to name the same classes."""
+    class_names = train[1] or numbered_classes(train[0])
+    if test[1] not in (None, class_names):
+        raise InputError(
+            f"`class_names` of {test[0].origin} ({first_three(test[1])}) are not those of "
+            f"{train[0].origin} ({first_three(class_names)}): save the same names in the same "
+            "order in both, or with the training set alone."
+        )
+    return Source(name, train[0], test[0], class_names, "official")
+
+
+def _read_archive(path: Path, listed: bool) -> Part:
+    """The examples of one archive; nothing else in it is read."""
     if not path.is_file():
         raise InputError(
             f"There is no {path}: a data set of NumPy archives takes both train.npz and test.npz, "
-            "written with `np.savez(path, image=images, label=labels)`."
+            f"{_WRITTEN}."
         )
-    what, arrays = "it", {}
+    # NumPy, given the path, would leave a broken zip file open.
+    with _whole(path, "it"), path.open("rb") as opened:
+        archive = np.load(opened, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        content = "feature" if "feature" in archive else "image"
+        arrays = _read_arrays(path, content, archive.files, archive.__getitem__, listed)
+    return _examples(path, arrays, listed)
+
+
+def _read_folder(folder: Path, listed: bool) -> Part:
+    """The examples of a folder of arrays, of which that of features is mapped."""
+
+    def read(key: str) -> np.ndarray:
+        mode = "r" if key == "feature" else None
+        return np.load(folder / f"{key}.npy", mmap_mode=mode, allow_pickle=False)
+
+    found = [path.stem for path in sorted(folder.glob("*.npy"))]
+    return _examples(folder, _read_arrays(folder, "feature", found, read, listed), listed)
+
+
+def _read_arrays(
+    path: Path, content: str, found: Sequence[str], read: Callable[[str], Any], listed: bool
+) -> dict[str, np.ndarray]:
+    """Images or features, labels, and the strings beside them that there are.
+
+    Args:
+      path: of the file or folder, for messages.
+      content: "image" or "feature".
+      found: the names of its arrays.
+      read: gives an array by its name.
+      listed: whether the examples' names are asked for.
+    """
+    if missing := [f"`{key}`" for key in (content, "label") if key not in found]:
+        raise InputError(
+            f"{path} lacks {' and '.join(missing)}, it has {', '.join(found) or 'nothing'}; it is "
+            f"{_WRITTEN}."
+        )
+    arrays = {}
+    for key in (content, "label", "class_names", "name"):
+        if key in found and (listed or key != "name"):
+            with _whole(path, f"`{key}`"):
+                arrays[key] = read(key)
+                if not isinstance(arrays[key], np.ndarray):
+                    raise ValueError("not an array")
+    return arrays
+
+
+def _examples(path: Path, arrays: dict[str, np.ndarray], listed: bool) -> Part:
+    """Examples of arrays, with names if lists are to find them, and class names if there are."""
+    if "feature" in arrays:
+        images = _checked(arrays["feature"], str(path))
+    else:
+        images = arrays["image"]
+        images = images[..., None] if images.ndim == 3 else images
+    examples = LabelledImages(images, arrays["label"], origin=str(path))
+    if listed:
+        names = _strings(path, arrays, "name", len(examples))
+        rows = np.arange(len(examples)).astype(str)
+        examples = dataclasses.replace(examples, names=rows if names is None else names)
+    class_names = _strings(path, arrays, "class_names")
+    return examples, None if class_names is None else tuple(class_names.tolist())
+
+
+def _strings(
+    path: Path, arrays: dict[str, np.ndarray], key: str, count: int | None = None
+) -> np.ndarray | None:
+    """An array of so many strings, if it is there."""
+    names = arrays.get(key)
+    if names is not None and (
+        names.dtype.kind != "U"
+        or names.ndim != 1
+        or not len(names)
+        or count not in (None, len(names))
+    ):
+        raise InputError(
+            f"`{key}` of {path} is {names.dtype} of shape {names.shape}; expected one string "
+            f"{'a class' if count is None else 'for each label'}: save `np.array(names)` of a list "
+            "of strings."
+        )
+    return names
+
+
+def _checked(stored: np.ndarray, origin: str) -> Features:
+    """Features after a look at each, which a process takes once at those of a mapped file."""
+    if not isinstance(stored, np.memmap):
+        return checked_features(stored, origin)
+    file = str(stored.filename)
+    status = os.stat(file)
+    return _checked_file(file, status.st_size, status.st_mtime_ns)
+
+
+# A command opens its data several times, and would read gigabytes each time.
+@functools.lru_cache(maxsize=4)
+def _checked_file(file: str, size: int, changed: int) -> Features:
+    """The features of a mapped file, as long as its size and the time of its change are these."""
+    return checked_features(np.load(file, mmap_mode="r", allow_pickle=False), file)
+
+
+@contextlib.contextmanager
+def _whole(path: Path, what: str) -> Iterator[None]:
+    """Turns what NumPy raises for what is not a whole file of plain arrays into an InputError."""
     try:
-        # NumPy, given the path, would leave a broken zip file open.
-        with path.open("rb") as opened:
-            archive = np.load(opened, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
-            missing = [f"`{key}`" for key in _KEYS[:2] if key not in archive]
-            for key in _KEYS:
-                what = f"`{key}`"
-                if not missing and key in archive:
-                    arrays[key] = archive[key]
-                    if not isinstance(arrays[key], np.ndarray):
-                        raise ValueError("not an array")
+        yield
+    except InputError:
+        raise
     except ARCHIVE_ERRORS as error:
         raise InputError(
             f"{path} is not a whole archive of plain arrays, {what} cannot be read "
-            f"({one_line(error)}): fetch or write it again with `np.savez`; arrays of Python "
-            "objects (dtype=object) are refused."
+            f"({one_line(error)}): fetch or write it again with `np.savez` or `np.save`; arrays of "
+            "Python objects (dtype=object) are refused."
         ) from error
-    if missing:
-        raise InputError(
-            f"{path} lacks {' and '.join(missing)}, it has "
-            f"{', '.join(archive.files) or 'nothing'}: write it with `np.savez(path, "
-            "image=images, label=labels)`."
-        )
-    return arrays

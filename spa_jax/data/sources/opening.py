@@ -12,7 +12,7 @@ from spa_jax.data.sources.cifar_files import is_cifar_folder, read_cifar
 from spa_jax.data.sources.digits import read_digits
 from spa_jax.data.sources.idx import FASHION_MNIST_HELP, read_idx_folder
 from spa_jax.data.sources.image_folder import read_image_folder
-from spa_jax.data.sources.npz import NPZ_FILES, read_npz
+from spa_jax.data.sources.npz import MAPPED_FILES, NPZ_FILES, read_mapped, read_npz
 from spa_jax.data.sources.tfds_source import is_tfds_dir, read_tfds, tfds_data_dir
 from spa_jax.data.splits.shot_groups import check_shot_group_rule
 from spa_jax.data.splits.splitting import make_split
@@ -35,8 +35,10 @@ class SourceKind(NamedTuple):
     looks: str = ""
 
 
-def _read_images(options: DataOptions, folder: Path) -> Source:
-    return read_image_folder(options.name, folder, options.train_list, options.test_list)
+def _with_lists(
+    read: Callable[[str, Path, str, str], Source],
+) -> Callable[[DataOptions, Path], Source]:
+    return lambda options, folder: read(options.name, folder, options.train_list, options.test_list)
 
 
 def _read_prepared(options: DataOptions, folder: Path) -> Source:
@@ -60,11 +62,6 @@ SOURCES: dict[str, SourceKind] = {
         lambda options, folder: not options.folder or is_tfds_dir(folder, options.name),
         "a data set prepared by TFDS (`python -m spa_jax.data.prepare {name} --data_dir={folder}`)",
     ),
-    "listed_folder": SourceKind(
-        _read_images,
-        lambda options, folder: bool(options.train_list and options.test_list),
-        "any folder of images with config.data.train_list and config.data.test_list",
-    ),
     "cifar": SourceKind(
         lambda options, folder: read_cifar(options.name, folder, options.verify),
         lambda options, folder: options.name in ("cifar10", "cifar100") and is_cifar_folder(folder),
@@ -76,12 +73,22 @@ SOURCES: dict[str, SourceKind] = {
         "idx files",
     ),
     "npz": SourceKind(
-        lambda options, folder: read_npz(options.name, folder),
+        _with_lists(read_npz),
         lambda options, folder: any((folder / file).is_file() for file in NPZ_FILES),
-        "train.npz and test.npz",
+        "train.npz and test.npz, or all.npz with both lists",
+    ),
+    "mapped": SourceKind(
+        _with_lists(read_mapped),
+        lambda options, folder: any((folder / file).is_file() for file in MAPPED_FILES),
+        "feature.npy and label.npy in the folders train and test",
+    ),
+    "listed_folder": SourceKind(
+        _with_lists(read_image_folder),
+        lambda options, folder: bool(options.train_list and options.test_list),
+        "any folder of images with config.data.train_list and config.data.test_list",
     ),
     "image_folder": SourceKind(
-        _read_images,
+        _with_lists(read_image_folder),
         lambda options, folder: (folder / "train").is_dir(),
         "train/CLASS/*.jpg beside a val or test folder",
     ),
@@ -134,6 +141,12 @@ def read_source(options: DataOptions) -> Source:
         these, or a broken data set.
     """
     name, folder = options.name, Path(os.path.expanduser(options.folder))
+    if name == "features" and not (options.folder and os.path.isdir(folder)):
+        raise InputError(
+            f"config.data.folder={options.folder!r} is not the folder of a feature bank: give one "
+            "with train.npz and test.npz, each with `feature` (N, D) and `label` (N,), or with "
+            "feature.npy and label.npy in the folders train and test."
+        )
     known = SOURCES.get(name)
     if known is not None and known.fits is None:
         if options.folder:

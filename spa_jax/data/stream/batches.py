@@ -1,4 +1,4 @@
-"""Batches of images that do not fit on the device: read, decoded and augmented on the host.
+"""Batches of what does not fit on the device: images that are decoded on the host, or features.
 
 What a batch holds depends on the seed, the step and the rows alone: not on how many workers,
 devices or processes take part, nor on where a run was resumed.
@@ -13,7 +13,8 @@ import numpy as np
 
 from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.augment.on_host import test_image, train_image
-from spa_jax.data.dataset import LabelledImages
+from spa_jax.data.dataset import EncodedImages, LabelledImages
+from spa_jax.data.features import Features
 from spa_jax.data.stream.epoch_order import EpochOrder
 from spa_jax.data.stream.worker_processes import read_in_order
 from spa_jax.errors import InputError
@@ -25,7 +26,8 @@ class HostBatch(NamedTuple):
     """A process's part of a global batch, on the host.
 
     Attributes:
-      images: `(rows, S, S, 3)` uint8; `(rows, V, S, S, 3)` if there are V > 1 views of each.
+      images: `(rows, S, S, 3)` uint8; `(rows, V, S, S, 3)` if there are V > 1 views of each; or
+        features `(rows, D)`.
       labels: `(rows,)` int32.
       positions: `(rows,)` int32, where in the global batch these rows stand.
       mask: `(rows,)` float32, 1 for an example and 0 for padding.
@@ -73,6 +75,13 @@ class ImageBatches:
         return self.order.batch(self.steps[index])[self.rows]
 
     def __getitem__(self, index: int) -> np.ndarray:
+        stored = self.examples.images
+        if isinstance(stored, Features):
+            chosen = self.chosen(index)
+            features = np.zeros((len(chosen), stored.shape[1]), stored.dtype)
+            real = chosen < len(stored)
+            features[real] = stored[chosen[real]]
+            return features
         side = stream_side(self.examples, self.options)
         images = np.zeros((len(self.rows), self.views, side, side, 3), np.uint8)
         for views, row, example in zip(images, self.rows, self.chosen(index), strict=True):
@@ -102,7 +111,7 @@ def read_batches(batches: ImageBatches, workers: int) -> Generator[HostBatch, No
     Args:
       batches: what to read.
       workers: processes that decode; 0 decodes in threads of this one, as is always done for
-        arrays, which would be copied into each process. A script that uses workers has to keep its
+        arrays and features, which need no decoding. A script that uses workers has to keep its
         top level behind `if __name__ == "__main__":`.
 
     Returns:
@@ -114,7 +123,7 @@ def read_batches(batches: ImageBatches, workers: int) -> Generator[HostBatch, No
         killed.
     """
     labels = batches.examples.labels
-    if isinstance(batches.examples.images, np.ndarray):
+    if not isinstance(batches.examples.images, EncodedImages):
         workers = 0
     with contextlib.closing(read_in_order(batches, workers)) as parts:
         for index, images in enumerate(parts):
@@ -136,7 +145,7 @@ def stream_side(examples: LabelledImages, options: AugmentOptions) -> int:
       InputError: arrays that are not square or not grey or RGB.
     """
     images = examples.images
-    if not isinstance(images, np.ndarray):
+    if isinstance(images, EncodedImages):
         return options.image_size
     if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise InputError(
