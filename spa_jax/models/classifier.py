@@ -10,7 +10,8 @@ class Classifier(nn.Module):
     """Features and head outputs of images; a linear head's kernel is `head/kernel`, `(D, C)`.
 
     Attributes:
-      backbone: images `(B, H, W, channels)` -> features `(B, D)`; its `dim` is D.
+      backbone: images `(B, H, W, channels)`, or features in their place -> features `(B, D)`; its
+        `dim` is D, or None where it is as wide as what it is given.
       head: features `(B, D)` -> logits `(B, C)`, or a tuple that holds them; if it has `features`
         of its own, the class weights are compared with those.
     """
@@ -19,9 +20,9 @@ class Classifier(nn.Module):
     head: Any
 
     def __call__(
-        self, images: Float[Array, "B _ _ _"], train: bool
+        self, images: Float[Array, "B ..."], train: bool
     ) -> tuple[Float[Array, "B D"], Any]:
-        """Images `(B, H, W, channels)` to features `(B, D)` and the head's outputs.
+        """What the backbone takes to features `(B, D)` and the head's outputs.
 
         The features are those that the class weights are compared with.
         """

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from spa_jax.models.adapter import Adapter, AdapterOptions, make_identity
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.convnext import STAGES, ConvNeXt, ConvNeXtOptions, make_convnext
 from spa_jax.models.heads import CosineHead, EtfHead, GlmcHeads, LinearHead
@@ -38,13 +39,16 @@ NETWORKS: dict[str, Entry] = {
     "vit": Entry(_without_axis(VisionTransformer), VitOptions),
     "convnext": Entry(_without_axis(make_convnext), ConvNeXtOptions),
     "cifar_resnet": Entry(make_cifar_resnet, CifarResNetOptions),
+    "identity": Entry(_without_axis(make_identity)),
+    "adapter": Entry(_without_axis(Adapter), AdapterOptions),
     **_of_fixed_size(make_imagenet_resnet, ARCHITECTURES),
     **_of_fixed_size(_without_axis(VisionTransformer), SIZES),
     **_of_fixed_size(_without_axis(ConvNeXt), STAGES),
 }
 """`make(options, dtype, axis_name)` gives a backbone with `dim`, called with `images, train`.
 
-To add one, write its file and a line here.
+One that takes features in place of images says so by `takes_features`; if it gives as many as it
+gets, its `dim` is None. To add one, write its file and a line here.
 """
 
 HEADS: dict[str, Callable[..., Any]] = {

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import PyTree, UInt32
 
 from spa_jax.alignment.kernels import find_kernels
-from spa_jax.data.augment.augment_options import ENCODED_FIELDS, STREAM_FIELDS
+from spa_jax.data.augment.augment_options import ENCODED_FIELDS, PIXEL_FIELDS, STREAM_FIELDS
 from spa_jax.data.data_options import DataOptions
-from spa_jax.data.dataset import LongTailedDataset
+from spa_jax.data.dataset import EncodedImages, LongTailedDataset
+from spa_jax.data.features import Features
 from spa_jax.data.sources.opening import load_data
 from spa_jax.data.stream.batches import stream_side
 from spa_jax.errors import InputError
@@ -38,7 +39,7 @@ class PreparedRun:
       layout: the devices.
       data: the data set, on the host.
       streamed: whether its images come in batches from the host.
-      image_shape: `(H, W, channels)` that the network sees.
+      image_shape: `(H, W, channels)` that the network sees; `(D,)` of features.
       model: the network with the method's head.
     """
 
@@ -49,16 +50,43 @@ class PreparedRun:
     image_shape: tuple[int, ...]
     model: Classifier
 
+    @property
+    def dim(self) -> int:
+        """The width of the features that the class weights are compared with."""
+        return self.model.backbone.dim or self.image_shape[-1]
+
     def init_variables(self, seed: UInt32[jax.Array | np.generic, ""]) -> PyTree:
         """The network's variables for the seed of a run."""
         image = jnp.zeros((1, *self.image_shape), jnp.float32)
         rng = jax.random.fold_in(jax.random.key(seed), _INIT_STREAM)
         return self.model.init(rng, image, train=False)
 
-    def check_classifier(self) -> None:
-        """Raises InputError for a classifier path that names no class weights of the network."""
+    def check_network(self) -> None:
+        """Raises InputError for what the network's variables do not fit.
+
+        That is a classifier path that names no class weights, class means of the data set where
+        steps move the features, or a fixed classifier where they do not.
+        """
         method, classifier = self.options.longtail, self.options.aligned["classifier"]
         shapes: Any = jax.eval_shape(self.init_variables, np.uint32(0))
+        moves, network = (
+            any("backbone" in part for part in shapes.values()),
+            self.options.model.name,
+        )
+        if self.options.spa.means_from == "dataset" and (
+            moves or not isinstance(self.data.train.images, Features)
+        ):
+            raise InputError(
+                "config.spa.means_from=dataset computes class means once, for features that no "
+                f"step moves, and those of the network {network} move: set it to auto, or take "
+                "config.model.name=identity on a feature bank."
+            )
+        if method.fixed_kernel and not moves:
+            raise InputError(
+                f"The method {self.options.method.name} moves features towards a fixed classifier, "
+                f"and the network {network} does not move them: set config.model.name=adapter, or "
+                "choose another config.method.name."
+            )
         tree = shapes if method.fixed_kernel else shapes["params"]
         try:
             named = find_kernels(tree, classifier)
@@ -97,9 +125,14 @@ def check_runs(configs: Iterable[Config], together: bool | None = False) -> dict
             if together:
                 raise
             run = prepare_run(options, data)
-        network = (run.model, run.image_shape, options.aligned["classifier"])
+        network = (
+            run.model,
+            run.image_shape,
+            options.aligned["classifier"],
+            options.spa.means_from,
+        )
         if network not in networks:
-            run.check_classifier()
+            run.check_network()
         networks.add(network)
         checksums[options.data] = run.data.content_checksum
     return checksums
@@ -144,25 +177,27 @@ def prepare_run(
             "config.model.batch_norm=per_device without a meaning: set it to global, or train "
             "one after another."
         )
-    if streamed:
+    images = data.train.images
+    if streamed and not isinstance(images, Features):
         size = stream_side(data.train, options.augment)
         image_shape: tuple[int, ...] = (size, size, 3)  # a stream makes grey images RGB
+    elif isinstance(images, EncodedImages):
+        raise InputError(
+            "config.data.feed='device' needs images of one size that are decoded already; "
+            "these are JPEG or PNG files of any size: set config.data.feed=stream."
+        )
     else:
-        if not isinstance(data.train.images, np.ndarray):
-            raise InputError(
-                "config.data.feed='device' needs images of one size that are decoded already; "
-                "these are JPEG or PNG files of any size: set config.data.feed=stream."
-            )
-        image_shape = data.train.images.shape[1:]
-    in_memory = isinstance(data.train.images, np.ndarray)
-    unused = STREAM_FIELDS if not streamed else ENCODED_FIELDS if in_memory else ()
+        image_shape = images.shape[1:]
+    why = "images that are decoded from files of any size, and these live in memory at one size"
+    unused = ENCODED_FIELDS if isinstance(images, np.ndarray) else ()
+    if isinstance(images, Features):
+        unused, why = PIXEL_FIELDS, f"images, and {data.name} has features"
+    elif not streamed:
+        unused = STREAM_FIELDS
     for field in unused:
         default = defaults_of(type(options.augment))[field]
         if getattr(options.augment, field) != default:
-            raise InputError(
-                f"config.augment.{field} is for images that are decoded from files of any size, "
-                f"and these live in memory at one size: leave it at {default!r}."
-            )
+            raise InputError(f"config.augment.{field} is for {why}: leave it at {default!r}.")
     model = build_classifier(
         options.model.name,
         options.network,
@@ -172,7 +207,29 @@ def prepare_run(
         jnp.dtype(options.model.dtype),
         layout.axis_name if options.model.batch_norm == "global" else None,
     )
+    _check_kind(options, data, getattr(model.backbone, "takes_features", False))
     return PreparedRun(options, layout, data, streamed, image_shape, model)
+
+
+def _check_kind(options: RunOptions, data: LongTailedDataset, takes_features: bool) -> None:
+    """Raises InputError for a network or a mixing of images on features, or the reverse."""
+    has_features, name = isinstance(data.train.images, Features), options.model.name
+    if takes_features and not has_features:
+        raise InputError(
+            f"config.model.name={name} takes features, and {data.name} in {data.train.origin} has "
+            "images: choose a network for images, or a feature bank for config.data.folder."
+        )
+    if has_features and not takes_features:
+        raise InputError(
+            f"config.model.name={name} takes images, and {data.name} in {data.train.origin} has "
+            "features: set config.model.name to identity or adapter."
+        )
+    if has_features and options.views.mix in ("cutmix", "glmc"):
+        raise InputError(
+            f"{options.views.mix} pastes a part of one image into another, and {data.name} has "
+            "features: choose another config.augment.mix, such as mixup, or another "
+            "config.method.name."
+        )
 
 
 def _fits_on_device(data: LongTailedDataset) -> bool:

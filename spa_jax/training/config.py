@@ -65,8 +65,8 @@ class SpaOptions:
     center: bool = option(True, "centre the class means by their average")
     means_from: str = option(
         "auto",
-        "auto: as the method says, of clean images or of the training view",
-        choices=("auto", "clean", "training"),
+        "auto: as the method says, of clean images or the training view; dataset: of all, once",
+        choices=("auto", "clean", "training", "dataset"),
     )
     classifier: str | tuple[str, ...] = option(
         "auto", "path(s) of class weights, with commas; auto: the method's", several=True
@@ -313,6 +313,11 @@ def _check_unused(options: RunOptions) -> None:
         raise InputError(
             "config.spa.means_from=clean asks for a second forward of unmixed images, and nothing "
             "mixes them: leave it at 'auto'."
+        )
+    if spa.means_from == "dataset" and spa.decay != defaults_of(SpaOptions)["decay"]:
+        raise InputError(
+            f"config.spa.decay={spa.decay} does nothing, as config.spa.means_from=dataset computes "
+            f"class means once: leave it at {defaults_of(SpaOptions)['decay']}."
         )
     if method.fixed_kernel and spa.method != "none":
         raise InputError(

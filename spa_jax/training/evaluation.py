@@ -75,7 +75,7 @@ class Evaluation:
         self._method, self._aligned = run.options.longtail, run.options.aligned
         self._class_counts = np.array(run.data.class_counts, np.float32)
         self._measured = COLLAPSE_PARTS if run.options.logging.collapse else ()
-        num_classes, dim = run.data.num_classes, run.model.backbone.dim
+        num_classes, dim = run.data.num_classes, run.dim
 
         def nothing() -> tuple[EvaluationSums, Array]:
             shapes = ((), (num_classes,), (num_classes,), (num_classes, dim))

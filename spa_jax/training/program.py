@@ -15,6 +15,7 @@ from spa_jax.errors import InputError
 from spa_jax.options import is_read
 from spa_jax.training.checking import prepare_run
 from spa_jax.training.config import Config, flatten_config, resolve, traced_fields
+from spa_jax.training.dataset_means import dataset_means
 from spa_jax.training.devices import OWN, Layout
 from spa_jax.training.evaluation import Evaluation
 from spa_jax.training.feeds import Feed
@@ -79,9 +80,12 @@ class Program:
           InputError: as :func:`spa_jax.training.checking.prepare_run`.
         """
         run = prepare_run(resolve(config), data, layout)
-        run.check_classifier()
+        run.check_network()
         self.config, self.data, self.layout = config, run.data, run.layout
         self.method, self._run, self._options = run.options.longtail, run, run.options
+        self._means = ClassMeans.create(run.data.num_classes, run.dim, run.options.spa.decay)
+        if run.options.spa.means_from == "dataset":
+            self._means = dataset_means(run.model, run.data.train, run.data.num_classes)
         self.feed: Feed = StreamFeed(run) if run.streamed else ResidentFeed(run)
         self.steps_per_epoch, self.batches = self.feed.steps_per_epoch, self.feed.batches
         self._evaluation = Evaluation(run, self.feed)
@@ -151,14 +155,13 @@ class Program:
         self, seed: UInt32[Array, ""], hyperparams: Mapping[str, Array], variables: PyTree
     ) -> TrainState:
         params = variables["params"]
-        dim, decay = self._run.model.backbone.dim, self._options.spa.decay
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             batch_stats=variables.get("batch_stats", {}),
             constants=variables.get("constants", {}),
             opt_state=self._optimizer(hyperparams).init(params),
-            class_means=ClassMeans.create(self.data.num_classes, dim, decay),
+            class_means=jax.tree.map(jnp.asarray, self._means),
             rng=jax.random.key(seed),
             hyperparams=dict(hyperparams),
         )

@@ -153,6 +153,24 @@ def inaturalist2018() -> Config:
     return config
 
 
+def features(imbalance_factor: float = 0.0) -> Config:
+    """A linear classifier on a feature bank, 20 epochs of AdamW, which copes with any scale.
+
+    Args:
+      imbalance_factor: of the training set; 0: all examples that the bank has.
+    """
+    config = default_config()
+    config.epochs, config.batch_size, config.eval_batch_size = 20, 128, 1000
+    config.evaluate_every = 5  # an epoch takes less than its evaluation
+    config.data.name, config.model.name = "features", "identity"
+    if imbalance_factor:
+        config.data.imbalance_factor = imbalance_factor
+    else:
+        config.data.profile = "natural"
+    adamw_recipe(config)
+    return config
+
+
 def standard_recipe(config: Config) -> None:
     """CIFAR recipe that most codes share, from LDAM-DRW's: ResNet-32, 200 epochs; of any method.
 
@@ -239,7 +257,7 @@ def balms_recipe(config: Config) -> None:
 
 
 def adamw_recipe(config: Config) -> None:
-    """What networks without batch normalisation are usually trained with.
+    """What networks without batch normalisation, and classifiers alone, are usually trained with.
 
     AdamW with rate 1e-3 and decay 0.05, after a warm-up over a tenth of the epochs.
 

@@ -18,7 +18,7 @@ class TrainState(flax.struct.PyTreeNode):
       batch_stats: running statistics of its normalisation layers.
       constants: of the model that are no parameters: the frame of a fixed classifier.
       opt_state: of the optimiser chain.
-      class_means: the EMA class means that SpA steers by.
+      class_means: those that SpA steers by, a moving average or of the whole training set.
       rng: typed PRNG key of the run's seed; never advanced, folded with the step.
       hyperparams: float32 scalars, traced, so that one program trains many settings.
     """

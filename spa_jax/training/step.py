@@ -38,8 +38,9 @@ def make_train_step(
 
     forward -> features and logits -> class means -> loss (+ Reg) -> gradients -> optimiser chain
     (Proj first or last, SLERP last) -> apply -> metrics. Reg, Proj and SLERP see the same means,
-    those that this batch has updated. The forwards come in the order of the released
-    code: unmixed images, if class means are made of them, then the first view, then the second.
+    those that this batch has updated, or those of the whole training set. The forwards come in the
+    order of the released code: unmixed images, if class means are made of them, then the first
+    view, then the second.
 
     Args:
       options: of the run.
@@ -69,7 +70,9 @@ def make_train_step(
         logits: Any = method.logits(outputs)
         accuracy = jnp.mean(inputs.over_labels(_is_correct, logits))
         seen = (features, targets) if clean is None else (clean, inputs.labels)
-        means = state.class_means.update(*jax.lax.stop_gradient(seen), axis_name=axis_name)
+        means = state.class_means
+        if options.spa.means_from != "dataset":
+            means = means.update(*jax.lax.stop_gradient(seen), axis_name=axis_name)
         if inputs.second_images is not None:
             _, of_second, batch_stats = forward(state, params, batch_stats, inputs.second_images)
             outputs = (outputs, of_second)

@@ -18,6 +18,7 @@ from tests.models.backbone_checks import shapes_of
 from tests.refusals import refusal
 
 IMAGES = np.zeros((2, 32, 32, 3), np.float32)
+ON_FEATURES = ("identity", "adapter")
 FIXED = {
     **dict.fromkeys(ARCHITECTURES, (make_imagenet_resnet, ARCHITECTURES)),
     **dict.fromkeys(SIZES, (VisionTransformer, SIZES)),
@@ -30,7 +31,7 @@ def classifier(name, head="linear", dtype="float32", axis_name=None, **options):
     return build_classifier(name, entry.options(**options), head, {}, 5, dtype, axis_name)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in FIXED])
+@pytest.mark.parametrize("name", [x for x in NETWORKS if x not in (*FIXED, *ON_FEATURES)])
 def test_every_network_of_any_size_gives_float32_features_of_its_width_and_logits(name):
     model = classifier(name)
     variables, (features, logits) = shapes_of(model, IMAGES)
@@ -38,6 +39,16 @@ def test_every_network_of_any_size_gives_float32_features_of_its_width_and_logit
     assert logits.shape == (2, 5)
     assert features.dtype == logits.dtype == np.float32
     assert variables["params"]["head"]["kernel"].shape == (model.backbone.dim, 5)
+
+
+@pytest.mark.parametrize("name", ON_FEATURES)
+def test_a_network_on_features_starts_as_one_that_hands_them_on(name):
+    model, features = classifier(name), jnp.arange(12.0).reshape(2, 6)
+    (found, logits), variables = model.init_with_output(jax.random.key(0), features, train=True)
+    np.testing.assert_array_equal(found, features)
+    assert logits.shape == (2, 5)
+    assert model.backbone.takes_features and model.backbone.dim is None
+    assert ("backbone" in variables["params"]) == (name == "adapter")
 
 
 @pytest.mark.parametrize("name", FIXED)

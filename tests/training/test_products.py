@@ -15,8 +15,10 @@ from spa_jax.options import NoOptions
 from spa_jax.training.variants import VARIANTS
 from tests.training.small import small_config, small_program, take_steps
 
-OF_ANY_SIZE = [name for name, entry in NETWORKS.items() if entry.options is not NoOptions]
-OF_FIXED_SIZE = [name for name in NETWORKS if name not in OF_ANY_SIZE]
+ON_FEATURES = ("identity", "adapter")
+ON_IMAGES = {name: entry for name, entry in NETWORKS.items() if name not in ON_FEATURES}
+OF_ANY_SIZE = [name for name, entry in ON_IMAGES.items() if entry.options is not NoOptions]
+OF_FIXED_SIZE = [name for name in ON_IMAGES if name not in OF_ANY_SIZE]
 
 SMALLEST = {
     "small": {"model__small__widths": (12,)},

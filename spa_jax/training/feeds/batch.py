@@ -7,16 +7,17 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, Num, UInt8
 
 from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.augment.mixing import box_share, cutmix, cutmix_box, mix_coefficient, mixup
 from spa_jax.data.augment.spatial import augment_one
+from spa_jax.data.features import Features
 from spa_jax.longtail.losses import mix_targets
 from spa_jax.longtail.method import Views
 from spa_jax.training.config import RunOptions
 
-Normalize = Callable[[UInt8[Array, "B H W K"]], Float[Array, "B H W K"]]
+Normalize = Callable[[Num[Array, "B ..."]], Float[Array, "B ..."]]
 
 # Streams of a step's key that positions in a batch, which count up from 0, never reach.
 _PARTNER_STREAM = 2**32 - 1
@@ -32,7 +33,7 @@ class Batch(flax.struct.PyTreeNode):
     """Examples, and where each stands in the global batch (its randomness belongs to it).
 
     Attributes:
-      images: `(B, H, W, channels)` uint8.
+      images: `(B, H, W, channels)` uint8, or features `(B, D)`.
       labels: `(B,)` int32.
       positions: `(B,)` int32, place in the global batch.
       mask: `(B,)` float32, 0 for padding; None: every example counts.
@@ -53,7 +54,7 @@ class Inputs(flax.struct.PyTreeNode):
     """What the network sees of a batch, and the labels that it stands for.
 
     Attributes:
-      images: `(B, H, W, channels)` float32, normalised.
+      images: `(B, H, W, channels)` float32, normalised; or features `(B, D)`, as they are.
       labels: `(B,)` int32.
       partner_labels: `(B,)` int32, of the examples mixed in; None without mixing.
       share: f32 scalar, the share of `labels` in a mixed image; None without mixing.
@@ -101,10 +102,14 @@ def prepare(
     """Augments each example with the key of (seed, step, position), and mixes it with its partner.
 
     One coefficient, and for CutMix one box, serves the whole batch; both belong to (seed, step).
+    Features are not augmented, but may be mixed.
     """
     step_key = jax.random.fold_in(rng, step)
 
-    def seen(key: Key[Array, ""], part: Batch, images: Any) -> Float[Array, "B H W K"]:
+    def seen(key: Key[Array, ""], part: Batch, images: Any) -> Float[Array, "B ..."]:
+        if images.ndim == 2:
+            return normalize(images)
+
         def one(position: Array, image: Array) -> Array:
             return augment_one(jax.random.fold_in(key, position), image, augment)
 
@@ -157,7 +162,10 @@ def normalizer(images: Any) -> Normalize:
 
     Args:
       images: of the training set; if they are still encoded, the statistics are ImageNet's.
+        Features are left as they are, in float32.
     """
+    if isinstance(images, Features):
+        return lambda features: features.astype(jnp.float32)
     statistics = _IMAGENET_MEAN, _IMAGENET_DEVIATION
     if isinstance(images, np.ndarray):
         statistics = channel_statistics(images)

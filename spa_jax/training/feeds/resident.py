@@ -1,4 +1,4 @@
-"""Data that live on the devices: replicated as uint8, shuffled and cut into batches there."""
+"""Data that live on the devices: replicated as they are, shuffled and cut into batches there."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
+from spa_jax.data.dataset import LabelledImages
+from spa_jax.data.features import Features
 from spa_jax.data.splits.samplers import class_probabilities
 from spa_jax.training.checking import PreparedRun
 from spa_jax.training.devices import OWN, SHARED
@@ -35,12 +37,12 @@ class ResidentFeed:
     evaluation_places = SHARED
 
     def __init__(self, run: PreparedRun) -> None:
-        """Places the data of a run, whose images are decoded and of one size."""
+        """Places the data of a run: features, or images that are decoded and of one size."""
         self._layout, self._data, self._options = run.layout, run.data, run.options
         train = run.data.train
         self.steps_per_epoch = len(train) // run.options.batch_size
         self.normalize = normalizer(train.images)
-        self._arrays = run.layout.replicate((train.images, train.labels))
+        self._arrays = run.layout.replicate(_arrays_of(train))
         streams = (_ORDER_STREAM, _PARTNER_ORDER_STREAM)
         orders = [
             self._make_order(stream, _make_draw(train.labels, *sampler))
@@ -99,7 +101,7 @@ class ResidentFeed:
         rows = evaluation_order(len(examples), size, self._layout.num_devices)
         arrays = self._arrays  # of the training set, which need not be there twice
         if part != "train":
-            arrays = self._layout.replicate((examples.images, examples.labels))
+            arrays = self._layout.replicate(_arrays_of(examples))
         rows = self._layout.replicate([*zip(*rows, strict=True)])
         return [Batch(*arrays, *row) for row in rows]
 
@@ -112,6 +114,12 @@ class ResidentFeed:
             return draw(key)[: spe * batch_size].reshape(spe, batch_size)
 
         return order
+
+
+def _arrays_of(examples: LabelledImages) -> tuple[Any, np.ndarray]:
+    """Images or features, and labels, as arrays in memory."""
+    images = examples.images
+    return images[:] if isinstance(images, Features) else images, examples.labels
 
 
 def evaluation_order(

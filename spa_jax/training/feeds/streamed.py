@@ -1,4 +1,4 @@
-"""Data too large for the devices: decoded by worker processes, and put there batch by batch."""
+"""Data too large for the devices: read or decoded on the host, and put there batch by batch."""
 
 import collections
 import contextlib
@@ -7,9 +7,9 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from jaxtyping import Array
 
+from spa_jax.data.dataset import EncodedImages
 from spa_jax.data.splits.samplers import draw_probabilities
 from spa_jax.data.stream.batches import HostBatch, ImageBatches, read_batches
 from spa_jax.data.stream.epoch_order import EpochOrder
@@ -50,7 +50,7 @@ class StreamFeed:
         self.steps_per_epoch = len(train) // run.options.batch_size
         self.normalize = normalizer(train.images)
         # What is random here is so in a second view too, which then has to be made here.
-        encoded = not isinstance(train.images, np.ndarray)
+        encoded = isinstance(train.images, EncodedImages)
         random_here = encoded or augment.color_jitter or augment.grey or augment.blur
         self._host_views = 2 if random_here and run.options.views.mix == "glmc" else 1
 

@@ -1,0 +1,126 @@
+"""Training on feature banks, from memory or a stream; what does not fit them is refused."""
+
+import jax
+import numpy as np
+import pytest
+
+from spa_jax.longtail.registry import METHODS
+from spa_jax.training.checking import check_run
+from spa_jax.training.loop import run
+from spa_jax.training.recipes import features
+from tests.data.test_features import CLASSES, arrays, write_mapped, write_npz
+from tests.refusals import refusal
+from tests.training.feeds.feeding import after_steps
+from tests.training.small import small_config, small_program
+from tests.training.test_parallel import assert_close
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture(scope="module")
+def banks(tmp_path_factory):
+    """The same bank as archives, and as files that are mapped."""
+    folder = tmp_path_factory.mktemp("banks")
+    return {"npz": write_npz(folder / "npz"), "mapped": write_mapped(folder / "mapped")}
+
+
+def bank_config(folder, **changes):
+    """Twelve epochs of five steps, from the recipe; `__` stands for a dot."""
+    config = features()
+    config.epochs, config.batch_size, config.evaluate_every = 12, 8, 12
+    config.optimizer.learning_rate = 0.05
+    config.data.folder = str(folder)
+    config.logging.every_steps, config.logging.tensorboard, config.logging.plots = 0, False, False
+    config.update_from_flattened_dict({key.replace("__", "."): x for key, x in changes.items()})
+    return config
+
+
+def test_a_classifier_learns_and_aligns_with_the_means_of_the_data_set(banks, tmp_path):
+    config = bank_config(banks["mapped"], spa__method="proj", spa__means_from="dataset")
+    program = small_program(config)
+    whole = arrays("train")
+    expected = [
+        whole["feature"][whole["label"] == label].astype(np.float64).mean(axis=0)
+        for label in range(CLASSES)
+    ]
+    before = program.init_state(config).class_means
+    np.testing.assert_array_equal(before.mean, np.array(expected, np.float32))
+    assert before.seen.all()
+    state, _ = after_steps(program, 2)
+    np.testing.assert_array_equal(state.class_means.mean, before.mean)
+    summary = run(config, tmp_path, program, say=lambda line: None)
+    assert summary["test_accuracy"]["last"] > 0.9  # chance is 0.25
+    assert summary["test_mean_cosine"] > 0.8
+
+
+def test_a_stream_trains_and_tests_on_what_memory_holds(banks):
+    """All in one batch, as the order is another one."""
+    resident, streamed = (
+        small_program(bank_config(banks[form], batch_size=40, eval_batch_size=5, data__feed=feed))
+        for form, feed in (("npz", "device"), ("mapped", "stream"))
+    )
+    assert_close(after_steps(resident, 3), after_steps(streamed, 3), 1e-6)
+    reports = [
+        program.evaluate(program.init_state(program.config)) for program in (resident, streamed)
+    ]
+    assert reports[0]["count"].tolist() == [3] * CLASSES
+    assert_close(*jax.device_get(reports), 1e-6)
+
+
+def test_eight_devices_train_the_adapter_that_one_trains(banks):
+    changes = {"model__name": "adapter", "augment__mix": "mixup", "data__feed": "stream"}
+    one, eight = (
+        small_program(bank_config(banks["mapped"], parallel=mode, **changes), number)
+        for mode, number in (("jit", 1), ("shard_map", 8))
+    )
+    state, totals = after_steps(one, 3)
+    assert np.abs(state.params["backbone"]["up"]["kernel"]).max() > 1e-3
+    assert_close((state, totals), after_steps(eight, 3), 1e-5)
+
+
+WRONG = {
+    "a network for images": ({"model__name": "small"}, ("takes images", "identity or adapter")),
+    "a crop": ({"augment__crop_padding": 2}, ("config.augment.crop_padding", "has features", "0")),
+    "a field of streams": ({"augment__color_jitter": 0.4}, ("config.augment.color_jitter",)),
+    "CutMix": ({"augment__mix": "cutmix"}, ("cutmix pastes a part", "mixup")),
+    "GLMC": ({"method__name": "glmc"}, ("glmc pastes a part", "config.method.name")),
+    "a fixed classifier": ({"method__name": "etf"}, ("fixed classifier", "adapter")),
+    "another dtype": ({"model__dtype": "bfloat16"}, ("config.model.dtype=bfloat16", "identity")),
+    "the width of an adapter": ({"model__adapter__width": 8}, ("adapter.width", "256")),
+    "fixed means of what moves": (
+        {"model__name": "adapter", "spa__means_from": "dataset"},
+        ("config.spa.means_from=dataset", "adapter", "set it to auto"),
+    ),
+    "a moving average of fixed means": (
+        {"spa__means_from": "dataset", "spa__decay": 0.5},
+        ("config.spa.decay=0.5 does nothing", "leave it at 0.9"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_features_have_no_use_for_is_refused(banks, case):
+    changes, parts = WRONG[case]
+    message = refusal(check_run, bank_config(banks["npz"], **changes))
+    for part in parts:
+        assert part in message
+
+
+def test_images_are_refused_by_a_network_for_features_and_have_no_fixed_means():
+    plain = {"augment__crop_padding": 0, "augment__flip": False}
+    message = refusal(check_run, small_config(model__name="identity", **plain))
+    assert "identity takes features" in message
+    message = refusal(check_run, small_config(spa__means_from="dataset", **plain))
+    assert "config.spa.means_from=dataset" in message
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "glmc"])
+def test_a_step_of_every_method_but_one_fits_features(banks, method):
+    """Traced alone: what comes out has the form of what goes in."""
+    config = bank_config(banks["npz"], model__name="adapter", method__name=method)
+    config.method.ldam_drw.epoch = 5 if method == "ldam_drw" else config.method.ldam_drw.epoch
+    program = small_program(config)
+    state = jax.eval_shape(lambda: program.init_state(config))
+    inputs = jax.eval_shape(lambda state: next(program.batches(state, 0, 0)), state)
+    after, _ = jax.eval_shape(program.train_step, state, program.zero_totals, inputs)
+    assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
