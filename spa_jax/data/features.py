@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -45,8 +46,8 @@ class Features:
         """Bytes that they take up in memory."""
         return len(self) * self.stored.shape[1] * self.dtype.itemsize
 
-    def __getitem__(self, places: np.ndarray | slice) -> np.ndarray:
-        """The features at the given places, `(K, D)` float16 or float32, in memory."""
+    def __getitem__(self, places: Any) -> Any:
+        """The features at K places, or in a slice, `(K, D)` float16 or float32, in memory."""
         with np.errstate(over="ignore"):  # what float32 does not hold is refused, see below
             return self.stored[self.rows[places]].astype(self.dtype, copy=False)
 

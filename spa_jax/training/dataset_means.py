@@ -1,5 +1,7 @@
 """Class means over the whole training set, where no step moves the features."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,11 +25,12 @@ def dataset_means(model: Classifier, examples: LabelledImages, num_classes: int)
     Returns:
       Class means `(C, D)` float32, on the host; a class without examples is unseen.
     """
+    images: Any = examples.images
     sums, backbone = 0.0, model.backbone.bind({})
     counts = np.bincount(examples.labels, minlength=num_classes)
     for start in range(0, len(examples), _BLOCK):
         part = slice(start, start + _BLOCK)
-        features = backbone(jnp.asarray(examples.images[part], jnp.float32), train=False)
+        features = backbone(jnp.asarray(images[part], jnp.float32), train=False)
         order = np.argsort(examples.labels[part], kind="stable")
         present, first = np.unique(examples.labels[part][order], return_index=True)
         of_block = np.zeros((num_classes, features.shape[1]))

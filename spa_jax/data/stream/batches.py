@@ -145,7 +145,7 @@ def stream_side(examples: LabelledImages, options: AugmentOptions) -> int:
       InputError: arrays that are not square or not grey or RGB.
     """
     images = examples.images
-    if isinstance(images, EncodedImages):
+    if not isinstance(images, np.ndarray):
         return options.image_size
     if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise InputError(
