@@ -1,0 +1,86 @@
+"""The commands of the how-to pages run as they stand there, on less; the examples run too."""
+
+import importlib
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+from spa_jax.command_line import parse_flags
+
+ROOT = Path(__file__).parents[1]
+PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs/how_to").glob("*.md"))}
+
+pytestmark = [
+    pytest.mark.usefixtures("quick_compilation"),
+    # By which ml_collections reads a file.
+    pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
+]
+
+# What a test of a page leaves out of a command that trains.
+LESS = {
+    "train.py": (),
+    "spa_jax.compare": ("--seeds=1", "--methods=none,proj"),
+    "spa_jax.sweep": (),
+}
+SHORT = ("--config.epochs=1", "--config.evaluate_every=1", "--config.logging.plots=False")
+
+
+def commands_of(page):
+    """The commands in a page's blocks, each as the program and its arguments."""
+    blocks = re.findall(r"```sh\n(.*?)```", PAGES[page], re.DOTALL)
+    for line in "".join(blocks).replace("\\\n", "").splitlines():
+        python, *words = shlex.split(line)
+        assert python == "python"
+        program, *arguments = [word for word in words if word != "-m"]
+        yield program, arguments
+
+
+def start(program, arguments):
+    """Runs a program of the repository in this process, on one device."""
+    argv = [program, *arguments]
+    known = {*flags.FLAGS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda: jax.local_devices()[:1])
+        patch.setattr(sys, "argv", argv)
+        try:
+            if program.startswith("examples/"):
+                runpy.run_path(str(ROOT / program), run_name="__main__")
+                return
+            module = importlib.import_module(program.removesuffix(".py"))
+            if program not in LESS:
+                assert not module.main(arguments)
+                return
+            getattr(module, "define_flags", lambda: None)()
+            parse_flags(argv)
+            module.main([])
+        finally:
+            flags.FLAGS.remove_flag_values({*flags.FLAGS} - known)
+
+
+def test_the_page_on_feature_banks(tmp_path, monkeypatch):
+    places = {"bank": str(tmp_path / "bank"), "runs/": f"{tmp_path}/runs/"}
+    for program, arguments in commands_of("feature_banks"):
+        for name, place in places.items():
+            arguments = [re.sub(rf"(^|=){name}", rf"\g<1>{place}", word) for word in arguments]
+        start(program, [*arguments, *(LESS[program] + SHORT if program in LESS else ())])
+    for made in ("probe/summary.json", "bank/comparison.json", "bank/report/index.html"):
+        assert (tmp_path / "runs" / made).exists()
+    assert (tmp_path / "runs/gamma/sweep.json").exists()
+
+
+def test_the_pytorch_example_writes_a_bank(tmp_path):
+    pytest.importorskip("torch", reason="the PyTorch example needs torch")
+    start("examples/features_from_pytorch.py", [str(tmp_path)])
+    assert np.load(tmp_path / "train/feature.npy", mmap_mode="r").shape == (1347, 1024)
+
+
+def test_examples_are_short():
+    for path in (ROOT / "examples").glob("*.py"):
+        assert len(path.read_text().splitlines()) < 80
