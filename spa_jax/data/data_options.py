@@ -69,7 +69,8 @@ class DataOptions(SplitOptions):
     """A data set: the config group `data`.
 
     Attributes:
-      name: digits, fashion_mnist, cifar10, cifar100 or any name of TFDS; with a folder any name.
+      name: digits, fashion_mnist, cifar10, cifar100 or any name of TFDS; features for a feature
+        bank; with a folder any name.
       folder: where the files are; "": where TFDS keeps what it prepared.
       verify: check the official CIFAR files against their published checksums.
       shot_groups: the rule that calls classes many-, medium- or few-shot, a key of
@@ -82,7 +83,7 @@ class DataOptions(SplitOptions):
       InputError: a value out of range.
     """
 
-    name: str = option("digits", "digits, fashion_mnist, cifar10, cifar100 or any name of TFDS")
+    name: str = option("digits", "digits, features, fashion_mnist, cifar10 ... or a name of TFDS")
     folder: str = option("", "where the files are; empty: where TFDS keeps what it prepared")
     verify: bool = option(True, "check the official CIFAR files against published checksums")
     shot_groups: str = option(

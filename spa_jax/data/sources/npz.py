@@ -17,7 +17,7 @@ from spa_jax.data.splits.lists import read_split_list
 from spa_jax.errors import InputError
 
 WHOLE_FILE = "all.npz"
-NPZ_FILES = ("train.npz", "test.npz", WHOLE_FILE)
+NPZ_FILES = ("train.npz", "test.npz")
 MAPPED_FILES = ("train/feature.npy", "test/feature.npy")
 _WRITTEN = (
     "written with `np.savez(path, image=images, label=labels)`, or feature=features in place of "
@@ -54,7 +54,7 @@ def read_npz(name: str, folder: Path, train_list: str = "", test_list: str = "")
     """
     listed, whole = bool(train_list or test_list), folder / WHOLE_FILE
     if not whole.is_file():
-        train, test = (_read_archive(folder / file, listed) for file in NPZ_FILES[:2])
+        train, test = (_read_archive(folder / file, listed) for file in NPZ_FILES)
         return _source(name, train, test)
     if not (train_list and test_list):
         raise InputError(

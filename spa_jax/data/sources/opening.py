@@ -1,7 +1,7 @@
 """Loads a data set by its options: whatever its files look like, and whichever images train."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,13 @@ from spa_jax.data.sources.cifar_files import is_cifar_folder, read_cifar
 from spa_jax.data.sources.digits import read_digits
 from spa_jax.data.sources.idx import FASHION_MNIST_HELP, read_idx_folder
 from spa_jax.data.sources.image_folder import read_image_folder
-from spa_jax.data.sources.npz import MAPPED_FILES, NPZ_FILES, read_mapped, read_npz
+from spa_jax.data.sources.npz import (
+    MAPPED_FILES,
+    NPZ_FILES,
+    WHOLE_FILE,
+    read_mapped,
+    read_npz,
+)
 from spa_jax.data.sources.tfds_source import is_tfds_dir, read_tfds, tfds_data_dir
 from spa_jax.data.splits.shot_groups import check_shot_group_rule
 from spa_jax.data.splits.splitting import make_split
@@ -41,6 +47,10 @@ def _with_lists(
     return lambda options, folder: read(options.name, folder, options.train_list, options.test_list)
 
 
+def _has_any(folder: Path, files: Sequence[str]) -> bool:
+    return any((folder / file).is_file() for file in files)
+
+
 def _read_prepared(options: DataOptions, folder: Path) -> Source:
     try:
         return read_tfds(options.name, options.folder)
@@ -62,6 +72,21 @@ SOURCES: dict[str, SourceKind] = {
         lambda options, folder: not options.folder or is_tfds_dir(folder, options.name),
         "a data set prepared by TFDS (`python -m spa_jax.data.prepare {name} --data_dir={folder}`)",
     ),
+    "mapped_features": SourceKind(
+        _with_lists(read_mapped),
+        lambda options, folder: _has_any(folder, MAPPED_FILES),
+        "feature.npy and label.npy in the folders train and test",
+    ),
+    "features": SourceKind(
+        _with_lists(read_npz),
+        lambda options, folder: options.name == "features" or _has_any(folder, [WHOLE_FILE]),
+        "all.npz with both lists",
+    ),
+    "listed_folder": SourceKind(
+        _with_lists(read_image_folder),
+        lambda options, folder: bool(options.train_list and options.test_list),
+        "any folder of images with config.data.train_list and config.data.test_list",
+    ),
     "cifar": SourceKind(
         lambda options, folder: read_cifar(options.name, folder, options.verify),
         lambda options, folder: options.name in ("cifar10", "cifar100") and is_cifar_folder(folder),
@@ -74,18 +99,8 @@ SOURCES: dict[str, SourceKind] = {
     ),
     "npz": SourceKind(
         _with_lists(read_npz),
-        lambda options, folder: any((folder / file).is_file() for file in NPZ_FILES),
-        "train.npz and test.npz, or all.npz with both lists",
-    ),
-    "mapped": SourceKind(
-        _with_lists(read_mapped),
-        lambda options, folder: any((folder / file).is_file() for file in MAPPED_FILES),
-        "feature.npy and label.npy in the folders train and test",
-    ),
-    "listed_folder": SourceKind(
-        _with_lists(read_image_folder),
-        lambda options, folder: bool(options.train_list and options.test_list),
-        "any folder of images with config.data.train_list and config.data.test_list",
+        lambda options, folder: _has_any(folder, NPZ_FILES),
+        "train.npz and test.npz",
     ),
     "image_folder": SourceKind(
         _with_lists(read_image_folder),
