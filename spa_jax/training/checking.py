@@ -191,7 +191,7 @@ def prepare_run(
     why = "images that are decoded from files of any size, and these live in memory at one size"
     unused = ENCODED_FIELDS if isinstance(images, np.ndarray) else ()
     if isinstance(images, Features):
-        unused, why = PIXEL_FIELDS, f"images, and {data.name} has features"
+        unused, why = PIXEL_FIELDS, f"images, and {data.train.origin} has features"
     elif not streamed:
         unused = STREAM_FIELDS
     for field in unused:
@@ -216,19 +216,19 @@ def _check_kind(options: RunOptions, data: LongTailedDataset, takes_features: bo
     has_features, name = isinstance(data.train.images, Features), options.model.name
     if takes_features and not has_features:
         raise InputError(
-            f"config.model.name={name} takes features, and {data.name} in {data.train.origin} has "
-            "images: choose a network for images, or a feature bank for config.data.folder."
+            f"config.model.name={name} takes features, and {data.train.origin} has images: choose "
+            "a network for images, or a feature bank for config.data.folder."
         )
     if has_features and not takes_features:
         raise InputError(
-            f"config.model.name={name} takes images, and {data.name} in {data.train.origin} has "
-            "features: set config.model.name to identity or adapter."
+            f"config.model.name={name} takes images, and {data.train.origin} has features: set "
+            "config.model.name to identity or adapter."
         )
     if has_features and options.views.mix in ("cutmix", "glmc"):
         raise InputError(
-            f"{options.views.mix} pastes a part of one image into another, and {data.name} has "
-            "features: choose another config.augment.mix, such as mixup, or another "
-            "config.method.name."
+            f"{options.views.mix} pastes a part of one image into another, and "
+            f"{data.train.origin} has features: choose another config.augment.mix, such as mixup, "
+            "or another config.method.name."
         )
 
 
