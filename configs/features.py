@@ -5,7 +5,7 @@ config.data.folder is the bank's; docs/how_to/feature_banks.md says how to write
 classifier is `config.model.name=identity`, a perceptron before it `adapter`.
 Paper: Wang, Gao and Xie, AAAI 2026; the paper has no feature banks.
 Command: python -m spa_jax.compare --config=configs/features.py --config.data.folder=BANK --out=OUT
-Wall time: WALL. Expected figure: none, as it depends on the bank.
+Wall time: seconds a run on 2 CPU cores. Expected figure: none, as it depends on the bank.
 Status: run on random features alone.
 """
 

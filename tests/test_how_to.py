@@ -17,11 +17,8 @@ from spa_jax.command_line import parse_flags
 ROOT = Path(__file__).parents[1]
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs/how_to").glob("*.md"))}
 
-pytestmark = [
-    pytest.mark.usefixtures("quick_compilation"),
-    # By which ml_collections reads a file.
-    pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
-]
+# By which ml_collections reads a file.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 # What a test of a page leaves out of a command that trains.
 LESS = {

@@ -14,8 +14,6 @@ from tests.training.feeds.feeding import after_steps
 from tests.training.small import small_config, small_program
 from tests.training.test_parallel import assert_close
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def banks(tmp_path_factory):
