@@ -1,8 +1,8 @@
 """Classifiers on a feature bank: what any network gave for any data set, in seconds on a CPU.
 
-Argument: imbalance_factor=10, 20, 50, 100 ...; without it the bank trains as it is.
-config.data.folder is the bank's; docs/how_to/feature_banks.md says how to write one. The linear
-classifier is `config.model.name=identity`, a perceptron before it `adapter`.
+Argument: imbalance_factor=10, 20, 50, 100 ..., without which the bank trains as it is;
+model=identity, a linear classifier, or adapter, which has a perceptron before it.
+config.data.folder is the bank's; docs/how_to/feature_banks.md says how to write one.
 Paper: Wang, Gao and Xie, AAAI 2026; the paper has no feature banks.
 Command: python -m spa_jax.compare --config=configs/features.py --config.data.folder=BANK --out=OUT
 Wall time: seconds a run on 2 CPU cores. Expected figure: none, as it depends on the bank.
@@ -16,4 +16,4 @@ from spa_jax.training.recipes import features
 
 def get_config(argument: str = "") -> Config:
     """AdamW for 20 epochs, whatever the scale of the features."""
-    return features(**parse_argument(argument, {"imbalance_factor": 0.0}))
+    return features(**parse_argument(argument, {"imbalance_factor": 0.0, "model": "identity"}))

@@ -153,17 +153,23 @@ def inaturalist2018() -> Config:
     return config
 
 
-def features(imbalance_factor: float = 0.0) -> Config:
-    """A linear classifier on a feature bank, 20 epochs of AdamW, which copes with any scale.
+def features(imbalance_factor: float = 0.0, model: str = "identity") -> Config:
+    """A classifier on a feature bank, 20 epochs of AdamW, which copes with features of any scale.
 
     Args:
       imbalance_factor: of the training set; 0: all examples that the bank has.
+      model: "identity", with class means of the whole training set; or "adapter".
+
+    Raises:
+      InputError: another network.
     """
+    _check_choice("model", model, ("identity", "adapter"))
     config = default_config()
     config.epochs, config.batch_size, config.eval_batch_size = 20, 128, 1000
     config.evaluate_every = 5  # an epoch takes less than its evaluation
     config.logging.plots = False  # a fifth of the run's time; the report draws more
-    config.data.name, config.model.name = "features", "identity"
+    config.data.name, config.model.name = "features", model
+    config.spa.means_from = "dataset" if model == "identity" else "auto"
     if imbalance_factor:
         config.data.imbalance_factor = imbalance_factor
     else:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from spa_jax.data import features
 from spa_jax.data.data_options import DataOptions
 from spa_jax.data.sources.opening import load_data
 from tests.refusals import refusal
@@ -87,17 +86,17 @@ def test_a_long_tailed_split_takes_rows_of_a_mapped_bank_and_reads_them_later(tm
         np.testing.assert_array_equal(examples.labels, whole["label"][images.rows])
 
 
-def test_a_mapped_bank_is_checked_once_a_process_unless_it_changes(tmp_path, monkeypatch):
-    checked, real = [], features.checked_features
+@pytest.mark.parametrize("write", [write_npz, write_mapped])
+def test_a_bank_is_checked_once_a_process_unless_it_changes(tmp_path, write, monkeypatch):
+    checked = []
     monkeypatch.setattr(
-        "spa_jax.data.sources.npz.checked_features",
-        lambda stored, origin: checked.append(origin) or real(stored, origin),
+        "spa_jax.data.features.track", lambda starts, *_, **__: checked.append(starts) or starts
     )
-    first = load(write_mapped(tmp_path)).content_checksum
+    first = load(write(tmp_path)).content_checksum
     assert load(tmp_path).content_checksum == first
     assert len(checked) == 2
     changed = arrays("test")["feature"] * 2
-    assert load(write_mapped(tmp_path, test_feature=changed)).content_checksum != first
+    assert load(write(tmp_path, test_feature=changed)).content_checksum != first
     assert len(checked) == 4
 
 

@@ -24,7 +24,7 @@ def banks(tmp_path_factory):
 
 def bank_config(folder, **changes):
     """Twelve epochs of five steps, from the recipe; `__` stands for a dot."""
-    config = features()
+    config = features(model=changes.get("model__name", "identity"))
     config.epochs, config.batch_size, config.evaluate_every = 12, 8, 12
     config.optimizer.learning_rate = 0.05
     config.data.folder = str(folder)
@@ -34,7 +34,7 @@ def bank_config(folder, **changes):
 
 
 def test_a_classifier_learns_and_aligns_with_the_means_of_the_data_set(banks, tmp_path):
-    config = bank_config(banks["mapped"], spa__method="proj", spa__means_from="dataset")
+    config = bank_config(banks["mapped"], spa__method="proj")
     program = small_program(config)
     whole = arrays("train")
     expected = [
@@ -73,7 +73,6 @@ def test_a_stream_on_eight_devices_trains_and_tests_the_adapter_as_memory_on_one
 
 
 WRONG = {
-    "a network for images": ({"model__name": "small"}, ("takes images", "identity or adapter")),
     "a crop": ({"augment__crop_padding": 2}, ("config.augment.crop_padding", "has features", "0")),
     "a field of streams": ({"augment__color_jitter": 0.4}, ("config.augment.color_jitter",)),
     "CutMix": ({"augment__mix": "cutmix"}, ("cutmix pastes a part", "mixup")),
@@ -98,6 +97,13 @@ def test_what_features_have_no_use_for_is_refused(banks, case):
     message = refusal(check_run, bank_config(banks["npz"], **changes))
     for part in parts:
         assert part in message
+
+
+def test_a_network_for_images_refuses_features(banks):
+    config = bank_config(banks["npz"])
+    config.model.name = "small"
+    message = refusal(check_run, config)
+    assert "takes images" in message and "identity or adapter" in message
 
 
 def test_images_are_refused_by_a_network_for_features_and_have_no_fixed_means():

@@ -298,7 +298,7 @@ FILES = {
     ("digits_lt", "model=vit"): recipes.digits_lt("vit"),
     ("digits_balanced", None): recipes.digits_balanced(),
     ("features", ""): recipes.features(),
-    ("features", "imbalance_factor=100"): recipes.features(100.0),
+    ("features", "imbalance_factor=100,model=adapter"): recipes.features(100.0, "adapter"),
     ("inaturalist2018", None): recipes.inaturalist2018(),
     ("cifar10_lt", ""): recipes.cifar10_lt(100.0, "standard"),
     ("cifar10_lt", "recipe=small,imbalance_factor=200"): recipes.cifar10_lt(200.0, "small"),

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,7 +161,7 @@ def _read_arrays(
 def _examples(path: Path, arrays: dict[str, np.ndarray], listed: bool) -> Part:
     """Examples of arrays, with names if lists are to find them, and class names if there are."""
     if "feature" in arrays:
-        images = _checked(arrays["feature"], str(path))
+        images = _checked(arrays["feature"], path)
     else:
         images = arrays["image"]
         images = images[..., None] if images.ndim == 3 else images
@@ -195,20 +193,18 @@ def _strings(
     return names
 
 
-def _checked(stored: np.ndarray, origin: str) -> Features:
-    """Features after a look at each, which a process takes once at those of a mapped file."""
-    if not isinstance(stored, np.memmap):
-        return checked_features(stored, origin)
-    file = str(stored.filename)
-    status = os.stat(file)
-    return _checked_file(file, status.st_size, status.st_mtime_ns)
+# A command opens its data several times, and would check gigabytes each time.
+_CHECKED: dict[tuple[str, int, int], bytes] = {}
 
 
-# A command opens its data several times, and would read gigabytes each time.
-@functools.lru_cache(maxsize=4)
-def _checked_file(file: str, size: int, changed: int) -> Features:
-    """The features of a mapped file, as long as its size and the time of its change are these."""
-    return checked_features(np.load(file, mmap_mode="r", allow_pickle=False), file)
+def _checked(stored: np.ndarray, path: Path) -> Features:
+    """Features after a look at each, which a process takes once, unless their file changes."""
+    file = Path(str(stored.filename)) if isinstance(stored, np.memmap) else path
+    status = file.stat()
+    key = (str(file.absolute()), status.st_size, status.st_mtime_ns)
+    features = checked_features(stored, str(file), _CHECKED.get(key))
+    _CHECKED[key] = features.checksum
+    return features
 
 
 @contextlib.contextmanager
