@@ -167,7 +167,6 @@ def features(imbalance_factor: float = 0.0, model: str = "identity") -> Config:
     config = default_config()
     config.epochs, config.batch_size, config.eval_batch_size = 20, 128, 1000
     config.evaluate_every = 5  # an epoch takes less than its evaluation
-    config.logging.plots = False  # a fifth of the run's time; the report draws more
     config.data.name, config.model.name = "features", model
     config.spa.means_from = "dataset" if model == "identity" else "auto"
     if imbalance_factor:
