@@ -95,12 +95,14 @@ def sweep_table(record: Record) -> str:
     return f"{markdown_rows(rows)}\n\n{text}"
 
 
-def overhead_table(record: Record) -> str:
-    """What a step takes longer with SpA, from a record of `benchmarks/overhead.py`."""
+def steps_table(record: Record) -> str:
+    """Milliseconds of a step side by side, and what each takes longer than the first: a record of
+    `benchmarks/overhead.py` or of `benchmarks/peers/torch_steps.py`."""
     steps = record["milliseconds"]
-    rows = [["milliseconds a step (against none)", *next(iter(steps.values()))]]
+    first = next(iter(next(iter(steps.values()))))
+    rows = [[f"milliseconds a step (against {first})", *next(iter(steps.values()))]]
     for name, times in steps.items():
-        cells = (f"{t:.4g} ({100 * (t / times['none'] - 1):+.1f} %)" for t in times.values())
+        cells = (f"{t:.4g} ({100 * (t / times[first] - 1):+.1f} %)" for t in times.values())
         rows.append([name, *cells])
     return f"{markdown_rows(rows)}\n\n{_origin(record)}"
 
@@ -162,7 +164,8 @@ TABLES: Mapping[str | None, Callable[[Record], str]] = {
     "input_share": input_share_table,
     "input_rate": input_rate_table,
     "sweep": sweep_table,
-    "overhead": overhead_table,
+    "overhead": steps_table,
+    "torch_steps": steps_table,
     "alignment_cost": alignment_cost_table,
     "error_exponents": error_exponents_table,
     **dict.fromkeys(STUDIES, study_tables),

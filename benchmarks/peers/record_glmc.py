@@ -22,7 +22,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.peers.record_backbones import CifarResNet, fill
+from benchmarks.peers.cifar_resnet import CifarResNet
+from benchmarks.peers.record_backbones import fill
 from tests.models.peer_weights import images, peer_tensor, uniform
 
 RECORD = Path("tests/training/recorded/glmc_step.npz")
