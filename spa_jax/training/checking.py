@@ -164,6 +164,13 @@ def prepare_run(
             f"config.batch_size={options.batch_size} is larger than the training set of "
             f"{len(data.train)} images: lower it."
         )
+    if options.checkpoint.keep_best:
+        check_validation(data)
+    if layout.mode == "vmap" and options.checkpoint.keep_best:
+        raise CannotTrainTogether(
+            "Runs trained together share their checkpoints, of which no one is the best of all of "
+            "them: leave config.checkpoint.keep_best out, or train one after another."
+        )
     feed = options.data.feed
     streamed = feed == "stream" or (feed == "auto" and not _fits_on_device(data))
     if layout.mode == "vmap" and streamed:
@@ -229,6 +236,15 @@ def _check_kind(options: RunOptions, data: LongTailedDataset, takes_features: bo
             f"{options.views.mix} pastes a part of one image into another, and "
             f"{data.train.origin} has features: choose another config.augment.mix, such as mixup, "
             "or another config.method.name."
+        )
+
+
+def check_validation(data: LongTailedDataset) -> None:
+    """Raises InputError if there is nothing that the best checkpoint could be chosen by."""
+    if data.validation is None:
+        raise InputError(
+            "config.checkpoint.keep_best chooses by the accuracy on a validation part, not on the "
+            "test set, and there is none: set config.data.validation=true, or leave keep_best out."
         )
 
 

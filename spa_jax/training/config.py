@@ -86,6 +86,7 @@ class CheckpointOptions:
 
     every_epochs: int = option(1, "epochs between checkpoints; 0: only at the end", low=0)
     keep: int = option(2, "the newest that are kept", low=1)
+    keep_best: bool = option(False, "keep the best by validation accuracy beside them")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -163,6 +163,7 @@ class EpochLoop:
             report = None
             if done and not inside:
                 report = self._evaluate(state, done, bar)  # what a run before has not come to
+            self._keep_best(checkpoints, state)
             while done < config.epochs and self._open:
                 state = self._train_epoch(state, done, bar)
                 done, inside = divmod(self._step, spe)
@@ -183,6 +184,7 @@ class EpochLoop:
                     if not isinstance(error, Exception):
                         self._check_interruption()
                     raise
+                self._keep_best(checkpoints, state)
                 if stops:
                     raise RunStopped(f"stopped after epoch {done} of {config.epochs}")
             if report is None:  # resumed after the last epoch: only the end was missing
@@ -192,7 +194,16 @@ class EpochLoop:
         return {i: Trained(states[i], reports[i]) for i in self._open}
 
     def _save(self, checkpoints: Checkpoints, state: TrainState) -> None:
-        checkpoints.save(fetch(serializable(state)), self._position)
+        checkpoints.save(state, self._position)
+
+    def _keep_best(self, checkpoints: Checkpoints, state: TrainState) -> None:
+        """Keeps the checkpoint of the best epoch, which may be the one that was just evaluated."""
+        if self._config.checkpoint.keep_best:
+            (record,) = self._open.values()  # of runs trained together none is the best of all
+            best = record.best_step({*checkpoints.steps, self._step})
+            if best is not None and best not in checkpoints.steps:
+                self._save(checkpoints, state)
+            checkpoints.keep_best(best)
 
     def _check_interruption(self) -> None:
         """Ends a run that has just been saved, if it was interrupted."""

@@ -13,7 +13,7 @@ from spa_jax.alignment import ClassMeans
 from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.errors import InputError
 from spa_jax.options import is_read
-from spa_jax.training.checking import prepare_run
+from spa_jax.training.checking import check_validation, prepare_run
 from spa_jax.training.config import Config, flatten_config, resolve, traced_fields
 from spa_jax.training.dataset_means import dataset_means
 from spa_jax.training.devices import OWN, Layout
@@ -58,8 +58,8 @@ class Program:
       method: the long-tailed method.
       steps_per_epoch: full batches in an epoch; the rest of a shuffled epoch is left out.
       zero_totals: the totals of no step.
-      batches: `(state, seed, epoch)` -> the inputs of the steps of an epoch (counted from 0), for
-        `train_step`; the state must stand at the first step of that epoch, and have that seed.
+      batches: `(state, seed, epoch, done=0)` -> the inputs of an epoch's steps (counted from 0) but
+        the first `done`, for `train_step`; the state must stand there, and have that seed.
       evaluate: state -> a report, see :meth:`spa_jax.training.evaluation.Evaluation.evaluate`.
       train_step: `(state, totals, inputs)` -> the state after one optimiser step, and the totals
         with it; the old state's buffers are given up.
@@ -118,6 +118,8 @@ class Program:
                 f"The program was compiled for other values of {', '.join(differing)}: build "
                 "Program(config) anew; only the seed and the strengths may differ."
             )
+        if config.checkpoint.keep_best:
+            check_validation(self.data)
 
     def init_state(self, *configs: Config) -> TrainState:
         """The state before the first step, for the seed and the hyper-parameters of each run."""

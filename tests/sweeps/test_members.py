@@ -163,5 +163,8 @@ def test_runs_that_cannot_be_one_program_are_refused():
     per_device = small_config(parallel="shard_map", model__batch_norm="per_device")
     with pytest.raises(CannotTrainTogether, match="batch_norm=per_device"):
         Program(per_device, layout=Layout("vmap", members=2))
+    best = small_config(data__validation=True, checkpoint__keep_best=True)
+    with pytest.raises(CannotTrainTogether, match="keep_best"):
+        Program(best, layout=Layout("vmap", members=2))
     program = Program(small_config(), layout=Layout("vmap", members=2))
     assert "epochs" in refusal(program.init_state, small_config(), small_config(epochs=3))

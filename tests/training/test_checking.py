@@ -53,6 +53,10 @@ WRONG = {
         {"method__name": "ldam_drw"},
         ("config.method.ldam_drw.epoch=160", "config.epochs=2", "set it lower"),
     ),
+    "a best checkpoint that nothing but the test set could choose": (
+        {"checkpoint__keep_best": True},
+        ("config.checkpoint.keep_best", "config.data.validation=true", "leave keep_best out"),
+    ),
     "data that are not there": (
         {"data__name": "fashion_mnist", "data__folder": "no/such/folder"},
         ("no/such/folder",),

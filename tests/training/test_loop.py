@@ -1,5 +1,6 @@
 """What a run writes, how often it waits for the device, and what it refuses."""
 
+import dataclasses
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ from spa_jax.training.interruption import Interruption
 from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.rundir.checkpoints import Checkpoints, tree_checksum
 from spa_jax.training.rundir.run_record import RunRecord
+from tests.refusals import refusal
 from tests.training.small import small_config, small_program
 
 EPOCH_FIELDS = {
@@ -138,9 +140,7 @@ def noted(monkeypatch, owner, name, calls):
     monkeypatch.setattr(owner, name, lambda *a: calls.append((name, a)) or real(*a))
 
 
-def test_the_loop_fetches_at_logging_evaluation_checkpoint_and_end_only(
-    program, tmp_path, monkeypatch
-):
+def test_the_loop_fetches_at_logging_evaluation_and_end_only(program, tmp_path, monkeypatch):
     fetched, steps, seen = [], [], []
     noted(monkeypatch, loop, "fetch", fetched)
     noted(monkeypatch, program, "train_step", steps)
@@ -150,11 +150,11 @@ def test_the_loop_fetches_at_logging_evaluation_checkpoint_and_end_only(
         "add_step",
         lambda self, step, totals: seen.append((step, len(steps))) or add_step(self, step, totals),
     )
-    # With two epochs between checkpoints there is one, at the end.
+    # With two epochs between checkpoints there is one, at the end; it fetches for itself.
     config = small_config(spa__method="proj", checkpoint__every_epochs=2, logging__every_steps=4)
     run(config, tmp_path, program, say=lambda line: None)
-    logging_steps, totals, evaluations, checkpoints, end = 10 // 4, 2, 2, 1, 1
-    assert len(fetched) == logging_steps + totals + evaluations + checkpoints + end
+    logging_steps, totals, evaluations, end = 10 // 4, 2, 2, 1
+    assert len(fetched) == logging_steps + totals + evaluations + end
     assert seen == [(3, 4), (7, 8)]  # each older than the newest dispatched
 
 
@@ -368,6 +368,42 @@ def test_an_epoch_whose_last_step_is_not_finite_is_not_saved(program, tmp_path, 
         run(small_config(spa__method="proj"), tmp_path, program, say=lambda line: None)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["5"]
     assert [line["epoch"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "every_epochs", "kept"),
+    [((0.6, 0.4), 1, {"5", "10"}), ((0.6, 0.4), 0, {"5", "10"}), ((0.4, 0.6), 1, {"10"})],
+)
+def test_the_best_on_the_validation_part_is_kept_beside_the_last(
+    accuracies, every_epochs, kept, program, tmp_path, monkeypatch
+):
+    """Whatever the test set says, over a stop, and where it was not to be saved."""
+    evaluate = program.evaluate
+
+    def with_validation(state):
+        report = jax.device_get(evaluate(state))
+        right = np.full(10, 100 * accuracies[int(state.step) // 5 - 1])
+        on_test = (100 - right) * report["count"] / 100
+        validation = {"validation_correct": right, "validation_count": np.full(10, 100)}
+        return report | validation | {"correct": on_test}
+
+    config = small_config(
+        spa__method="proj",
+        checkpoint__keep=1,
+        checkpoint__keep_best=True,
+        checkpoint__every_epochs=every_epochs,
+    )
+    assert "there is none: set config.data.validation" in refusal(run, config, tmp_path, program)
+    held_out = dataclasses.replace(program.data, validation=program.data.test)
+    monkeypatch.setattr(program, "data", held_out)
+    monkeypatch.setattr(program, "evaluate", with_validation)
+    if every_epochs:
+        with pytest.raises(RunStopped):
+            run(config, tmp_path, program, say=lambda line: None, keep_going=lambda: False)
+    summary = run(config, tmp_path, program, say=lambda line: None)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == kept
+    assert summary["validation_accuracy"]["best"] == pytest.approx(0.6)
+    assert summary["test_accuracy"]["best_epoch"] != summary["validation_accuracy"]["best_epoch"]
 
 
 def test_a_program_of_another_config_is_refused(program, tmp_path):

@@ -1,14 +1,16 @@
 """Checkpoints: the one file that knows orbax."""
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
@@ -36,7 +38,8 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int, say: Callable[[str], None]) -> None:
         self.folder, self.position = folder.absolute(), {}
         self._say = say
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._kept = _NewestAndBest(keep)
+        options = ocp.CheckpointManagerOptions(preservation_policy=self._kept, create=True)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -44,25 +47,46 @@ class Checkpoints:
 
     def __exit__(self, *error: object) -> None:
         with self._storage_told():
-            self._manager.close()  # which waits
+            self._manager.wait_until_finished()
+            if error[0] is None:
+                # The best of before, which stays until the next one is whole.
+                for step in self._kept.stale(self.steps):
+                    self._manager.delete(step)
+            self._manager.close()
 
-    def save(self, on_host: TrainState, position: Mapping[str, Any] | None = None) -> None:
-        """Begins to save a state under the number of its step.
+    @property
+    def steps(self) -> list[int]:
+        """Of all checkpoints, the one that is being written too, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def keep_best(self, step: int | None) -> None:
+        """Keeps the checkpoint of a step, and no longer the one that was named before."""
+        self._kept.best = step
+
+    def save(self, state: TrainState, position: Mapping[str, Any] | None = None) -> None:
+        """Begins to save a state under the number of its step; its buffers may then be given up.
+
+        Each host writes a part. The first reads one array after another for the checksum.
 
         Args:
-          on_host: `fetch(serializable(state))`; its checksum is stored with it.
+          state: on the devices, or on the host.
           position: what else the run goes on from, as JSON can hold it; None: nothing.
 
         Raises:
           InputError: it cannot be written, or the one before could not be, such as on a full disk.
         """
-        checksum = tree_checksum(on_host)
-        record = {"format": FORMAT, "shapes": _shapes(on_host), "checksum": checksum}
-        record["position"] = dict(position or {})
-        state, record_args = ocp.args.StandardSave(on_host), ocp.args.JsonSave(record)
-        args = ocp.args.Composite(state=state, record=record_args)
-        with self._storage_told():
-            self._manager.save(int(on_host.step), args=args)
+        step, state = int(fetch(state.step)), serializable(state)
+        record = {
+            "format": FORMAT,
+            "shapes": _shapes(state),
+            "checksum": tree_checksum(state) if jax.process_index() == 0 else None,
+            "position": dict(position or {}),
+        }
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+        )
+        with self._storage_told(), jax.transfer_guard("allow"):  # or jax takes it for an accident
+            self._manager.save(step, args=args)
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, int]:
         """The newest whole checkpoint, on the devices of `like`, and its step.
@@ -79,7 +103,7 @@ class Checkpoints:
             self._say(f"Passing over {half}: the run was stopped while it wrote that checkpoint.")
         template = serializable(like)
         unreadable: dict[int, str] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in reversed(self.steps):
             restored, reason = self._restore(step, template)
             if restored is not None:
                 if unreadable:
@@ -106,7 +130,7 @@ class Checkpoints:
             self.position = record.get("position", {})  # which earlier ones lack
             args = ocp.args.Composite(state=ocp.args.StandardRestore(template))
             state = self._manager.restore(step, args=args)["state"]
-            if tree_checksum(fetch(state)) != record["checksum"]:
+            if tree_checksum(state) != record["checksum"]:
                 state, reason = None, "its content does not match its checksum"
         except InputError:
             raise
@@ -163,6 +187,24 @@ class Checkpoints:
         self._manager.reload()
 
 
+@dataclasses.dataclass
+class _NewestAndBest:
+    """Which checkpoints stay, for orbax: the newest, and one that was named."""
+
+    keep: int
+    best: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> Sequence[bool]:
+        """Whether each of the checkpoints, the oldest first, stays."""
+        del context
+        stale = self.stale([checkpoint.step for checkpoint in checkpoints])
+        return [checkpoint.step not in stale for checkpoint in checkpoints]
+
+    def stale(self, steps: Sequence[int]) -> list[int]:
+        """Of the steps of all checkpoints, ascending, those that need not stay."""
+        return [step for step in steps[: -self.keep] if step != self.best]
+
+
 def _reason(error: Exception) -> str:
     """What the operating system says, or an error without the storage library's own details."""
     number = re.search(r"os_error_code='(\d+)'", str(error))
@@ -174,6 +216,8 @@ def _reason(error: Exception) -> str:
 
 def serializable(state: TrainState) -> TrainState:
     """The state with the key as plain integers, which every checkpoint reader understands."""
+    if not jnp.issubdtype(state.rng.dtype, jax.dtypes.prng_key):
+        return state  # it has been made so
     return state.replace(rng=jax.random.key_data(state.rng))
 
 
@@ -183,10 +227,10 @@ def _shapes(tree: PyTree) -> dict[str, list[int]]:
 
 
 def tree_checksum(tree: PyTree) -> str:
-    """SHA-256 over paths, types, shapes and bytes of a tree of host arrays."""
+    """SHA-256 over paths, types, shapes and bytes of a tree of arrays, fetched one by one."""
     digest = hashlib.sha256()
     for path, leaf in _leaves(tree):
-        array: Any = np.ascontiguousarray(leaf)
+        array: Any = np.ascontiguousarray(fetch(leaf))
         digest.update(f"{path} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """What one run writes into its folder while it trains, and at its end."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,12 @@ class RunRecord:
         if self._events is not None:
             self._events.write(line["step"], "epoch", line)
         return line
+
+    def best_step(self, steps: Collection[int]) -> int | None:
+        """Of these steps the first that is best on the validation part; None if none has that."""
+        name = "validation_accuracy"
+        lines = [line for line in self._lines if line["step"] in steps and name in line]
+        return max(lines, key=lambda line: line[name])["step"] if lines else None
 
     def close(self) -> None:
         """Flushes event files."""

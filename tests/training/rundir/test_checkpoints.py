@@ -134,7 +134,7 @@ def small_files():
 
 def test_what_cannot_be_written_is_told_and_the_last_checkpoint_is_whole(copy, program):
     state, _ = restore(copy, program)
-    following = fetch(serializable(state)).replace(step=np.int32(11))
+    following = state.replace(step=np.int32(11))
 
     def save():
         with small_files(), Checkpoints(copy / "checkpoints", 2, pytest.fail) as checkpoints:
@@ -144,6 +144,20 @@ def test_what_cannot_be_written_is_told_and_the_last_checkpoint_is_whole(copy, p
     assert f"cannot be written to {copy / 'checkpoints'} (" in message
     assert "File too large" in message
     assert restore(copy, program)[1] == 10
+
+
+def test_the_newest_stay_and_the_one_that_was_named_best(program, tmp_path):
+    state = program.init_state(small_config())
+
+    def save(*steps):
+        with Checkpoints(tmp_path, keep=1, say=pytest.fail) as checkpoints:
+            for step, best in steps:
+                checkpoints.save(state.replace(step=np.int32(step)))
+                checkpoints.keep_best(best)
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    assert save((1, 1), (2, 2), (3, 2), (4, 2)) == ["2", "4"]
+    assert save((5, 5)) == ["5"]
 
 
 def test_without_any_good_checkpoint_the_run_stops_and_leaves_everything(copy, program):
