@@ -168,8 +168,9 @@ def _let_grain_read_its_flags() -> None:
 
 
 def _start_worker(folder: Path, index: int, count: int) -> None:
-    """Leaves Ctrl-C to the parent, and ends the worker if the parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leaves Ctrl-C and SIGTERM, which all processes get, to the parent; ends if that is killed."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent, folder), daemon=True).start()

@@ -292,10 +292,14 @@ def test_a_worker_does_not_outlive_its_parent(tmp_path, blow):
     assert not folders_of(script.pid)
 
 
-def test_a_killed_worker_is_an_error_and_not_a_hang(examples):
+def test_a_killed_worker_is_an_error_and_not_a_hang_and_a_preempted_one_goes_on(examples):
     found = train_stream(examples, range(10**6), workers=1)
     next(found)
-    multiprocessing.active_children()[0].kill()
+    (worker,) = multiprocessing.active_children()
+    worker.terminate()  # as where all processes of a job are told
+    worker.join(0.3)
+    assert worker.is_alive()
+    worker.kill()
     with pytest.raises(InputError, match="exit code -9"):
         for _ in range(20):
             next(found)
