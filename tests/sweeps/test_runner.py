@@ -152,6 +152,7 @@ def test_a_killed_chunk_goes_on_and_ends_bit_for_bit_as_without(
     assert not (tmp_path / "together").exists()
 
 
+@pytest.mark.thorough
 def test_a_chunk_that_is_interrupted_inside_an_epoch_goes_on_from_there(
     whole, tmp_path, on_devices, monkeypatch
 ):

@@ -13,6 +13,8 @@ import pytest
 from spa_jax.training.loop import run
 from tests.training.small import small_config, small_program
 
+pytestmark = pytest.mark.thorough
+
 REPOSITORY = Path(__file__).parents[2]
 MODES = ("jit", "shard_map")
 HOST = """
@@ -22,8 +24,6 @@ import jax
 from tests.training.small import small_config
 from spa_jax.training.loop import run
 from spa_jax.training.program import Program
-
-pytestmark = pytest.mark.thorough
 
 number, port, workdir = sys.argv[1:]
 jax.config.update("jax_num_cpu_devices", 2)
