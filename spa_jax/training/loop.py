@@ -148,7 +148,7 @@ class EpochLoop:
             self._position = checkpoints.position if start else {}
             done, inside = divmod(start, spe)
             if start:
-                more = f" and {inside} steps of the next" if inside else ""
+                more = f" and {inside} step(s) of the next" if inside else ""
                 self.say(f"Resuming {self.folder.parent} after epoch {done}{more}.")
             self._step = start
             if self._position:

@@ -169,7 +169,7 @@ def test_a_chunk_that_is_interrupted_inside_an_epoch_goes_on_from_there(
     said = []
     Runner(tmp_path, together=True, say=said.append).train(broken)
     (resuming,) = [line for line in said if line.startswith("Resuming")]
-    assert resuming.endswith("after epoch 1 and 2 steps of the next.")
+    assert resuming.endswith("after epoch 1 and 2 step(s) of the next.")
     for one, other in zip(whole, broken, strict=True):
         assert list(map(without_times, read_lines(one.folder))) == list(
             map(without_times, read_lines(other.folder))
