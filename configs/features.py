@@ -15,5 +15,5 @@ from spa_jax.training.recipes import features
 
 
 def get_config(argument: str = "") -> Config:
-    """AdamW for 20 epochs, whatever the scale of the features."""
+    """AdamW for 20 epochs."""
     return features(**parse_argument(argument, {"imbalance_factor": 0.0, "model": "identity"}))
