@@ -298,23 +298,23 @@ def class_sums(
       >>> ClassMeans.create(2, 1).update_from_sums(sums, counts).mean.tolist()
       [[2.0], [0.0]]
     """
-    features, labels = _as_array(features), _as_array(labels)
-    check_features(features)
-    check_labels(labels, len(features), num_classes)
-    features, labels = widen(features), widen_labels(labels)
-    finite = jnp.all(jnp.isfinite(features), axis=1)
-    features = jnp.where(finite[:, None], features, 0.0)
-    if labels.ndim == 1:
+    rows, weights = _as_array(features), _as_array(labels)
+    check_features(rows)
+    check_labels(weights, len(rows), num_classes)
+    rows, weights = widen(rows), widen_labels(weights)
+    finite = jnp.all(jnp.isfinite(rows), axis=1)
+    rows = jnp.where(finite[:, None], rows, 0.0)
+    if weights.ndim == 1:
         # Out of range is one past the end, which is dropped; a negative index would wrap to the
         # last class, which is the rarest.
-        counted = finite & (labels >= 0) & (labels < num_classes)
-        segments = jnp.where(counted, labels, num_classes)
-        columns = (features, jnp.ones(len(segments), features.dtype))
+        counted = finite & (weights >= 0) & (weights < num_classes)
+        segments = jnp.where(counted, weights, num_classes)
+        columns = (rows, jnp.ones(len(segments), rows.dtype))
         return jax.tree.map(lambda x: jax.ops.segment_sum(x, segments, num_classes), columns)
     # In the product below 0 times infinity would reach every class.
-    labels = jnp.where(finite[:, None], labels, 0.0).astype(features.dtype)
-    sums = jnp.matmul(labels.T, features, precision=jax.lax.Precision.HIGHEST)
-    return sums, jnp.sum(labels, axis=0)
+    weights = jnp.where(finite[:, None], weights, 0.0).astype(rows.dtype)
+    sums = jnp.matmul(weights.T, rows, precision=jax.lax.Precision.HIGHEST)
+    return sums, jnp.sum(weights, axis=0)
 
 
 def _as_array(values: Any) -> Any:

@@ -55,7 +55,7 @@ class PreparedRun:
         """The width of the features that the class weights are compared with."""
         return self.model.backbone.dim or self.image_shape[-1]
 
-    def init_variables(self, seed: UInt32[jax.Array | np.generic, ""]) -> PyTree:
+    def init_variables(self, seed: UInt32[jax.Array | np.ndarray, ""]) -> PyTree:
         """The network's variables for the seed of a run."""
         image = jnp.zeros((1, *self.image_shape), jnp.float32)
         rng = jax.random.fold_in(jax.random.key(seed), _INIT_STREAM)
