@@ -83,9 +83,11 @@ class Program:
         run.check_network()
         self.config, self.data, self.layout = config, run.data, run.layout
         self.method, self._run, self._options = run.options.longtail, run, run.options
-        self._means = ClassMeans.create(run.data.num_classes, run.dim, run.options.spa.decay)
+        classes = run.data.num_classes
+        self._first_means = partial(ClassMeans.create, classes, run.dim, run.options.spa.decay)
         if run.options.spa.means_from == "dataset":
-            self._means = dataset_means(run.model, run.data.train, run.data.num_classes)
+            means = dataset_means(run.model, run.data.train, classes)
+            self._first_means = partial(jax.tree.map, jnp.asarray, means)
         self.feed: Feed = StreamFeed(run) if run.streamed else ResidentFeed(run)
         self.steps_per_epoch, self.batches = self.feed.steps_per_epoch, self.feed.batches
         self._evaluation = Evaluation(run, self.feed)
@@ -163,7 +165,7 @@ class Program:
             batch_stats=variables.get("batch_stats", {}),
             constants=variables.get("constants", {}),
             opt_state=self._optimizer(hyperparams).init(params),
-            class_means=jax.tree.map(jnp.asarray, self._means),
+            class_means=self._first_means(),
             rng=jax.random.key(seed),
             hyperparams=dict(hyperparams),
         )
