@@ -24,7 +24,7 @@ from spa_jax.training.checking import PreparedRun
 from spa_jax.training.devices import OWN
 from spa_jax.training.feeds import Feed
 from spa_jax.training.feeds.batch import Batch
-from spa_jax.training.metrics import alignment_metrics, known_cosines
+from spa_jax.training.metrics import alignment_metrics, fetch, known_cosines
 from spa_jax.training.state import TrainState
 
 COLLAPSE_PARTS = ("train", "test")
@@ -88,6 +88,7 @@ class Evaluation:
         self.add_batch = layout.compile(self._add_batch, self.places)
         self._report = layout.compile(self._report_on, (OWN, OWN, OWN))
         self._agree = layout.compile(self._agree_batch, (OWN, *self.places))
+        self._logits = layout.compile(self._logits_of, (OWN, feed.evaluation_places))
 
     def evaluate(self, state: TrainState) -> dict[str, Any]:
         """Test accuracy and alignment, still on the device.
@@ -114,6 +115,20 @@ class Evaluation:
             found["agreeing"] = agreeing
         return report
 
+    def logits(self, state: TrainState, part: str) -> Float[np.ndarray, "N C"]:
+        """The logits that each example is predicted from, of one run.
+
+        Args:
+          state: on the devices.
+          part: "train", "test" or "validation".
+
+        Returns:
+          `(N, C)` float32, in the order of the part.
+        """
+        batches = self._feed.evaluation(part)
+        found = [fetch(self._logits(state.variables, inputs)) for inputs in batches]
+        return np.concatenate(found)[: len(getattr(self._run.data, part))]
+
     def _apply(self, variables: PyTree, inputs: Any) -> tuple[Array, Any, Batch]:
         """Traced: features and the head's outputs for a batch, and the batch."""
         batch = self._feed.evaluation_batch(inputs)
@@ -121,14 +136,22 @@ class Evaluation:
         applied: Any = self._run.model.apply(variables, images, train=False)
         return *applied, batch
 
-    def _add_batch(self, variables: PyTree, sums: EvaluationSums, inputs: Any) -> EvaluationSums:
+    def _predict(self, variables: PyTree, inputs: Any) -> tuple[Array, Any, Batch]:
+        """Traced: features, the logits that are predicted from, and the batch."""
         features, outputs, batch = self._apply(variables, inputs)
-        layout, counts = self._run.layout, jnp.asarray(self._class_counts)
-        logits = self._method.test_logits(self._method.logits(outputs), counts)
-        one_hot = jax.nn.one_hot(batch.labels, len(counts)) * batch.mask[:, None]
+        logits = self._method.logits(outputs)
+        return features, self._method.test_logits(logits, jnp.asarray(self._class_counts)), batch
+
+    def _logits_of(self, variables: PyTree, inputs: Any) -> Array:
+        return self._run.layout.gather(widen(self._predict(variables, inputs)[1]))
+
+    def _add_batch(self, variables: PyTree, sums: EvaluationSums, inputs: Any) -> EvaluationSums:
+        features, logits, batch = self._predict(variables, inputs)
+        layout, num_classes = self._run.layout, len(self._class_counts)
+        one_hot = jax.nn.one_hot(batch.labels, num_classes) * batch.mask[:, None]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
         correct = jnp.argmax(logits, axis=-1) == batch.labels
-        feature_sums, count = class_sums(features, one_hot, len(counts))
+        feature_sums, count = class_sums(features, one_hot, num_classes)
         of_batch = EvaluationSums(
             loss=jnp.sum(losses * batch.mask),
             correct=jnp.sum(one_hot * correct[:, None], axis=0),

@@ -61,6 +61,8 @@ class Program:
       batches: `(state, seed, epoch, done=0)` -> the inputs of an epoch's steps (counted from 0) but
         the first `done`, for `train_step`; the state must stand there, and have that seed.
       evaluate: state -> a report, see :meth:`spa_jax.training.evaluation.Evaluation.evaluate`.
+      logits: `(state, part)` -> what its examples are predicted from, see
+        :meth:`spa_jax.training.evaluation.Evaluation.logits`.
       train_step: `(state, totals, inputs)` -> the state after one optimiser step, and the totals
         with it; the old state's buffers are given up.
       measure: `(state, totals)` after a step -> the totals, whose last metrics then have the
@@ -91,7 +93,7 @@ class Program:
         self.feed: Feed = StreamFeed(run) if run.streamed else ResidentFeed(run)
         self.steps_per_epoch, self.batches = self.feed.steps_per_epoch, self.feed.batches
         self._evaluation = Evaluation(run, self.feed)
-        self.evaluate = self._evaluation.evaluate
+        self.evaluate, self.logits = self._evaluation.evaluate, self._evaluation.logits
         self._optimizer = partial(
             build_optimizer,
             self._options.optimizer,

@@ -70,6 +70,12 @@ def test_a_stream_on_eight_devices_trains_and_tests_the_adapter_as_memory_on_one
     ]
     assert reports[0]["count"].tolist() == [3] * CLASSES
     assert_close(*reports, 1e-6)
+    logits = [
+        program.logits(program.init_state(program.config), "test")
+        for program in (resident, streamed)
+    ]
+    assert logits[0].shape == (12, CLASSES)
+    assert_close(*logits, 1e-6)
 
 
 WRONG = {

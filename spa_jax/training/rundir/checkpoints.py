@@ -108,8 +108,7 @@ class Checkpoints:
             if restored is not None:
                 if unreadable:
                     self._set_aside(unreadable)
-                rng = jax.random.wrap_key_data(restored.rng, impl=jax.random.key_impl(like.rng))
-                return restored.replace(rng=jax.device_put(rng, like.rng.sharding)), step
+                return _with_key(restored, like), step
             self._say(f"The checkpoint of step {step} cannot be read ({reason}).")
             unreadable[step] = reason
         if unreadable:
@@ -119,6 +118,20 @@ class Checkpoints:
                 + ". They were left as they are: mend them, or start over in another workdir."
             )
         return like, 0
+
+    def restore_step(self, like: TrainState, step: int) -> TrainState:
+        """The checkpoint of one step, on the devices of `like`; nothing is moved, whatever it is.
+
+        Raises:
+          InputError: it cannot be read, or as :meth:`restore_newest`.
+        """
+        restored, reason = self._restore(step, serializable(like))
+        if restored is None:
+            raise InputError(
+                f"The checkpoint of step {step} in {self.folder} cannot be read ({reason}): put it "
+                "back from a copy, or train the run again in another folder."
+            )
+        return _with_key(restored, like)
 
     def _restore(self, step: int, template: PyTree) -> tuple[Any, str]:
         """The checkpointed state, or None and why it cannot be read; the same on every host."""
@@ -219,6 +232,12 @@ def serializable(state: TrainState) -> TrainState:
     if not jnp.issubdtype(state.rng.dtype, jax.dtypes.prng_key):
         return state  # it has been made so
     return state.replace(rng=jax.random.key_data(state.rng))
+
+
+def _with_key(restored: TrainState, like: TrainState) -> TrainState:
+    """What :func:`serializable` made of a state with a typed key, back with one."""
+    rng = jax.random.wrap_key_data(restored.rng, impl=jax.random.key_impl(like.rng))
+    return restored.replace(rng=jax.device_put(rng, like.rng.sharding))
 
 
 def _shapes(tree: PyTree) -> dict[str, list[int]]:

@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flax.traverse_util import unflatten_dict
+from ml_collections import ConfigDict
+
 from spa_jax.data.data_options import DataOptions
 from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.data.sources.opening import load_data
 from spa_jax.errors import InputError
 from spa_jax.files import local_path, output_folder, read_json, write_json
-from spa_jax.training.config import Config, flatten_config
+from spa_jax.training.config import Config, default_config, flatten_config
 from spa_jax.training.rundir.owner import check_owner
 
 SUMMARY = "summary.json"
@@ -141,6 +144,20 @@ def note_unread_test(workdir: Path) -> None:
 def write_config(workdir: Path, config: Config) -> None:
     """Writes `config.json`, which from then on claims the workdir for this run."""
     write_json(workdir / "config.json", config.to_dict(), indent=2)
+
+
+def made_config(workdir: Path) -> Config:
+    """The configuration that a run was made with.
+
+    Raises:
+      InputError: its `config.json` cannot be read, or was written by another version of spa_jax.
+    """
+    made = read_json(workdir / "config.json", "put it back, or train again in another folder.")
+    fields = flatten_config(default_config().to_dict()) | flatten_config(made)
+    fields = {key: tuple(x) if isinstance(x, list) else x for key, x in fields.items()}
+    config = ConfigDict(unflatten_dict(fields, sep=".")).lock()
+    check_same(made, config, f"The run in {workdir}", "")
+    return config
 
 
 def check_same(made: Mapping[str, Any], config: Config, what: str, remedy: str) -> None:
