@@ -25,7 +25,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from spa_jax.errors import InputError
 from spa_jax.files import local_path, output_folder, write_text_whole
 from spa_jax.reporting import report_tables
-from spa_jax.reporting.figures import classes, epochs
+from spa_jax.reporting.evaluation_tables import EVALUATION_COLUMNS, evaluation_tables
+from spa_jax.reporting.figures import classes, epochs, predictions
 from spa_jax.reporting.figures.gram_matrices import draw_gram_matrices
 from spa_jax.reporting.figures.strengths import draw_sweeps
 from spa_jax.reporting.figures.style import RC, Drawing, file_name, save
@@ -45,6 +46,9 @@ PARTS = {
     "collapse": epochs.draw_collapse,
     "nc2": epochs.draw_equinorm_equiangular,
     "sweep": draw_sweeps,
+    **{name: functools.partial(evaluation_tables, name) for name in EVALUATION_COLUMNS},
+    "reliability": predictions.draw_reliability,
+    "confusion": predictions.draw_confusion,
     "classes": report_tables.classes_table,
     "runs": report_tables.runs_table,
 }

@@ -59,17 +59,38 @@ def start(program, arguments):
             module.main([])
         finally:
             flags.FLAGS.remove_flag_values({*flags.FLAGS} - known)
+            sys.modules.pop("train", None)  # which defines its flags when it is imported
 
 
-def test_the_page_on_feature_banks(tmp_path, monkeypatch):
-    places = {"bank": str(tmp_path / "bank"), "runs/": f"{tmp_path}/runs/"}
-    for program, arguments in commands_of("feature_banks"):
+def follow(page, folder, *places):
+    """Runs the commands of a page; what it writes to, or reads, is put into a folder."""
+    places = {place: f"{folder}/{place}" for place in ("runs/", *places)}
+    for program, arguments in commands_of(page):
         for name, place in places.items():
             arguments = [re.sub(rf"(^|=){name}", rf"\g<1>{place}", word) for word in arguments]
         start(program, [*arguments, *(LESS[program] + SHORT if program in LESS else ())])
+
+
+def test_the_page_on_feature_banks(tmp_path):
+    follow("feature_banks", tmp_path, "bank")
     for made in ("probe/summary.json", "bank/comparison.json", "bank/report/index.html"):
         assert (tmp_path / "runs" / made).exists()
     assert (tmp_path / "runs/gamma/sweep.json").exists()
+
+
+def test_the_page_on_evaluation(tmp_path):
+    labels = np.arange(400) % 4
+    for folder in ("bank", "shifted"):
+        noise = np.random.default_rng(len(folder)).normal(0, 0.3, (400, 6))
+        features = (np.eye(4, 6)[labels] + noise).astype(np.float32)
+        (tmp_path / folder).mkdir()
+        for part in ("train", "test"):
+            np.savez(tmp_path / folder / f"{part}.npz", feature=features, label=labels)
+    follow("evaluate", tmp_path, "bank", "shifted")
+    for part in ("test", "validation", "data_shifted"):
+        made = {path.name for path in (tmp_path / "runs/evaluation/probe" / part).iterdir()}
+        assert made >= {"evaluation.json", "predictions.npz", "reliability.png", "confusion.svg"}
+    assert "Confusion matrix: test" in (tmp_path / "runs/report/index.html").read_text()
 
 
 def test_the_pytorch_example_writes_a_bank(tmp_path):

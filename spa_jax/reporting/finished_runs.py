@@ -42,6 +42,8 @@ _KINDS = {
     "wall_time_seconds": int | float,
 }
 
+_OF_EVALUATIONS = ("what", "params_checksum", "balanced", "calibration", "confusion", "tau_sweep")
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -63,6 +65,7 @@ class Run:
       lines: the lines of `metrics.jsonl`.
       summary: the content of `summary.json`.
       geometry: the content of `geometry.npz`; None if the run has none.
+      evaluations: what `python -m spa_jax.evaluate` found, by what it evaluated on.
     """
 
     folder: Path
@@ -70,6 +73,7 @@ class Run:
     lines: list[dict[str, Any]]
     summary: dict[str, Any]
     geometry: Geometry | None
+    evaluations: dict[str, dict[str, Any]]
 
     def training_cosines(self) -> Float[np.ndarray, "H C"]:
         r"""Cosines of the weights that SpA acts on and the means of clean training features.
@@ -155,7 +159,8 @@ def read_run(folder: Path) -> Run:
     """Reads the files of one finished run.
 
     Args:
-      folder: with `config.json`, `metrics.jsonl`, `summary.json` and perhaps `geometry.npz`.
+      folder: with `config.json`, `metrics.jsonl`, `summary.json`, and perhaps `geometry.npz` and
+        `evaluation_*.json`.
 
     Returns:
       The run.
@@ -174,7 +179,10 @@ def read_run(folder: Path) -> Run:
     lines = _read(folder / "metrics.jsonl", _lines)
     path, of_classes = folder / "geometry.npz", len(summary["class_counts"])
     geometry = _read(path, partial(_geometry, num_classes=of_classes)) if path.exists() else None
-    return Run(folder, config, lines, summary, geometry)
+    found = [_read(path, _evaluation) for path in sorted(folder.glob("evaluation_*.json"))]
+    of_weights = summary.get("params_checksum")  # the run may have been trained anew since
+    evaluations = {one["what"]: one for one in found if one["params_checksum"] == of_weights}
+    return Run(folder, config, lines, summary, geometry, evaluations)
 
 
 _WHAT_TO_GIVE = (
@@ -255,6 +263,13 @@ def _geometry(path: Path, num_classes: int) -> Geometry:
             f"{', '.join(str(part.shape) for part in means)}"
         )
     return Geometry(weights, heads, *means)
+
+
+def _evaluation(path: Path) -> dict[str, Any]:
+    found = _object(path)
+    if missing := [field for field in _OF_EVALUATIONS if field not in found]:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    return found
 
 
 def _check_num_classes(runs: Sequence[Run]) -> None:

@@ -182,6 +182,25 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     return groups
 
 
+def evaluations_of(groups: Sequence[Group]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """What `python -m spa_jax.evaluate` found of runs.
+
+    Args:
+      groups: all groups of the report.
+
+    Returns:
+      By what was evaluated on, such as "test", and by the label of the group the evaluations of its
+      runs; groups of which some run has none are left out.
+    """
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for group in groups:
+        for what in group.runs[0].evaluations:
+            if all(what in run.evaluations for run in group.runs):
+                own = [run.evaluations[what] for run in group.runs]
+                found.setdefault(what, {})[group.label] = own
+    return found
+
+
 def label_of(fields: dict[str, Any]) -> str:
     """Fields and their values as a label; without those that are None, which a run does not read.
 

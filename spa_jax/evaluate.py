@@ -1,0 +1,264 @@
+"""Evaluates finished runs, each from the checkpoint of its last step alone.
+
+python -m spa_jax.evaluate runs/a runs/b --out=evaluation/
+
+On the test set, or with --part=validation on what was held out of the training set, or with
+--data=FOLDER on the test part of another data set of the same classes. The run's own data are
+needed too: pixel statistics and class sizes are those of its training set.
+
+Prints three tables: accuracy over examples and over classes, macro-F1 and means of the recalls;
+calibration; accuracy under post-hoc logit adjustment by its strength tau. Of each run DIR/RUN/PART/
+gets `evaluation.json`, `predictions.npz` and figures. A copy of the numbers stays in the run's
+folder, as `evaluation_PART.json`, for `python -m spa_jax.report`.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib
+import numpy as np
+from absl import logging
+from jaxtyping import Float
+
+from spa_jax.command_line import keep_compiled_programs, one_line
+from spa_jax.data.data_options import DataOptions
+from spa_jax.data.dataset import EncodedImages, LabelledImages, LongTailedDataset
+from spa_jax.data.sources.opening import SOURCES, load_data, read_source
+from spa_jax.errors import InputError
+from spa_jax.files import local_path, output_folder, write_json
+from spa_jax.reporting.evaluation_tables import EVALUATION_COLUMNS, evaluation_rows
+from spa_jax.reporting.figures.predictions import confusion_drawing, reliability_drawing
+from spa_jax.reporting.figures.style import RC, file_name, save
+from spa_jax.reporting.finished_runs import Run, find_run_folders, read_run
+from spa_jax.reporting.table_text import markdown_rows
+from spa_jax.training.config import Config, resolve
+from spa_jax.training.devices import Layout
+from spa_jax.training.prediction_measures import prediction_measures, tau_sweep
+from spa_jax.training.program import Program, compiled_differences
+from spa_jax.training.rundir.checkpoints import Checkpoints
+from spa_jax.training.rundir.workdir import SUMMARY, check_data, made_config
+
+PARTS = ("test", "validation")
+TAUS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+
+_NOTE = (
+    "All in percent but tau itself, the sweep over classes. A tau that is read off the test set is "
+    "chosen on it, and flatters; the chosen tau is chosen on the validation part, where the run "
+    "has one."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedRun:
+    """A finished run that can be evaluated; its test set may be that of another data set."""
+
+    folder: Path
+    record: Run
+    config: Config
+    data: LongTailedDataset
+
+
+def evaluate(
+    paths: Sequence[Path],
+    out: Path,
+    part: str = "test",
+    other: Path | None = None,
+    taus: Sequence[float] = TAUS,
+    say: Callable[[str], None] = print,
+) -> dict[str, dict[str, Any]]:
+    """Evaluates runs.
+
+    Args:
+      paths: folders of finished runs, or folders that hold some.
+      out: gets `RUN/PART/` with `evaluation.json`, `predictions.npz` and two figures for each.
+      part: "test" or "validation".
+      other: the folder of another data set, whose test part is evaluated in place of the run's.
+      taus: strengths of post-hoc logit adjustment.
+      say: gets a line for a person now and then.
+
+    Returns:
+      By the names of the runs' folders the content of `evaluation.json`.
+
+    Raises:
+      InputError: a run that is not finished or has no checkpoint, data that are not the run's, or
+        other classes; before anything is evaluated or written. Or a checkpoint cannot be read.
+    """
+    if not np.isfinite(taus).all():
+        raise InputError(f"--taus must be finite numbers, got {', '.join(map(str, taus))}.")
+    what = part if other is None else file_name("data", other.resolve().name)
+    results: dict[str, dict[str, Any]] = {}
+    program = None
+    for run in open_runs(paths, part, other):
+        examples = getattr(run.data, part)
+        say(f"Evaluating {run.folder} on {what}: {len(examples)} examples.")
+        # Runs that differ in the seed alone share what is compiled.
+        if (
+            program is None
+            or program.data is not run.data
+            or compiled_differences(program.config, run.config)
+        ):
+            program = Program(run.config, run.data, _layout(run.config))
+        logits, result = _evaluate_run(program, run, part, taus)
+        result = {"run": str(run.folder), "what": what} | result
+        folder = out / run.folder.name / what
+        folder.mkdir(parents=True, exist_ok=True)
+        ids = _ids(examples)
+        np.savez(folder / "predictions.npz", logits=logits, labels=examples.labels, ids=ids)
+        shown = {run.folder.name: [result]}
+        with matplotlib.rc_context(RC):
+            save(reliability_drawing("reliability", shown), folder)
+            save(confusion_drawing("confusion", shown), folder)
+        for path in (folder / "evaluation.json", run.folder / f"evaluation_{what}.json"):
+            write_json(path, result, indent=None)
+        results[run.folder.name] = result
+    return results
+
+
+def open_runs(paths: Sequence[Path], part: str, other: Path | None = None) -> list[OpenedRun]:
+    """The runs that :func:`evaluate` evaluates; all that can be refused is refused here.
+
+    Args:
+      paths, part, other: as there.
+
+    Raises:
+      InputError: as there.
+    """
+    if other is not None and part != "test":
+        raise InputError(f"--data has a test part only: leave --part={part} out.")
+    opened: dict[str, OpenedRun] = {}
+    own: dict[DataOptions, LongTailedDataset] = {}
+    shown: dict[DataOptions, LongTailedDataset] = {}
+    for folder in find_run_folders(paths):
+        if not (folder / SUMMARY).exists():
+            raise InputError(
+                f"The run in {folder} is not finished, it has no {SUMMARY}: start its command "
+                "again, which goes on from its last checkpoint, or leave it out."
+            )
+        record, config = read_run(folder), made_config(folder)
+        step = record.summary.get("steps")
+        if not (folder / "checkpoints" / str(step)).is_dir():
+            raise InputError(
+                f"The run in {folder} has no checkpoint of its last step, {step}: they were "
+                "removed, or it was trained together with others in one program, which have them "
+                "in common. Train it again by itself in another folder, or leave it out."
+            )
+        if folder.name in opened:
+            raise InputError(
+                f"{opened[folder.name].folder} and {folder} would be written to the same folder: "
+                "evaluate them one after another, each with an --out of its own."
+            )
+        output_folder(folder)
+        options = resolve(config).data
+        if options not in own:
+            own[options] = load_data(options)
+            shown[options] = own[options]
+            if other is not None:
+                shown[options] = _with_test(own[options], options, other)
+        check_data(folder, own[options])
+        if getattr(shown[options], part) is None:
+            raise InputError(
+                f"The run in {folder} has no {part} part, as it was trained without "
+                "--config.data.validation=True: evaluate it on the test set."
+            )
+        opened[folder.name] = OpenedRun(folder, record, config, shown[options])
+    return list(opened.values())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluates the runs that the arguments name; 2 with a message if the input is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m spa_jax.evaluate",
+        description="Evaluates finished runs from their checkpoints.",
+    )
+    parser.add_argument("runs", nargs="+", help="folders of runs")
+    parser.add_argument("--out", required=True, help="folder for numbers, predictions and figures")
+    parser.add_argument("--part", choices=PARTS, default="test", help="of the run's data")
+    parser.add_argument("--data", help="folder of another data set of the same classes")
+    parser.add_argument(
+        "--taus", nargs="+", type=float, default=TAUS, help="strengths of logit adjustment"
+    )
+    values = parser.parse_args(argv)
+    logging.set_verbosity(logging.FATAL)  # orbax reports every file that it touches
+    keep_compiled_programs()
+    try:
+        out = output_folder(values.out, "--out", patterns=True)
+        runs = [local_path(run, "The folder of runs") for run in values.runs]
+        other = None if values.data is None else local_path(values.data, "--data")
+        results = evaluate(runs, out, values.part, other, values.taus)
+    except (InputError, OSError) as error:
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        return 2
+    shown = {name: [result] for name, result in results.items()}
+    for table in EVALUATION_COLUMNS:
+        header, *_ = rows = evaluation_rows(table, shown)
+        print("", markdown_rows([[*header], *([*row.values()] for row in rows)]), sep="\n")
+    print("", _NOTE, f"Predictions and figures: {out}", sep="\n")
+    return 0
+
+
+def _with_test(data: LongTailedDataset, options: DataOptions, folder: Path) -> LongTailedDataset:
+    """A run's data with the test part of another data set in place of their own."""
+    kind = SOURCES.get(options.name)
+    takes_no_folder = kind is not None and kind.fits is None
+    name = folder.resolve().name if takes_no_folder else options.name
+    changes = {"name": name, "folder": str(folder), "train_list": "", "test_list": ""}
+    source = read_source(dataclasses.replace(options, **changes))
+    there, here = source.class_names, data.class_names
+    numbered = tuple(map(str, range(len(here))))  # of data without names
+    if len(there) != len(here) or (there != here and numbered not in (there, here)):
+        raise InputError(
+            f"{folder} has {len(there)} classes ({', '.join(there[:3])}, ...), and the run was "
+            f"trained on {len(here)} ({', '.join(here[:3])}, ...): evaluate it on data of the same "
+            "classes in the same order."
+        )
+    encoded = [isinstance(part.images, EncodedImages) for part in (source.test, data.test)]
+    if encoded[0] != encoded[1]:
+        raise InputError(
+            f"Either {folder} or the data of the run are image files, and the other is not: bring "
+            "the new data into the form of the run's."
+        )
+    return dataclasses.replace(data, test=source.test)
+
+
+def _evaluate_run(
+    program: Program, run: OpenedRun, part: str, taus: Sequence[float]
+) -> tuple[Float[np.ndarray, "N C"], dict[str, Any]]:
+    """The logits of a run, and what `evaluation.json` says of them."""
+    summary, data = run.record.summary, run.data
+    # So many are kept that closing them removes none.
+    with Checkpoints(run.folder / "checkpoints", sys.maxsize, say=print) as checkpoints:
+        state = checkpoints.restore_step(program.init_state(run.config), summary["steps"])
+    logits, labels = program.logits(state, part), getattr(data, part).labels
+    groups = summary["shot_groups"]["classes"]
+    result = prediction_measures(logits, labels, summary["class_counts"], groups)
+    sweep = tau_sweep(logits, labels, data.class_counts, taus)
+    chosen = None
+    if part == "test" and data.validation is not None:
+        held_out = program.logits(state, "validation")
+        found = tau_sweep(held_out, data.validation.labels, data.class_counts, taus)
+        tau = max(found["class_accuracy"], key=lambda tau: found["class_accuracy"][tau] or 0.0)
+        of_tau = {name: values[tau] for name, values in sweep.items()}
+        chosen = {"tau": float(tau), "on": "validation", **of_tau}
+    program.feed.close()
+    weights = {"params_checksum": summary.get("params_checksum")}
+    return logits, weights | result | {"tau_sweep": sweep, "chosen_tau": chosen}
+
+
+def _ids(examples: LabelledImages) -> np.ndarray:
+    """Names where the source has some, otherwise positions in the part."""
+    return np.arange(len(examples)) if examples.names is None else np.asarray(examples.names)
+
+
+def _layout(config: Config) -> Layout:
+    """All devices, if they can share the batches of the run; otherwise the first."""
+    devices = jax.devices()
+    return Layout("jit", devices if config.batch_size % len(devices) == 0 else devices[:1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""Finished runs evaluated from their checkpoints: against their records, and what is refused."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from spa_jax import evaluate as command
+from spa_jax.data.sources.opening import load_data
+from spa_jax.evaluate import evaluate, open_runs
+from spa_jax.report import PARTS, report_page
+from spa_jax.reporting.figures.style import Drawing, save
+from spa_jax.reporting.finished_runs import read_run
+from spa_jax.reporting.grouping import group_runs
+from spa_jax.training.config import resolve
+from spa_jax.training.loop import run
+from tests.refusals import refusal
+from tests.training.small import small_config, small_program
+
+CONFIG = small_config(model__small__widths=(4,), data__validation=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """More would only take longer to compile for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda: jax.local_devices()[:1])
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run on digits."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    run(CONFIG, folder, small_program(CONFIG), say=lambda line: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(finished, tmp_path_factory):
+    """What the command wrote for its test set."""
+    out = tmp_path_factory.mktemp("evaluated")
+    assert command.main([str(finished), f"--out={out}", "--taus", "0", "0.5", "1"]) == 0
+    return out / "digits" / "test"
+
+
+@pytest.fixture
+def copy(finished, evaluated, tmp_path):
+    """A copy of the evaluated run, to be changed."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def numbers_of(folder):
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+def test_the_checkpoint_predicts_what_the_run_recorded(finished, evaluated):
+    summary = json.loads((finished / "summary.json").read_text())
+    found, test = numbers_of(evaluated), load_data(resolve(CONFIG).data).test
+    with np.load(evaluated / "predictions.npz") as made:
+        logits, labels, ids = made["logits"], made["labels"], made["ids"]
+    assert logits.shape == (600, 10) and logits.dtype == np.float32
+    np.testing.assert_array_equal(labels, test.labels)
+    np.testing.assert_array_equal(ids, np.arange(600))
+    predicted = logits.argmax(axis=1)
+    assert found["accuracy"]["all"] == summary["test_accuracy"]["last"]
+    assert found["accuracy"]["few"] == summary["shot_groups"]["few"]
+    assert found["per_class"]["recall"] == pytest.approx(summary["per_class_accuracy"])
+    assert found["macro_f1"] == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
+    assert found["balanced"] and found["accuracy"] == pytest.approx(found["class_accuracy"])
+    assert found["tau_sweep"]["accuracy"]["0"] == found["accuracy"]["all"]
+
+
+def test_tau_is_chosen_on_the_validation_part(finished, evaluated, tmp_path):
+    chosen, taus = numbers_of(evaluated)["chosen_tau"], (0.0, 0.5, 1.0)
+    held_out = evaluate([finished], tmp_path, "validation", taus=taus, say=lambda line: None)
+    sweep, count = held_out["digits"]["tau_sweep"]["class_accuracy"], held_out["digits"]["examples"]
+    assert held_out["digits"]["chosen_tau"] is None
+    assert count == len(load_data(resolve(CONFIG).data).validation)
+    assert sweep[f"{chosen['tau']:g}"] == max(sweep.values())
+    on_test = numbers_of(evaluated)["tau_sweep"]["class_accuracy"]
+    assert chosen["class_accuracy"] == on_test[f"{chosen['tau']:g}"]
+
+
+def test_another_data_set_takes_the_place_of_the_test_set(finished, evaluated, tmp_path):
+    data = load_data(resolve(CONFIG).data)
+    for part, examples in (("train", data.train), ("test", data.test.take(np.arange(300)))):
+        np.savez(tmp_path / f"{part}.npz", image=examples.images, label=examples.labels)
+    out = tmp_path / "out"
+    evaluate([finished], out, other=tmp_path, taus=(0.0,), say=lambda line: None)
+    (folder,) = (out / "digits").iterdir()
+    with (
+        np.load(folder / "predictions.npz") as here,
+        np.load(evaluated / "predictions.npz") as there,
+    ):
+        np.testing.assert_allclose(here["logits"], there["logits"][:300], rtol=1e-4, atol=1e-4)
+
+
+def test_the_report_shows_what_was_found_with_words(finished, evaluated, tmp_path):
+    groups = group_runs([read_run(finished)])
+    names = ("evaluation", "calibration", "tau", "reliability", "confusion")
+    contents = {name: list(PARTS[name](groups)) for name in names}
+    for item in (item for items in contents.values() for item in items):
+        if isinstance(item, Drawing):
+            save(item, tmp_path)
+    page = report_page(groups, contents, [], "", tmp_path)
+    found = numbers_of(evaluated)
+    for title in ("Evaluation", "Calibration", "Post-hoc logit adjustment", "Reliability"):
+        assert f"<h2>{title}: test</h2>" in page
+    assert f"{100 * found['macro_f1']:.1f}" in page
+    assert f"Lowest recall of a class: spa.method=none: {found['lowest_recall']:.3f}" in page
+    assert "chosen on the examples that it is measured on" in page
+
+
+def test_an_evaluation_of_other_weights_is_not_the_run_s(copy):
+    path = copy / "evaluation_test.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"params_checksum": "other"}))
+    assert "test" not in read_run(copy).evaluations
+
+
+def without_summary(folder, bank):
+    (folder / "summary.json").unlink()
+    return ("is not finished", "goes on from its last checkpoint"), {}
+
+
+def without_checkpoints(folder, bank):
+    shutil.rmtree(folder / "checkpoints")
+    return ("no checkpoint of its last step", "Train it again by itself"), {}
+
+
+def without_validation(folder, bank):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["data"]["validation"] = False
+    path.write_text(json.dumps(config))
+    (folder / "data.json").unlink()
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["content_checksum"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return ("has no validation part", "config.data.validation=True"), {"part": "validation"}
+
+
+def on_other_data(folder, bank):
+    path = folder / "data.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"content_checksum": "other"}))
+    return ("was begun on other data", "Put the data back"), {}
+
+
+def on_other_classes(folder, bank):
+    return ("has 3 classes (0, 1, 2, ...)", "trained on 10", "same classes"), {"other": bank}
+
+
+def on_validation_of_another(folder, bank):
+    return ("--data has a test part only",), {"part": "validation", "other": bank}
+
+
+def of_an_earlier_version(folder, bank):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    del config["optimizer"]["learning_rate"]
+    path.write_text(json.dumps(config))
+    return ("earlier version of spa_jax", "optimizer.learning_rate"), {}
+
+
+WRONG = (
+    without_summary,
+    without_checkpoints,
+    without_validation,
+    on_other_data,
+    on_other_classes,
+    on_validation_of_another,
+    of_an_earlier_version,
+)
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_what_cannot_be_evaluated_is_refused_at_the_start(change, copy, tmp_path):
+    bank = tmp_path / "three"
+    bank.mkdir()
+    for part in ("train", "test"):
+        np.savez(bank / f"{part}.npz", image=np.zeros((3, 8, 8, 1), np.uint8), label=np.arange(3))
+    parts, changes = change(copy, bank)
+    message = refusal(open_runs, [copy], **{"part": "test"} | changes)
+    for part in parts:
+        assert part in message
+
+
+def test_runs_of_one_name_are_refused(finished, tmp_path):
+    other = shutil.copytree(finished, tmp_path / finished.name)
+    assert "same folder" in refusal(open_runs, [finished, other], "test")
+
+
+# orbax leaves tasks of its event loop behind when it fails to read, as it must here.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_damaged_checkpoint_is_refused_and_stays_where_it_is(copy, tmp_path, capsys):
+    steps = sorted(path.name for path in (copy / "checkpoints").iterdir())
+    for file in (copy / "checkpoints" / max(steps, key=int)).rglob("*"):
+        if file.is_file() and "/d/" in file.as_posix():
+            file.unlink()
+    assert command.main([str(copy), f"--out={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be read" in error and "put it back from a copy" in error
+    assert error.count("\n") == 1
+    assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == steps
+    assert not (tmp_path / "out").exists()
