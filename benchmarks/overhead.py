@@ -7,16 +7,13 @@ variants of a workload are compiled first, and then take steps in turn, so that 
 machine does meets all of them. Images but those of the digits are noise of the right size.
 """
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from absl import app, flags
 
 from benchmarks.timing import Stepper, interleaved_seconds, loaded_hardware, publish
-from spa_jax.data.dataset import LabelledImages, LongTailedDataset
+from benchmarks.workloads import Workload, noise
 from spa_jax.training.config import Config, default_config
 from spa_jax.training.program import Program
 from spa_jax.training.recipes import cifar10_lt, digits_lt, fashion_mnist_lt
@@ -32,42 +29,12 @@ def resnet50() -> Config:
     return config
 
 
-@dataclasses.dataclass(frozen=True)
-class Workload:
-    """What is trained, and how it is timed.
-
-    Attributes:
-      recipe: the configuration.
-      shape: of an image; None: the data of the configuration.
-      classes: how many.
-      steps: in one measurement.
-      rounds: measurements of each variant.
-    """
-
-    recipe: Callable[[], Config]
-    shape: tuple[int, int, int] | None = None
-    classes: int = 10
-    steps: int = 1
-    rounds: int = 15
-
-
 WORKLOADS = {
     "digits": Workload(digits_lt, steps=40, rounds=25),
     "Fashion-MNIST": Workload(fashion_mnist_lt, (28, 28, 1), steps=5, rounds=25),
     "ResNet-32": Workload(cifar10_lt, (32, 32, 3)),
     "ResNet-50, 1,000 classes": Workload(resnet50, (224, 224, 3), 1000, rounds=7),
 }
-
-
-def noise(workload: Workload, batch_size: int) -> LongTailedDataset | None:
-    """Images of noise, as many as two batches and every class need."""
-    if workload.shape is None:
-        return None
-    generator, count = np.random.default_rng(0), max(2 * batch_size, workload.classes)
-    images = generator.integers(0, 256, (count, *workload.shape), np.uint8)
-    examples = LabelledImages(images, np.arange(count, dtype=np.int32) % workload.classes)
-    names = tuple(map(str, range(workload.classes)))
-    return LongTailedDataset("noise", examples, examples, names, {})
 
 
 def milliseconds(workload: Workload) -> tuple[dict[str, float], dict[str, Any]]:

@@ -33,6 +33,7 @@ PAGES: Mapping[str, str] = {
     "reproduction": "docs/reproduction.md",
     "theory": "docs/theory.md",
     "augmentation": "docs/augmentation.md",
+    "performance": "docs/performance.md",
     **{name: f"docs/studies/{name}.md" for name in STUDIES},
 }
 """Where each page is."""

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import jax
 from absl import app, flags
 
-from benchmarks.overhead import Workload, noise
 from benchmarks.timing import Stepper, interleaved_seconds, loaded_hardware, publish
+from benchmarks.workloads import Workload, noise
 from spa_jax.command_line import stop
 from spa_jax.training.config import Config
 from spa_jax.training.program import Program

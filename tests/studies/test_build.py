@@ -27,7 +27,9 @@ def test_every_record_and_every_section_stands_on_a_page():
     text = "".join(TEXTS.values())
     assert {*re.findall(r"<!-- reproduction: (\S+) -->", text)} == {*SECTIONS}
     shown = re.findall(r"<!-- table: results/(\S+) -->", text)
-    assert sorted(shown) == sorted(path.name for path in (REPOSITORY / "results").glob("*.json"))
+    results = REPOSITORY / "results"
+    records = (path.relative_to(results).as_posix() for path in results.rglob("*.json"))
+    assert sorted(shown) == sorted(records)
 
 
 def test_every_figure_is_drawn_from_the_records_that_there_are():
