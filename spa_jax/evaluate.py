@@ -232,7 +232,8 @@ def _evaluate_run(
     summary, data = run.record.summary, run.data
     # So many are kept that closing them removes none.
     with Checkpoints(run.folder / "checkpoints", sys.maxsize, say=print) as checkpoints:
-        state = checkpoints.restore_step(program.init_state(run.config), summary["steps"])
+        like = program.init_state(run.config, resumed=True)
+        state = checkpoints.restore_step(like, summary["steps"])
     logits, labels = program.logits(state, part), getattr(data, part).labels
     groups = summary["shot_groups"]["classes"]
     result = prediction_measures(logits, labels, summary["class_counts"], groups)

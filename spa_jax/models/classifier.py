@@ -14,10 +14,13 @@ class Classifier(nn.Module):
         `dim` is D, or None where it is as wide as what it is given.
       head: features `(B, D)` -> logits `(B, C)`, or a tuple that holds them; if it has `features`
         of its own, the class weights are compared with those.
+      frozen_backbone: whether the backbone is in evaluation mode in training too, so that its batch
+        statistics stay as they are.
     """
 
     backbone: Any
     head: Any
+    frozen_backbone: bool = False
 
     def __call__(
         self, images: Float[Array, "B ..."], train: bool
@@ -26,6 +29,6 @@ class Classifier(nn.Module):
 
         The features are those that the class weights are compared with.
         """
-        features = self.backbone(images, train)
+        features = self.backbone(images, train and not self.frozen_backbone)
         outputs = self.head(features, train)
         return getattr(outputs, "features", features), outputs

@@ -68,6 +68,7 @@ def build_classifier(
     num_classes: int,
     dtype: DTypeLike = "float32",
     axis_name: str | None = None,
+    frozen_backbone: bool = False,
 ) -> Classifier:
     """A network of `NETWORKS` with a head of `HEADS`.
 
@@ -79,6 +80,7 @@ def build_classifier(
       num_classes: C.
       dtype: computation of the network in float32 or bfloat16; heads compute in float32.
       axis_name: mapped axis that batch statistics are taken over, in network and head.
+      frozen_backbone: as in :class:`spa_jax.models.classifier.Classifier`.
 
     Raises:
       InputError: options that the network or the head refuses.
@@ -88,4 +90,5 @@ def build_classifier(
       8
     """
     backbone = NETWORKS[network].make(options, jnp.dtype(dtype), axis_name)
-    return Classifier(backbone, HEADS[head](num_classes, axis_name, **head_options))
+    classes = HEADS[head](num_classes, axis_name, **head_options)
+    return Classifier(backbone, classes, frozen_backbone)

@@ -71,9 +71,14 @@ class Runner:
         for member in members:
             check_workdir(member.folder, member.config)
             _ = member.summary(), member.failure()  # which refuse a damaged file
-        open_chunks(members, self.out)
-        together = self.together or (None if self._as_one else False)
-        loaded = check_runs((member.config for member in members if not member.is_done), together)
+        begun = {m.name for chunk in open_chunks(members, self.out) for m in chunk.members}
+        begun |= {member.name for member in members if member.was_begun}
+        left = [member for member in members if not member.is_done]
+        loaded = check_runs(
+            (member.config for member in left if member.name not in begun),
+            self.together or (None if self._as_one else False),
+            continued=(member.config for member in left if member.name in begun),
+        )
         for member in members:
             options = resolve(member.config).data
             if (member.folder / SUMMARY).exists() and options not in loaded:

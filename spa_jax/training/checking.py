@@ -22,6 +22,7 @@ from spa_jax.models.networks import build_classifier
 from spa_jax.options import defaults_of
 from spa_jax.training.config import Config, RunOptions, resolve
 from spa_jax.training.devices import CannotTrainTogether, Layout
+from spa_jax.training.rundir.first_run import FirstRun, check_first_run, read_first_run
 
 DEVICE_BYTES = 2 * 2**30
 """What the images may take up to live on the devices."""
@@ -65,10 +66,10 @@ class PreparedRun:
         """Raises InputError for what the network's variables do not fit.
 
         That is a classifier path that names no class weights, class means of the data set where
-        steps move the features, or a fixed classifier where they do not.
+        steps move the features, or a fixed classifier or a frozen network where they do not.
         """
         method, classifier = self.options.longtail, self.options.aligned["classifier"]
-        shapes: Any = jax.eval_shape(self.init_variables, np.uint32(0))
+        shapes: Any = self._shapes()
         moves, network = (
             any("backbone" in part for part in shapes.values()),
             self.options.model.name,
@@ -80,6 +81,11 @@ class PreparedRun:
                 "config.spa.means_from=dataset computes class means once, for features that no "
                 f"step moves, and those of the network {network} move: set it to auto, or take "
                 "config.model.name=identity on a feature bank."
+            )
+        if self.options.optimizer.train_only == "head" and not moves:
+            raise InputError(
+                f"config.optimizer.train_only=head does nothing, as the network {network} has no "
+                "parameters besides the head: leave it at all."
             )
         if method.fixed_kernel and not moves:
             raise InputError(
@@ -98,25 +104,45 @@ class PreparedRun:
                 f"those of {self.options.method.name} are {', '.join(method.kernels)}."
             )
 
+    def check_first_run(self) -> None:
+        """Raises InputError if the run that this one starts from is not there or does not fit."""
+        if self.options.init.run:
+            check_first_run(self.options.init, self._shapes())
+
+    def read_first_run(self) -> FirstRun | None:
+        """The run that this one starts from; None where the seed draws all values."""
+        init = self.options.init
+        return read_first_run(init, self._shapes()) if init.run else None
+
+    def _shapes(self) -> PyTree:
+        return jax.eval_shape(self.init_variables, np.uint32(0))
+
 
 def check_run(config: Config) -> None:
     """Raises InputError for whatever would stop a run of this configuration from starting."""
     check_runs([config])
 
 
-def check_runs(configs: Iterable[Config], together: bool | None = False) -> dict[DataOptions, str]:
+def check_runs(
+    configs: Iterable[Config],
+    together: bool | None = False,
+    continued: Iterable[Config] = (),
+) -> dict[DataOptions, str]:
     """:func:`check_run` for several runs; what they share is loaded and looked at once.
 
     Args:
       configs: of the runs.
       together: whether they train as members of programs; None: where they can.
+      continued: of further runs, which go on from checkpoints of their own.
 
     Returns:
       The checksum of the content of each data set that was loaded.
     """
     run, networks, checksums = None, set(), {}
+    known = [(resolve(config), True) for config in configs]
+    known += [(resolve(config), False) for config in continued]
     # By data, one data set at a time: all together might not fit into memory.
-    for options in sorted(map(resolve, configs), key=lambda options: repr(options.data)):
+    for options, starts in sorted(known, key=lambda pair: repr(pair[0].data)):
         data = run.data if run is not None and run.options.data == options.data else None
         run = None
         try:
@@ -130,9 +156,12 @@ def check_runs(configs: Iterable[Config], together: bool | None = False) -> dict
             run.image_shape,
             options.aligned["classifier"],
             options.spa.means_from,
+            starts and options.init,
         )
         if network not in networks:
             run.check_network()
+            if starts:
+                run.check_first_run()
         networks.add(network)
         checksums[options.data] = run.data.content_checksum
     return checksums
@@ -213,6 +242,7 @@ def prepare_run(
         data.num_classes,
         jnp.dtype(options.model.dtype),
         layout.axis_name if options.model.batch_norm == "global" else None,
+        frozen_backbone=options.optimizer.train_only == "head",
     )
     _check_kind(options, data, getattr(model.backbone, "takes_features", False))
     return PreparedRun(options, layout, data, streamed, image_shape, model)

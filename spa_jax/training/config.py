@@ -57,6 +57,18 @@ class MethodOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class InitOptions:
+    """The config's group `init`: the values that a run starts from."""
+
+    run: str = option(
+        "", "folder of another run, or of a checkpoint of it; empty: drawn by the seed"
+    )
+    parts: str = option(
+        "all", "what is taken from it, the rest is drawn", choices=("all", "backbone")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class SpaOptions:
     """The config's group `spa`, but for the options of a variant."""
 
@@ -107,6 +119,7 @@ class ConfigOptions(RunLength):
     augment: AugmentOptions
     model: ModelOptions
     method: MethodOptions
+    init: InitOptions
     optimizer: OptimizerOptions
     spa: SpaOptions
     loader: LoaderOptions
@@ -300,6 +313,7 @@ def _check_fields(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
 def _check_unused(options: RunOptions) -> None:
     """Raises InputError for what was set and would do nothing, or nothing that it says."""
     method, augment, spa, name = options.longtail, options.augment, options.spa, options.method.name
+    init, train_only = options.init, options.optimizer.train_only
     if options.views.mix == "none" and augment.mix_alpha != 1.0:
         raise InputError(
             f"config.augment.mix_alpha={augment.mix_alpha} does nothing, as no images are "
@@ -326,6 +340,22 @@ def _check_unused(options: RunOptions) -> None:
             "its class weights are fixed, so that Proj and SLERP must not turn them, and Reg stops "
             "the gradient at the class means, so that it could move nothing. Set "
             "config.spa.method=none, or choose another config.method.name."
+        )
+    if not init.run and init.parts != defaults_of(InitOptions)["parts"]:
+        raise InputError(
+            f"config.init.parts={init.parts} needs config.init.run, the folder of the run whose "
+            "parts are taken: give it, or leave config.init.parts at all."
+        )
+    if train_only == "head" and method.fixed_kernel:
+        raise InputError(
+            f"config.optimizer.train_only=head leaves the method {name} nothing to do, which moves "
+            "features towards fixed class weights: set it to all, or choose another "
+            "config.method.name."
+        )
+    if train_only == "head" and not init.run:
+        raise InputError(
+            "config.optimizer.train_only=head trains a classifier on features that stay as they "
+            "are: give the run that has learned them by config.init.run, or set it to all."
         )
     if options.model.batch_norm == "per_device" and options.parallel == "jit":
         raise InputError(

@@ -16,7 +16,7 @@ from spa_jax.training.interruption import Interruption
 from spa_jax.training.metrics import Totals, check_finite, fetch
 from spa_jax.training.program import Program
 from spa_jax.training.progress import ProgressBar
-from spa_jax.training.rundir.checkpoints import Checkpoints, serializable
+from spa_jax.training.rundir.checkpoints import Checkpoints, saved_steps, serializable
 from spa_jax.training.rundir.owner import owned
 from spa_jax.training.rundir.run_record import RunRecord, Trained
 from spa_jax.training.rundir.workdir import check_finished, check_workdir, read_summary
@@ -75,6 +75,8 @@ def run(
     if program is None:
         program = Program(config)
     program.check_fits(config)
+    if not saved_steps(workdir / "checkpoints"):
+        _ = program.first_run  # which refuses what does not fit, before anything is written
     data, layout = program.data, program.layout
     say(
         f"{data.name}: {len(data.train)} training images, {data.num_classes} classes; "
@@ -136,9 +138,11 @@ class EpochLoop:
           InputError, FloatingPointError, RunStopped, SystemExit, KeyboardInterrupt: as :func:`run`.
         """
         program, config, spe = self.program, self._config, self.program.steps_per_epoch
-        fresh = program.init_state(*(record.config for record in self.records))
+        resumed = bool(saved_steps(self.folder))
+        fresh = program.init_state(*(record.config for record in self.records), resumed=resumed)
+        first = None if resumed else program.first_run
         for record in self._open.values():
-            record.claim(program.data)
+            record.claim(program.data, first)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._interruption)
             checkpoints = Checkpoints(self.folder, config.checkpoint.keep, self.say)

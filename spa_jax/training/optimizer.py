@@ -31,7 +31,14 @@ class OptimizerOptions:
     step_factor: float = option(0.01, "steps: what it is multiplied by each time", low=0, high=1)
     momentum: float = option(0.9, "of sgd", low=0, high=1)
     nesterov: bool = option(False, "of sgd")
-    weight_decay: float = option(5e-4, "on every parameter", low=0)
+    weight_decay: float = option(5e-4, "on every parameter that is trained", low=0)
+    train_only: str = option(
+        "all", "head: all else stays, batch statistics too", choices=("all", "head")
+    )
+
+    def trained(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The part of the parameters that steps change, as an optimiser sees it."""
+        return dict(params) if self.train_only == "all" else {"head": params["head"]}
 
     def check(self, epochs: int) -> None:
         """Raises InputError for a schedule that does not fit the run or itself."""

@@ -1,7 +1,7 @@
 """Compiled functions and the data they work on; runs that differ in seeds share a program."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from spa_jax.training.feeds.resident import ResidentFeed
 from spa_jax.training.feeds.streamed import StreamFeed
 from spa_jax.training.metrics import STEP_METRICS, Totals, alignment_metrics, known_cosines
 from spa_jax.training.optimizer import build_optimizer
+from spa_jax.training.rundir.first_run import FirstRun
 from spa_jax.training.rundir.workdir import FREE_ON_RESUME
 from spa_jax.training.state import STATE_PLACES, TrainState
 from spa_jax.training.step import make_train_step
@@ -125,21 +126,43 @@ class Program:
         if config.checkpoint.keep_best:
             check_validation(self.data)
 
-    def init_state(self, *configs: Config) -> TrainState:
-        """The state before the first step, for the seed and the hyper-parameters of each run."""
+    @cached_property
+    def first_run(self) -> FirstRun | None:
+        """The run that its runs start from, read once; None where seeds draw all values.
+
+        Raises:
+          InputError: it is not there, does not fit, or its checkpoint is damaged.
+        """
+        return self._run.read_first_run()
+
+    def init_state(self, *configs: Config, resumed: bool = False) -> TrainState:
+        """The state before the first step, for the seed and the hyper-parameters of each run.
+
+        Args:
+          configs: of the runs.
+          resumed: whether a checkpoint takes its place, so that no first run has to be there.
+
+        Raises:
+          InputError: another program, or as :attr:`first_run`.
+        """
         for config in configs:
             self.check_fits(config)
         runs = [resolve(config) for config in configs]
         starts = [(np.asarray(run.seed, np.uint32), dict(run.hyperparams)) for run in runs]
         seeds, hyperparams = self.layout.stack(starts)
-        return self._start(seeds, hyperparams, self._init_variables(seeds))
+        first = None if resumed else self.first_run
+        variables = self._init_variables(seeds)
+        if first is not None:
+            taken = self.layout.stack(len(configs) * [first.variables])
+            variables = {name: part | taken.get(name, {}) for name, part in variables.items()}
+        return self._start(seeds, hyperparams, variables)
 
     def device_bytes(self) -> int | None:
         """Bytes that training and evaluation take up on each device; None where none can tell.
 
         Their programs are compiled for that, and not again when they run.
         """
-        state = jax.eval_shape(lambda: self.init_state(self.config))
+        state = jax.eval_shape(lambda: self.init_state(self.config, resumed=True))
         inputs = jax.eval_shape(lambda state: next(self.batches(state, 0, 0)), state)
         images = next(self.feed.evaluation("test"))
         evaluation = self._evaluation
@@ -166,7 +189,7 @@ class Program:
             params=params,
             batch_stats=variables.get("batch_stats", {}),
             constants=variables.get("constants", {}),
-            opt_state=self._optimizer(hyperparams).init(params),
+            opt_state=self._optimizer(hyperparams).init(self._options.optimizer.trained(params)),
             class_means=self._first_means(),
             rng=jax.random.key(seed),
             hyperparams=dict(hyperparams),

@@ -1,5 +1,6 @@
 """Everything that the next training step needs."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -43,12 +44,19 @@ class TrainState(flax.struct.PyTreeNode):
         }
 
     def apply_gradients(
-        self, tx: optax.GradientTransformation, grads: PyTree, **extra_args: Any
+        self, tx: optax.GradientTransformation, grads: Mapping[str, PyTree], **extra_args: Any
     ) -> "TrainState":
-        """One optimiser step; extra arguments, such as `class_means`, go on to `tx.update`."""
+        """One optimiser step; what has no gradient stays as it is.
+
+        Args:
+          tx: whose state was made of those parameters that have a gradient.
+          grads: by part of the network, of all parts or of some.
+          extra_args: such as `class_means`, go on to `tx.update`.
+        """
         tx = optax.with_extra_args_support(tx)
-        updates, opt_state = tx.update(grads, self.opt_state, self.params, **extra_args)
-        params = optax.apply_updates(self.params, updates)
+        trained = {part: self.params[part] for part in grads}
+        updates, opt_state = tx.update(grads, self.opt_state, trained, **extra_args)
+        params = self.params | optax.apply_updates(trained, updates)
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state)
 
 

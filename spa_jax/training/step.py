@@ -41,6 +41,8 @@ def make_train_step(
     those that this batch has updated, or those of the whole training set. The forwards come in the
     order of the released code: unmixed images, if class means are made of them, then the first
     view, then the second.
+    Where the head alone is trained, gradients are those of the head, and a model that is
+    `frozen_backbone` gives the features of evaluation mode.
 
     Args:
       options: of the run.
@@ -60,7 +62,8 @@ def make_train_step(
         (features, of_head), mutated = outputs
         return features, of_head, mutated["batch_stats"]
 
-    def loss_fn(params: PyTree, state: TrainState, inputs: Inputs) -> Any:
+    def loss_fn(trained: dict[str, PyTree], state: TrainState, inputs: Inputs) -> Any:
+        params = state.params | trained
         batch_stats, targets = state.batch_stats, inputs.targets(len(class_counts))
         clean = None
         if inputs.clean_images is not None:
@@ -91,7 +94,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         inputs = prepare(state.rng, state.step, batch)
         (loss, (means, batch_stats, accuracy)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, state, inputs
+            options.optimizer.trained(state.params), state, inputs
         )
         if axis_name is not None:
             loss, accuracy, grads = jax.lax.pmean((loss, accuracy, grads), axis_name)

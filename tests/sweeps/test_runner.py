@@ -355,7 +355,7 @@ def claim(member, checksum):
 
 def test_runs_on_other_data_do_not_stand_side_by_side(tmp_path, monkeypatch):
     """Whether both were begun or finished, or one of them would be on what is there now."""
-    monkeypatch.setattr(runner, "check_runs", lambda configs, together: {})
+    monkeypatch.setattr(runner, "check_runs", lambda configs, together, continued: {})
     members = grid(tmp_path, GAMMAS)
     claim(members[0], "a" * 64)
     claim(members[2], "a" * 64)
@@ -367,13 +367,13 @@ def test_runs_on_other_data_do_not_stand_side_by_side(tmp_path, monkeypatch):
     assert "b" * 64 in message
     claim(members[2], "a" * 64)
     now = {resolve(members[0].config).data: "c" * 64}
-    monkeypatch.setattr(runner, "check_runs", lambda configs, together: now)
+    monkeypatch.setattr(runner, "check_runs", lambda configs, together, continued: now)
     message = refusal(Runner(tmp_path).check, members)
     assert f"{members[0].folder} and what is there now are not of the same data" in message
 
 
 def test_points_whose_settings_name_other_data_may_stand_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "check_runs", lambda configs, together: {})
+    monkeypatch.setattr(runner, "check_runs", lambda configs, together, continued: {})
     members = grid(tmp_path, {"data.imbalance_factor": (10.0, 20.0)}, (0, 1))
     for member in members:
         claim(member, str(member.settings))
@@ -383,7 +383,7 @@ def test_points_whose_settings_name_other_data_may_stand_side_by_side(tmp_path, 
 
 
 def test_data_that_change_while_a_grid_is_trained_are_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "check_runs", lambda configs, together: {})
+    monkeypatch.setattr(runner, "check_runs", lambda configs, together, continued: {})
     members = grid(tmp_path, GAMMAS)
 
     def train(self, group):

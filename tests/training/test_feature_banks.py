@@ -84,6 +84,10 @@ WRONG = {
     "CutMix": ({"augment__mix": "cutmix"}, ("cutmix pastes a part", "mixup")),
     "GLMC": ({"method__name": "glmc"}, ("glmc pastes a part", "config.method.name")),
     "a fixed classifier": ({"method__name": "etf"}, ("fixed classifier", "adapter")),
+    "a frozen network that there is none of": (
+        {"optimizer__train_only": "head", "init__run": "runs/first"},
+        ("config.optimizer.train_only=head does nothing", "identity", "leave it at all"),
+    ),
     "another dtype": ({"model__dtype": "bfloat16"}, ("config.model.dtype=bfloat16", "identity")),
     "the width of an adapter": ({"model__adapter__width": 8}, ("adapter.width", "256")),
     "fixed means of what moves": (

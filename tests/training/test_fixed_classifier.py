@@ -93,7 +93,7 @@ def test_a_stopped_run_goes_on_with_its_frame_as_if_nothing_had_happened(
     monkeypatch.setattr(
         program,
         "init_state",
-        lambda config: begin(etf_config(seed=3)).replace(rng=begin(config).rng),
+        lambda config, resumed: begin(etf_config(seed=3)).replace(rng=begin(config).rng),
     )
     resumed = run(etf_config(), tmp_path, program, silent)
     assert resumed["params_checksum"] == summary["params_checksum"]

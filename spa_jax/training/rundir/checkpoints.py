@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from spa_jax.errors import InputError
+from spa_jax.files import read_json
 from spa_jax.training.metrics import fetch
 from spa_jax.training.state import TrainState
 
@@ -78,7 +79,7 @@ class Checkpoints:
         step, state = int(fetch(state.step)), serializable(state)
         record = {
             "format": FORMAT,
-            "shapes": _shapes(state),
+            "shapes": array_shapes(state),
             "checksum": tree_checksum(state) if jax.process_index() == 0 else None,
             "position": dict(position or {}),
         }
@@ -161,16 +162,12 @@ class Checkpoints:
                 f"and this version of spa_jax reads {FORMAT}: continue the run with the version "
                 "that began it, or start over elsewhere."
             )
-        there, here = record["shapes"], _shapes(template)
-        differing = [path for path in there.keys() | here if there.get(path) != here.get(path)]
+        differing = differing_arrays(record["shapes"], array_shapes(template))
         if differing:
-            path = min(differing)
             raise InputError(
                 f"The checkpoint of step {step} in {self.folder} holds another network or "
-                f"optimiser: {len(differing)} of its arrays differ, the first {path}, which is "
-                f"{there.get(path, 'missing')} there and {here.get(path, 'missing')} here. Set "
-                "config.model, config.method and config.optimizer to what made it, or choose "
-                "another workdir."
+                f"optimiser: {differing}. Set config.model, config.method and config.optimizer to "
+                "what made it, or choose another workdir."
             )
 
     @contextlib.contextmanager
@@ -240,15 +237,84 @@ def _with_key(restored: TrainState, like: TrainState) -> TrainState:
     return restored.replace(rng=jax.device_put(rng, like.rng.sharding))
 
 
-def _shapes(tree: PyTree) -> dict[str, list[int]]:
+def array_shapes(tree: PyTree) -> dict[str, list[int]]:
     """The shape of every array by its path."""
     return {path: list(leaf.shape) for path, leaf in _leaves(tree)}
 
 
+def differing_arrays(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """In words, which arrays differ in their shapes, or are missing on one side; "" if none."""
+    differing = [path for path in there.keys() | here if there.get(path) != here.get(path)]
+    if not differing:
+        return ""
+    first = min(differing)
+    return (
+        f"{len(differing)} of its arrays differ, the first {first}, which is "
+        f"{there.get(first, 'missing')} there and {here.get(first, 'missing')} here"
+    )
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a folder, which need not be there."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+
+
+def read_record(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself: its `shapes` and its `checksum`.
+
+    Args:
+      checkpoint: its folder, of any run.
+
+    Raises:
+      InputError: it cannot be read, or is of another version of this library.
+    """
+    remedy = "name another checkpoint, or train that run anew."
+    needed = {"format": int, "shapes": dict, "checksum": str}
+    record = read_json(checkpoint / "record" / "metadata", remedy, needed)
+    if record["format"] != FORMAT:
+        raise InputError(
+            f"{checkpoint} has format {record['format']}, and this version of spa_jax reads "
+            f"{FORMAT}: {remedy}"
+        )
+    return record
+
+
+def read_arrays(checkpoint: Path) -> dict[str, Any]:
+    """The arrays of a checkpoint by their paths, on the host, whatever network they are of.
+
+    Args:
+      checkpoint: its folder, of any run.
+
+    Raises:
+      InputError: as :func:`read_record`, or the content is not what was saved.
+    """
+    record, reason = read_record(checkpoint), "its content does not match its checksum"
+    handler: Any = ocp.StandardCheckpointHandler()
+    place = checkpoint.absolute() / "state"
+    try:
+        found = handler.metadata(place)
+        # Into host arrays, as that run may have had other devices.
+        like = jax.tree.map(lambda of: np.empty(of.shape, of.dtype), found.tree)
+        state = handler.restore(place, args=ocp.args.StandardRestore(like))
+        arrays = {path: np.asarray(leaf) for path, leaf in _leaves(state)}
+        # In the order of before, which is not that of nested dictionaries.
+        if _checksum((path, arrays[path]) for path in record["shapes"]) == record["checksum"]:
+            return arrays
+    except Exception as error:  # orbax raises many kinds for damaged files
+        reason = _reason(error)
+    raise InputError(
+        f"{checkpoint} cannot be read ({reason}): name the one before it, or another run."
+    )
+
+
 def tree_checksum(tree: PyTree) -> str:
     """SHA-256 over paths, types, shapes and bytes of a tree of arrays, fetched one by one."""
+    return _checksum(_leaves(tree))
+
+
+def _checksum(leaves: Iterable[tuple[str, Any]]) -> str:
     digest = hashlib.sha256()
-    for path, leaf in _leaves(tree):
+    for path, leaf in leaves:
         array: Any = np.ascontiguousarray(fetch(leaf))
         digest.update(f"{path} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())

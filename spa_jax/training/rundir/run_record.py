@@ -19,12 +19,15 @@ from spa_jax.training.evaluation import collapse_geometry
 from spa_jax.training.metrics import Totals, number
 from spa_jax.training.program import Program
 from spa_jax.training.rundir.events import EventWriter
+from spa_jax.training.rundir.first_run import FirstRun
 from spa_jax.training.rundir.json_lines import JsonLines
 from spa_jax.training.rundir.summary import evaluation_line, make_summary, train_line
 from spa_jax.training.rundir.workdir import (
     SUMMARY,
     check_data,
+    check_init,
     claim_data,
+    claimed_init,
     note_unread_test,
     write_config,
 )
@@ -59,11 +62,21 @@ class RunRecord:
         self._lines: list[dict[str, Any]] = []
         self._events: EventWriter | None = None
 
-    def claim(self, data: LongTailedDataset) -> None:
-        """Makes the folder this run's, on these data; InputError if it is of others."""
+    def claim(self, data: LongTailedDataset, first: FirstRun | None = None) -> None:
+        """Makes the folder this run's, on these data and from this first run.
+
+        Args:
+          data: what it is trained and tested on.
+          first: what it starts from; None: from its seed alone, or from a checkpoint of its own.
+
+        Raises:
+          InputError: the folder is of other data, or of another first run.
+        """
+        init = None if first is None else first.record
         check_data(self.workdir, data)
+        check_init(self.workdir, init)
         if self._primary:
-            claim_data(self.workdir, data)
+            claim_data(self.workdir, data, init)
             write_config(self.workdir, self.config)
 
     def note_unread_test(self) -> None:
@@ -146,7 +159,16 @@ class RunRecord:
         data, report = program.data, trained.report
         config = self.config
         params = trained.state.params
-        summary = make_summary(config, data, program.layout, report, params, self._lines, command)
+        summary = make_summary(
+            config,
+            data,
+            program.layout,
+            report,
+            params,
+            self._lines,
+            command,
+            claimed_init(self.workdir),
+        )
         if not self._primary:
             return summary
         if config.logging.plots:

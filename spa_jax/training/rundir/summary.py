@@ -78,6 +78,7 @@ def make_summary(
     params: PyTree,
     lines: list[dict[str, Any]],
     command: str | None = None,
+    init: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The summary of a run.
 
@@ -89,6 +90,7 @@ def make_summary(
       params: the fetched parameters.
       lines: the lines of `metrics.jsonl`.
       command: the command line that made the run, if it is known.
+      init: the run that it started from; None: from its seed alone.
 
     Returns:
       A dictionary that JSON can hold; what does not exist (an empty shot group, the cosine of a
@@ -127,6 +129,7 @@ def make_summary(
         "split": data.split,
         "split_checksum": data.split["checksum"],
         "content_checksum": data.content_checksum,
+        "init": init,
         "params_checksum": tree_checksum(params),
         "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(params))),
         "command": command,

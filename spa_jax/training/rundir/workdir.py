@@ -126,13 +126,41 @@ def data_of_finished(workdir: Path, options: DataOptions) -> LongTailedDataset |
         raise
 
 
-def claim_data(workdir: Path, data: LongTailedDataset) -> None:
-    """Writes `data.json`, which says what the workdir's run is trained and tested on."""
-    claim = {
+def claimed_init(workdir: Path) -> dict[str, Any] | None:
+    """What is known of the run that a workdir's run started from; None if from its seed alone."""
+    return _read_claim(workdir).get("init")
+
+
+def check_init(workdir: Path, init: Mapping[str, Any] | None) -> None:
+    """Raises InputError if a workdir's run was begun from another state of its first run."""
+    claimed = claimed_init(workdir)
+    if init is not None and claimed not in (None, init):
+        raise InputError(
+            f"{workdir} was begun from step {claimed['step']} of {claimed['run']} (checksum "
+            f"{claimed['params_checksum']}), has saved nothing since, and that run now stands at "
+            f"step {init['step']} (checksum {init['params_checksum']}): choose another folder with "
+            "--workdir or --out to begin from there."
+        )
+
+
+def claim_data(
+    workdir: Path, data: LongTailedDataset, init: Mapping[str, Any] | None = None
+) -> None:
+    """Writes `data.json`, which says what the workdir's run is trained and tested on.
+
+    Args:
+      workdir: of the run.
+      data: what it is trained and tested on.
+      init: the run that it starts from; None: what is known of that stays.
+    """
+    init = init or claimed_init(workdir)
+    claim: dict[str, Any] = {
         "name": data.name,
         "content_checksum": data.content_checksum,
         "training_checksum": data.training_checksum,
     }
+    if init:
+        claim["init"] = dict(init)
     write_json(workdir / _DATA, claim, indent=2)
 
 

@@ -1,0 +1,119 @@
+"""The run that another starts from: its newest checkpoint, of which variables are taken."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from flax.traverse_util import unflatten_dict
+from jaxtyping import PyTree
+
+from spa_jax.errors import InputError
+from spa_jax.files import local_path
+from spa_jax.training.config import InitOptions
+from spa_jax.training.rundir.checkpoints import (
+    array_shapes,
+    differing_arrays,
+    read_arrays,
+    read_record,
+    saved_steps,
+    tree_checksum,
+)
+
+_COLLECTIONS = ("params", "batch_stats", "constants")
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstRun:
+    """What a run starts from, on the host.
+
+    Attributes:
+      variables: by collection and part of the network, what takes the place of the initial values.
+      record: what is kept of it: `run` and `parts` as the configuration has them, the `step` of the
+        checkpoint, and the `params_checksum` of all its parameters, as in the `summary.json` of a
+        run that ended there.
+    """
+
+    variables: PyTree
+    record: dict[str, Any]
+
+
+def check_first_run(options: InitOptions, variables: PyTree) -> Path:
+    """Finds the checkpoint that a run is to start from; its arrays are not read yet.
+
+    Args:
+      options: which run, and which parts of it.
+      variables: of the network that starts, or their shapes.
+
+    Returns:
+      The folder of the checkpoint.
+
+    Raises:
+      InputError: there is none, it is of another version of this library or of another network, or
+        nothing of this network would be taken.
+    """
+    checkpoint = _find_checkpoint(local_path(options.run, "config.init.run"))
+    there, here = (
+        {path: shape for path, shape in shapes.items() if _is_taken(path, options.parts)}
+        for shapes in (read_record(checkpoint)["shapes"], array_shapes(variables))
+    )
+    if not here:
+        raise InputError(
+            f"config.init.parts={options.parts} takes nothing from {options.run}, as this network "
+            "has no parameters there: leave config.init.run empty, or set config.init.parts=all."
+        )
+    differing = differing_arrays(there, here)
+    if differing:
+        remedy = "Set config.model, config.method and config.data to what made it"
+        if options.parts == "all":
+            remedy += ", or take its features alone with config.init.parts=backbone"
+        raise InputError(
+            f"{checkpoint}, from which config.init.run={options.run} starts, is of another network "
+            f"or of other classes: {differing}. {remedy}."
+        )
+    return checkpoint
+
+
+def read_first_run(options: InitOptions, variables: PyTree) -> FirstRun:
+    """Reads what a run starts from.
+
+    Args:
+      options: which run, and which parts of it.
+      variables: of the network that starts, or their shapes.
+
+    Raises:
+      InputError: as :func:`check_first_run`, or the checkpoint is damaged.
+    """
+    checkpoint = check_first_run(options, variables)
+    arrays = read_arrays(checkpoint)
+    params = {path: array for path, array in arrays.items() if path.startswith("params/")}
+    taken = {path: array for path, array in arrays.items() if _is_taken(path, options.parts)}
+    record = {
+        **dataclasses.asdict(options),
+        "step": int(arrays["step"]),
+        "params_checksum": tree_checksum(unflatten_dict(params, sep="/")["params"]),
+    }
+    return FirstRun(unflatten_dict(taken, sep="/"), record)
+
+
+def _find_checkpoint(given: Path) -> Path:
+    """The folder of a checkpoint: the one given, or the newest of a run's folder."""
+    if not given.is_dir():
+        raise InputError(
+            f"config.init.run={given} is no folder: give that of a run, as --workdir has it, or of "
+            "one of its checkpoints."
+        )
+    if (given / "record").is_dir():
+        return given
+    steps = saved_steps(given / "checkpoints")
+    if not steps:
+        raise InputError(
+            f"config.init.run={given} has no checkpoint to start from: give the folder of a run "
+            "that has saved one, as each does at its end."
+        )
+    return given / "checkpoints" / str(max(steps))
+
+
+def _is_taken(path: str, parts: str) -> bool:
+    """Whether an array of a state is one that a run starts from."""
+    collection, _, rest = path.partition("/")
+    return collection in _COLLECTIONS and (parts == "all" or rest.startswith(f"{parts}/"))

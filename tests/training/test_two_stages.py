@@ -1,0 +1,202 @@
+"""Runs that start from another: whole, or with the classifier alone trained on its features."""
+
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from spa_jax.training.checking import check_run, check_runs, prepare_run
+from spa_jax.training.config import resolve
+from spa_jax.training.devices import Layout
+from spa_jax.training.loop import RunStopped, run
+from spa_jax.training.metrics import fetch
+from spa_jax.training.program import Program
+from spa_jax.training.rundir.checkpoints import array_shapes, read_arrays, read_record
+from spa_jax.training.rundir.first_run import FirstRun
+from spa_jax.training.rundir.run_record import RunRecord
+from spa_jax.training.rundir.workdir import read_summary
+from tests.refusals import refusal
+from tests.training.small import small_config, small_program, take_steps
+
+STEPS = 80  # of the first run, five an epoch
+PLAIN = {
+    "model__small__widths": (32,),
+    "model__small__stem_stride": 2,
+    "augment__crop_padding": 0,
+    "augment__flip": False,
+}
+
+
+def silent(line):
+    del line
+
+
+def second_config(first, **changes):
+    """Classifier re-training: four epochs of the head alone, on draws of all classes alike."""
+    crt = {
+        "init__run": str(first),
+        "init__parts": "backbone",
+        "optimizer__train_only": "head",
+        "data__sampler": "class_aware",
+        "epochs": 4,
+        "evaluate_every": 4,
+        "seed": 1,
+    }
+    return small_config(**PLAIN | crt | changes)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """The folder of a run that is finished."""
+    folder = tmp_path_factory.mktemp("first")
+    config = small_config(epochs=STEPS // 5, evaluate_every=STEPS // 5, **PLAIN)
+    run(config, folder, small_program(config), silent)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def second(first, tmp_path_factory):
+    """The folder of a run of the second stage."""
+    folder = tmp_path_factory.mktemp("second")
+    config = second_config(first)
+    run(config, folder, small_program(config), silent)
+    return folder
+
+
+def last_state(workdir, step):
+    """The arrays of a checkpoint, by their paths."""
+    return read_arrays(workdir / "checkpoints" / str(step))
+
+
+def test_the_second_stage_trains_the_classifier_alone_and_names_the_first_run(first, second):
+    before, after, summary = last_state(first, STEPS), last_state(second, 20), read_summary(second)
+    frozen = [path for path in before if path.startswith(("params/backbone/", "batch_stats/"))]
+    assert len(frozen) > 10
+    for path in frozen:
+        np.testing.assert_array_equal(after[path], before[path])
+    assert not np.allclose(after["params/head/kernel"], before["params/head/kernel"])
+    assert not any("backbone" in path for path in after if path.startswith("opt_state/"))
+    assert summary["test_accuracy"]["last"] > 0.4  # four times chance
+    checksum = read_summary(first)["params_checksum"]
+    expected = {"run": str(first), "parts": "backbone", "step": STEPS, "params_checksum": checksum}
+    assert summary["init"] == expected
+
+
+def test_a_run_that_goes_on_ends_as_without_a_stop_and_its_first_run_may_be_gone(
+    first, second, tmp_path
+):
+    copy, workdir = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(first, copy)
+    config = second_config(copy)
+    with pytest.raises(RunStopped):
+        run(config, workdir, small_program(config), silent, keep_going=lambda: False)
+    shutil.rmtree(copy)
+    summary = run(config, workdir, small_program(config), silent)
+    checksums = [read_record(of / "checkpoints/20")["checksum"] for of in (second, workdir)]
+    assert checksums[0] == checksums[1]
+    assert summary["init"] == read_summary(second)["init"] | {"run": str(copy)}
+    assert "is no folder" in refusal(check_run, config)
+    check_runs([], continued=[config])
+
+
+@pytest.mark.parametrize("variant", ["reg", "slerp", "proj"])
+def test_every_variant_aligns_the_classifier_with_features_of_evaluation_mode(first, variant):
+    config = second_config(first, spa__method=variant)
+    program = small_program(config)
+    start = program.init_state(config)
+    batch = program.feed.batch(start, next(program.batches(start, seed=0, epoch=0)))
+    images, labels = program.feed.normalize(batch.images), np.asarray(batch.labels)
+    model = prepare_run(resolve(config)).model
+    features = np.asarray(model.apply(start.variables, images, train=False)[0])
+    (before, _, after), _ = take_steps(program, start, 2, at=0, measured=True)
+    seen = np.unique(labels)
+    means = np.stack([features[labels == label].mean(axis=0) for label in seen])
+    np.testing.assert_allclose(after.class_means.mean[seen], means, rtol=1e-4, atol=1e-5)
+    assert not np.array_equal(after.params["head"]["kernel"], before.params["head"]["kernel"])
+    for now, then in (
+        (after.params["backbone"], before.params["backbone"]),
+        (after.batch_stats, before.batch_stats),
+    ):
+        jax.tree.map(np.testing.assert_array_equal, now, then)
+
+
+def test_a_checkpoint_can_be_named_and_all_of_it_is_taken(first):
+    checkpoint = first / "checkpoints" / str(STEPS)
+    config = small_config(init__run=str(checkpoint), seed=1, **PLAIN)
+    state, there = fetch(small_program(config).init_state(config)), last_state(first, STEPS)
+    paths = array_shapes(state.variables)
+    found = dict(zip(paths, jax.tree.leaves(state.variables), strict=True))
+    assert found.keys() == {path for path in there if path.startswith(("params/", "batch_stats/"))}
+    for path, array in found.items():
+        np.testing.assert_array_equal(array, there[path])
+
+
+def test_members_of_one_program_start_from_one_run_with_classifiers_of_their_own(first):
+    configs = [second_config(first, seed=seed) for seed in (0, 1)]
+    program = Program(configs[0], layout=Layout("vmap", jax.devices()[:1], members=2))
+    params = fetch(program.init_state(*configs).params)
+    there = last_state(first, STEPS)
+    for path in array_shapes(params["backbone"]):
+        array = params["backbone"]
+        for key in path.split("/"):
+            array = array[key]
+        for member in array:
+            np.testing.assert_array_equal(member, there[f"params/backbone/{path}"])
+    assert not np.allclose(*params["head"]["kernel"])
+
+
+WRONG = {
+    "no such run": ({"init__run": "no/such/run"}, ("config.init.run=no/such/run is no folder",)),
+    "a folder without a checkpoint": (
+        {"init__run": str(Path(__file__).parent)},
+        ("has no checkpoint to start from", "each does at its end"),
+    ),
+    "another network": (
+        {"model__small__widths": (4,)},
+        (
+            "another network or of other classes",
+            "batch_stats/backbone/",
+            "which is [32] there and [4] here",
+            "Set config.model",
+        ),
+    ),
+    "another head": (
+        {"method__name": "glmc", "init__parts": "all"},
+        ("the first params/head/bias, which is [10] there and missing here", "parts=backbone"),
+    ),
+    "parts of no run": (
+        {"init__run": "", "optimizer__train_only": "all"},
+        ("config.init.parts=backbone needs config.init.run", "at all"),
+    ),
+    "features of no run": (
+        {"init__run": "", "init__parts": "all"},
+        ("config.optimizer.train_only=head", "config.init.run"),
+    ),
+    "a classifier that is fixed": (
+        {"method__name": "etf", "model__small__widths": (12,)},
+        ("config.optimizer.train_only=head", "fixed class weights"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_a_run_cannot_start_from_is_refused_before_anything_is_written(first, tmp_path, case):
+    changes, parts = WRONG[case]
+    config, workdir = second_config(first, **changes), tmp_path / "run"
+    message = refusal(check_run, config)
+    for part in parts:
+        assert part in message
+    assert refusal(run, config, workdir, say=silent) == message
+    assert not workdir.exists()
+
+
+def test_a_run_that_has_saved_nothing_refuses_a_first_run_that_has_changed(first, tmp_path):
+    config = second_config(first)
+    program = small_program(config)
+    earlier = program.first_run.record | {"step": 5, "params_checksum": "of before"}
+    RunRecord(config, tmp_path).claim(program.data, FirstRun({}, earlier))
+    message = refusal(run, config, tmp_path, program, say=silent)
+    for part in ("step 5", "of before", f"step {STEPS}", "choose another folder"):
+        assert part in message
