@@ -1,11 +1,12 @@
 """Long-tailed CIFAR-100 (10,847 training images at IF 100) with a published recipe.
 
 Argument: imbalance_factor=10, 20, 50, 100, 200, 500 ...; recipe=standard (ResNet-32), glmc
-(ResNet-32 of four times the width, with GLMC), spa (the same with SpA-Proj, as released) or balms
-(ResNet-32 with balanced softmax, AutoAugment and cutout).
+(ResNet-32 of four times the width, with GLMC), spa (the same with SpA-Proj, as released), balms
+(ResNet-32 with balanced softmax, AutoAugment and cutout) or crt (cRT: ten epochs of the classifier
+alone, on the network of another run, which config.init.run names).
 Data: `python -m spa_jax.data.prepare cifar100`, or the official files with config.data.folder.
 Paper: Wang, Gao and Xie, AAAI 2026; recipes of Cao et al., NeurIPS 2019, Du et al., CVPR
-2023, and Ren et al., NeurIPS 2020.
+2023, Ren et al., NeurIPS 2020, and Kang et al., ICLR 2020.
 Command: python train.py --config=configs/cifar100_lt.py:imbalance_factor=200 --workdir=runs/c100
 Wall time: for a GPU; not measured yet.
 Expected figure: 38.3 for standard at IF 100 with cross-entropy (published re-runs), 57.97 for glmc,

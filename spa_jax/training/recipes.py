@@ -265,6 +265,27 @@ def balms_recipe(config: Config) -> None:
     optimizer.schedule, optimizer.per_epoch = "cosine", False
 
 
+def crt_recipe(config: Config) -> None:
+    """Classifier re-training (cRT) for CIFAR, the second stage after a run of any recipe.
+
+    The classifier is drawn anew and trained for ten epochs on class-aware draws, by plain
+    cross-entropy and a cosine from the rate of the first stage; the network stays as the first run
+    has left it, batch statistics too. `config.init.run` has to name that run, and `config.model`
+    and `config.data` to be its own. The authors' code has no CIFAR: batch size, rate and weight
+    decay are those of `standard_recipe`. Its sampler draws four images of a class in turn, and this
+    one draws each for itself.
+
+    Reference:
+      Kang, Xie, Rohrbach, Yan, Gordo, Feng and Kalantidis, "Decoupling Representation and
+      Classifier for Long-Tailed Recognition", ICLR 2020.
+    """
+    standard_recipe(config)
+    config.epochs, config.data.sampler = 10, "class_aware"
+    config.init.parts, config.optimizer.train_only = "backbone", "head"
+    config.optimizer.warmup_epochs, config.optimizer.schedule = 0.0, "cosine"
+    config.optimizer.per_epoch = False
+
+
 def adamw_recipe(config: Config) -> None:
     """What networks without batch normalisation, and classifiers alone, are usually trained with.
 
@@ -285,6 +306,7 @@ CIFAR_RECIPES = {
     "glmc": glmc_recipe,
     "spa": spa_recipe,
     "balms": balms_recipe,
+    "crt": crt_recipe,
 }
 """The recipes for CIFAR by name."""
 

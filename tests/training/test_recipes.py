@@ -104,6 +104,18 @@ BALMS = STANDARD | {
     "optimizer.weight_decay": 5e-4,
 }
 
+# The classifier alone, on the features of a first run and on draws of all classes alike.
+CRT = STANDARD | {
+    "epochs": 10,
+    "data.sampler": "class_aware",
+    "init.run": "runs/first",
+    "init.parts": "backbone",
+    "optimizer.train_only": "head",
+    "optimizer.warmup_epochs": 0.0,
+    "optimizer.schedule": "cosine",
+    "optimizer.per_epoch": False,
+}
+
 # Random-resized crops of 224 pixels, flips, colour jitter; the rate changes between epochs.
 IMAGENET_LT = {
     "data.profile": "natural",
@@ -207,6 +219,20 @@ def test_balanced_meta_softmaxs_recipe_has_thirteen_thousand_steps_to_half_an_ep
         assert config.optimizer.warmup_epochs * steps == pytest.approx(800)
 
 
+def crt(name="cifar10", **arguments):
+    """Classifier re-training after a run, which a recipe cannot know."""
+    config = getattr(recipes, f"{name}_lt")(recipe="crt", **arguments)
+    assert "config.init.run" in refusal(resolve, config)
+    config.init.run = "runs/first"
+    return config
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_the_recipe_of_classifier_retraining_needs_a_first_run(name):
+    of_data_set = {"eval_batch_size", "data.name", "data.imbalance_factor"}
+    assert_recipe(crt(name, imbalance_factor=50.0), CRT, of_data_set)
+
+
 @pytest.mark.parametrize("epochs", IMAGENET_LT_BY_EPOCHS)
 def test_each_recipe_of_imagenet_lt_has_its_published_values(epochs):
     expected = IMAGENET_LT | IMAGENET_LT_BY_EPOCHS[epochs] | {"epochs": epochs}
@@ -251,6 +277,7 @@ RATES = {
     "glmc": (recipes.cifar100_lt(recipe="glmc"), 0.01 * by_epoch(half_cosine(200))),
     "spa": (recipes.cifar10_lt(recipe="spa"), 0.01 * released()),
     "balms": (recipes.cifar10_lt(recipe="balms"), 0.1 * cosine_by_step(542, 800 / 24)),
+    "crt": (crt(), 0.1 * half_cosine(10 * SPE)),
     "imagenet90": (recipes.imagenet_lt(90), 0.1 * by_epoch(half_cosine(90))),
     "imagenet135": (recipes.imagenet_lt(135), 0.1 * by_epoch(rising(10), half_cosine(125))),
     "imagenet180": (recipes.imagenet_lt(180), 0.1 * by_epoch(half_cosine(180))),
@@ -335,8 +362,8 @@ def test_a_configuration_file_builds_what_its_argument_says(file, argument):
 @pytest.mark.parametrize(
     ("file", "argument", "parts"),
     [
-        ("cifar10_lt", "recipe=ldam", ("of small, standard, glmc, spa, balms:", "got 'ldam'")),
-        ("cifar100_lt", "recipe=small", ("one of standard, glmc, spa, balms:", "got 'small'")),
+        ("cifar10_lt", "recipe=ldam", ("of small, standard, glmc, spa, balms, crt:", "got 'ldam'")),
+        ("cifar100_lt", "recipe=small", ("one of standard, glmc, spa, balms, crt:", "got 'small'")),
         ("cifar10_lt", "recipes=glmc", ("imbalance_factor=VALUE, recipe=VALUE", "'recipes=glmc'")),
         ("cifar10_lt", "glmc", ("recipe=VALUE", "'glmc'")),
         ("cifar100_lt", "imbalance_factor=many", ("imbalance_factor", "'many'")),
@@ -362,6 +389,7 @@ def test_a_recipe_changes_a_configuration_of_another_data_set_too():
     for recipe in recipes.CIFAR_RECIPES.values():
         config = default_config()
         recipe(config)
+        config.init.run = "runs/first" if recipe is recipes.crt_recipe else ""
         resolve(config)
         assert (config.data.name, config.model.name) == ("digits", "cifar_resnet")
     config = default_config()
