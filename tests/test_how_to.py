@@ -13,6 +13,7 @@ import pytest
 from absl import flags
 
 from spa_jax.command_line import parse_flags
+from spa_jax.training.rundir.workdir import read_summary
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs/how_to").glob("*.md"))}
@@ -26,7 +27,10 @@ LESS = {
     "spa_jax.compare": ("--seeds=1", "--methods=none,proj"),
     "spa_jax.sweep": (),
 }
-SHORT = ("--config.epochs=1", "--config.evaluate_every=1", "--config.logging.plots=False")
+SHORT = (
+    *("--config.epochs=1", "--config.evaluate_every=1"),
+    *("--config.logging.plots=False", "--config.logging.collapse=False"),
+)
 
 
 def commands_of(page):
@@ -62,13 +66,13 @@ def start(program, arguments):
             sys.modules.pop("train", None)  # which defines its flags when it is imported
 
 
-def follow(page, folder, *places):
+def follow(page, folder, *places, less=()):
     """Runs the commands of a page; what it writes to, or reads, is put into a folder."""
     places = {place: f"{folder}/{place}" for place in ("runs/", *places)}
     for program, arguments in commands_of(page):
         for name, place in places.items():
             arguments = [re.sub(rf"(^|=){name}", rf"\g<1>{place}", word) for word in arguments]
-        start(program, [*arguments, *(LESS[program] + SHORT if program in LESS else ())])
+        start(program, [*arguments, *(LESS[program] + SHORT + less if program in LESS else ())])
 
 
 def test_the_page_on_feature_banks(tmp_path):
@@ -91,6 +95,13 @@ def test_the_page_on_evaluation(tmp_path):
         made = {path.name for path in (tmp_path / "runs/evaluation/probe" / part).iterdir()}
         assert made >= {"evaluation.json", "predictions.npz", "reliability.png", "confusion.svg"}
     assert "Confusion matrix: test" in (tmp_path / "runs/report/index.html").read_text()
+
+
+def test_the_page_on_two_stages(tmp_path):
+    follow("two_stages", tmp_path, less=("--config.model.small.widths=(8,)",))
+    for made in ("crt", "crt_aligned/proj-seed0", "fine_tuned"):
+        summary = read_summary(tmp_path / "runs" / made)
+        assert summary["init"]["run"] == str(tmp_path / "runs/first")
 
 
 def test_the_pytorch_example_writes_a_bank(tmp_path):
