@@ -20,6 +20,9 @@ from spa_jax.training.loop import run
 from tests.refusals import refusal
 from tests.training.small import small_config, small_program
 
+# orbax leaves tasks of its event loop behind when it fails to read, as it must here.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 CONFIG = small_config(model__small__widths=(4,), data__validation=True)
 
 
@@ -193,8 +196,6 @@ def test_runs_of_one_name_are_refused(finished, tmp_path):
     assert "same folder" in refusal(open_runs, [finished, other], "test")
 
 
-# orbax leaves tasks of its event loop behind when it fails to read, as it must here.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_checkpoint_is_refused_and_stays_where_it_is(copy, tmp_path, capsys):
     steps = sorted(path.name for path in (copy / "checkpoints").iterdir())
     for file in (copy / "checkpoints" / max(steps, key=int)).rglob("*"):
