@@ -8,9 +8,9 @@ two. On accelerators runs that differ only in what a program is given (seed, lea
 decay, SpA's strengths) train as one program, in chunks that fit into memory; otherwise, and on a
 CPU, where that is faster, one after another. --together and --notogether decide.
 
-Prints one table and writes `sweep.json`; each run has a folder like that of `train.py`. Start the
-command again and it continues; a run that failed, with a `failed.json`, is not trained again until
-that file is removed.
+Prints one table and writes `sweep.json`; each run has a folder like that of `train.py`, without the
+figures, which `--config.logging.plots=True` draws. Start the command again and it continues; a run
+that failed, with a `failed.json`, is not trained again until that file is removed.
 """
 
 import sys

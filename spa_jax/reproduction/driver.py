@@ -21,6 +21,7 @@ from spa_jax.training.checking import check_runs
 from spa_jax.training.config import default_config, flatten_config, resolve
 from spa_jax.training.loop import RunStopped
 from spa_jax.training.rundir.json_lines import JsonLines
+from spa_jax.training.rundir.owner import owned
 from spa_jax.training.rundir.workdir import FREE_ANYWHERE, check_same, check_workdir
 
 _CURVES = ("test_accuracy", "mean_cosine", "test_mean_cosine", "validation_accuracy", "train_loss")
@@ -63,14 +64,15 @@ class Driver:
 
         Raises:
           InputError: names that are none of the table's, a record or a folder of other settings
-            than now, or whatever a run that was asked for would be refused for, such as missing
-            data; nothing has been trained.
+            than now, another process that trains there, or whatever a run that was asked for would
+            be refused for, such as missing data; nothing has been trained.
         """
         if not self.records.exists():
             self.runner.say(f"There are no records yet: {self.records.absolute()} does not exist.")
         self._check()
-        while self._train_next():
-            pass
+        with owned(self.runner.out, say=self.runner.say):
+            while self._train_next():
+                pass
         return len(self._open_cells())
 
     def _check(self) -> None:

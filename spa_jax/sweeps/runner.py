@@ -20,6 +20,7 @@ from spa_jax.training.rundir.owner import check_owner, owned
 from spa_jax.training.rundir.run_record import RunRecord, Trained
 from spa_jax.training.rundir.workdir import (
     SUMMARY,
+    check_config,
     check_workdir,
     claimed_data,
     data_of_finished,
@@ -103,6 +104,8 @@ class Runner:
 
         ordered = sorted(members, key=first_of_program)
         with owned(self.out, say=self.say):
+            for member in members:  # which another process may have trained since
+                check_config(member.folder, member.config)
             while group := self.next_group(ordered):
                 self.train_group(group)
         check_same_data(map(_claim, members))
@@ -197,6 +200,8 @@ class Runner:
                 if not alone:
                     raise
                 fail(0, error)
+                if loop.interruption.due:
+                    raise loop.interruption.error() from None
                 return
             for i, trained in ended.items():
                 if not alone:

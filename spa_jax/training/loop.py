@@ -110,6 +110,7 @@ class EpochLoop:
       closed: places of runs that are trained along, and of which nothing is written.
       fail: gets the place of a run whose loss or gradient is not finite any more; its record ends
         there, and the others go on. None: the error is raised.
+      interruption: notices of SIGTERM and Ctrl-C while it trains.
     """
 
     program: Program
@@ -129,7 +130,7 @@ class EpochLoop:
         self._epoch_began = time.perf_counter()
         self._step = 0
         self._position: dict[str, Any] = {}
-        self._interruption = Interruption()
+        self.interruption = Interruption()
 
     def train(self) -> dict[int, Trained]:
         """Trains; returns, by its place, what each run that is not closed has come to.
@@ -144,7 +145,7 @@ class EpochLoop:
         for record in self._open.values():
             record.claim(program.data, first)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._interruption)
+            stack.enter_context(self.interruption)
             checkpoints = Checkpoints(self.folder, config.checkpoint.keep, self.say)
             stack.enter_context(checkpoints)
             stack.callback(program.feed.close)
@@ -172,12 +173,12 @@ class EpochLoop:
                 state = self._train_epoch(state, done, bar)
                 done, inside = divmod(self._step, spe)
                 ends = done == config.epochs
-                stops = not (inside or ends or self._interruption.due or self.keep_going())
+                stops = not (inside or ends or self.interruption.due or self.keep_going())
                 every = config.checkpoint.every_epochs
                 saved = stops or ends or (every and done % every == 0)
-                if saved or self._interruption.due:
+                if saved or self.interruption.due:
                     self._save(checkpoints, state)
-                    self._check_interruption()
+                    self._check_interruption(checkpoints)
                 # Saved first, so that an evaluation that fails costs no epoch.
                 try:
                     report = self._evaluate(state, done, bar)
@@ -186,7 +187,7 @@ class EpochLoop:
                     if not saved and jax.process_count() == 1:
                         self._save(checkpoints, state)
                     if not isinstance(error, Exception):
-                        self._check_interruption()
+                        self._check_interruption(checkpoints)
                     raise
                 self._keep_best(checkpoints, state)
                 if stops:
@@ -194,6 +195,8 @@ class EpochLoop:
             if report is None:  # resumed after the last epoch: only the end was missing
                 report = self._report(state)
             states = program.layout.unstack(fetch(serializable(state)), STATE_PLACES)
+        if self.interruption.due:  # since the last evaluation: another run may be next
+            raise self.interruption.error()
         reports = program.layout.unstack(report)
         return {i: Trained(states[i], reports[i]) for i in self._open}
 
@@ -209,15 +212,16 @@ class EpochLoop:
                 self._save(checkpoints, state)
             checkpoints.keep_best(best)
 
-    def _check_interruption(self) -> None:
-        """Ends a run that has just been saved, if it was interrupted."""
-        if self._interruption.due:
+    def _check_interruption(self, checkpoints: Checkpoints) -> None:
+        """Ends a run that was interrupted, once what has just been saved is whole."""
+        if self.interruption.due:
+            checkpoints.wait()
             with contextlib.suppress(OSError, SystemExit):  # Ctrl-C may have ended who reads this
                 self.say(
                     f"Interrupted after step {self._step}, and saved in {self.folder}: the same "
                     "command goes on from there."
                 )
-            raise self._interruption.error()
+            raise self.interruption.error()
 
     def _train_epoch(self, state: TrainState, epoch: int, bar: ProgressBar) -> TrainState:
         """The state after the rest of an epoch (counted from 0), or where the run is interrupted.
@@ -235,7 +239,7 @@ class EpochLoop:
             if self._older is not None:
                 self._record_step(self._step - 1, fetch(self._older), bar)
             self._older = self._measured(state, totals)
-            if self._interruption.reached(self._step):
+            if self.interruption.reached(self._step):
                 break
         ends = self._step == (epoch + 1) * spe
         totals = fetch(program.measure(state, totals) if ends else totals)
@@ -274,7 +278,7 @@ class EpochLoop:
     def _report(self, state: TrainState) -> dict[str, Any]:
         """The fetched report; test data that cannot be read are noted, as they may be repaired."""
         try:
-            with self._interruption.at_once():
+            with self.interruption.at_once():
                 return fetch(self.program.evaluate(state))
         except InputError:
             for record in self._open.values():

@@ -19,6 +19,7 @@ from spa_jax.reproduction.cells import Cell, TablePlan, read_records, with_setti
 from spa_jax.reproduction.driver import Driver, append_record, check_records
 from spa_jax.reproduction.tables import TABLES, find_table
 from spa_jax.sweeps.runner import Runner
+from spa_jax.training.rundir.owner import check_owner
 from spa_jax.training.rundir.workdir import write_config
 from tests.refusals import refusal
 from tests.training.small import small_config
@@ -195,6 +196,19 @@ def test_what_was_finished_but_not_recorded_is_recorded_without_training(tmp_pat
     assert [record["summary"]["made"] for record in records_of(tmp_path)] == [
         CELLS[i].name for i in (0, 2, 3)
     ]
+
+
+def test_a_second_driver_is_refused_between_the_runs_of_the_first_too(tmp_path):
+    leave_finished(tmp_path, *CELLS)
+    refusals = []
+
+    def say(line):
+        if line.endswith(" open"):
+            refusals.append(refusal(check_owner, tmp_path))
+
+    train(tmp_path, say=say)
+    assert "is in use" in refusals[0]
+    check_owner(tmp_path)
 
 
 def test_runs_that_are_named_are_trained_alone(tmp_path):

@@ -271,6 +271,24 @@ def signalled(monkeypatch, program, function, number, step):
 
 
 @pytest.mark.usefixtures("default_handlers")
+def test_a_notice_after_the_last_evaluation_keeps_the_next_run_from_beginning(
+    program, finished, tmp_path, monkeypatch
+):
+    config, _, summary, _ = finished
+    leave = Checkpoints.__exit__
+
+    def leave_late(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return leave(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="75"):
+        patch.setattr(Checkpoints, "__exit__", leave_late)
+        run(config, tmp_path, program, say=lambda line: None)
+    again = run(config, tmp_path, program, say=lambda line: None)
+    assert again["params_checksum"] == summary["params_checksum"]
+
+
+@pytest.mark.usefixtures("default_handlers")
 @pytest.mark.parametrize(
     ("function", "number", "error", "at", "saved"),
     [

@@ -89,6 +89,11 @@ class Checkpoints:
         with self._storage_told(), jax.transfer_guard("allow"):  # or jax takes it for an accident
             self._manager.save(step, args=args)
 
+    def wait(self) -> None:
+        """Waits until what was saved is whole; InputError if it could not be written."""
+        with self._storage_told():
+            self._manager.wait_until_finished()
+
     def restore_newest(self, like: TrainState) -> tuple[TrainState, int]:
         """The newest whole checkpoint, on the devices of `like`, and its step.
 

@@ -106,7 +106,8 @@ def _held(path: Path, say: Callable[[str], None]) -> Iterator[int]:
     try:
         yield descriptor
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that became read-only has its say elsewhere
+            path.unlink(missing_ok=True)
         os.close(descriptor)
 
 

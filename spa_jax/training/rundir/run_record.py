@@ -24,6 +24,7 @@ from spa_jax.training.rundir.json_lines import JsonLines
 from spa_jax.training.rundir.summary import evaluation_line, make_summary, train_line
 from spa_jax.training.rundir.workdir import (
     SUMMARY,
+    check_config,
     check_data,
     check_init,
     claim_data,
@@ -70,9 +71,11 @@ class RunRecord:
           first: what it starts from; None: from its seed alone, or from a checkpoint of its own.
 
         Raises:
-          InputError: the folder is of other data, or of another first run.
+          InputError: the folder is of another configuration, of other data, or of another first
+            run, as it may be since it was looked at.
         """
         init = None if first is None else first.record
+        check_config(self.workdir, self.config)
         check_data(self.workdir, data)
         check_init(self.workdir, init)
         if self._primary:

@@ -47,17 +47,8 @@ def check_workdir(workdir: Path, config: Config) -> None:
     if not (workdir / SUMMARY).exists():  # a finished run is only read
         output_folder(workdir)
         check_owner(workdir)
-    path = workdir / "config.json"
     begun = any((workdir / name).exists() for name in ("metrics.jsonl", "checkpoints"))
-    if path.exists():
-        check_same(
-            read_json(path, "choose another workdir."),
-            config,
-            str(workdir),
-            "Choose another folder with --workdir or --out, or run with the old values to continue "
-            "that run.",
-        )
-    elif begun:
+    if not check_config(workdir, config) and begun:
         raise InputError(
             f"{workdir} holds files of a run but no config.json: choose another workdir."
         )
@@ -186,6 +177,21 @@ def made_config(workdir: Path) -> Config:
     config = ConfigDict(unflatten_dict(fields, sep=".")).lock()
     check_same(made, config, f"The run in {workdir}", "")
     return config
+
+
+def check_config(workdir: Path, config: Config) -> bool:
+    """Whether a workdir has a configuration; raises InputError if it is another one."""
+    path = workdir / "config.json"
+    if not path.exists():
+        return False
+    check_same(
+        read_json(path, "choose another workdir."),
+        config,
+        str(workdir),
+        "Choose another folder with --workdir or --out, or run with the old values to continue "
+        "that run.",
+    )
+    return True
 
 
 def check_same(made: Mapping[str, Any], config: Config, what: str, remedy: str) -> None:

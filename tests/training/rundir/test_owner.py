@@ -113,3 +113,19 @@ def test_a_disk_that_takes_nothing_more_is_told_with_the_folder(number, tmp_path
     message = refusal(fill)
     assert f"{tmp_path} cannot be written to ({os.strerror(number)})" in message
     assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_removed_any_more_that_is_told_and_the_lock_is_let_go(
+    tmp_path, monkeypatch
+):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def work():
+        with owned(tmp_path, say=pytest.fail):
+            patch.setattr(Path, "unlink", refuse)
+            refuse()
+
+    with monkeypatch.context() as patch:
+        assert f"{tmp_path} cannot be written to" in refusal(work)
+    check_owner(tmp_path)

@@ -8,7 +8,9 @@ import pytest
 
 from spa_jax.data.data_options import DataOptions
 from spa_jax.data.sources.opening import load_data
+from spa_jax.training.config import resolve
 from spa_jax.training.loop import RunStopped, run
+from spa_jax.training.rundir.run_record import RunRecord
 from spa_jax.training.rundir.workdir import (
     SUMMARY,
     check_data,
@@ -53,6 +55,14 @@ def test_a_finished_run_is_read_where_nobody_may_write(tmp_path, monkeypatch):
     assert "test accuracy 0.5000. Nothing to do." in said[0]
     message = refusal(run, small_config(), tmp_path / "new")
     assert f"{tmp_path} cannot be written to (Read-only file system)" in message
+
+
+def test_a_folder_that_became_another_runs_since_it_was_looked_at_is_refused(tmp_path):
+    record = RunRecord(small_config(), tmp_path)
+    write_config(tmp_path, small_config(seed=7))
+    message = refusal(record.claim, load_data(resolve(small_config()).data))
+    assert f"{tmp_path} was made by another config" in message
+    assert "seed (7 there, 0 now)" in message
 
 
 def refused(**options):
