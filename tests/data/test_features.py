@@ -192,6 +192,29 @@ def test_one_file_needs_two_lists_that_share_nothing_and_labels_that_agree(tmp_p
     with open(lists["test_list"], "a") as file:
         file.write("7 3\n")
     assert "train and be tested on: 7" in refusal(load, tmp_path / "whole", **lists)
+    for part in ("train", "test"):  # which name row 7 in folders of their own
+        path = tmp_path / "whole" / f"{part}.txt"
+        lines = path.read_text().splitlines()
+        path.write_text("".join(f"{part}/{line}\n" for line in lines))
+    assert "train and be tested on: 7" in refusal(load, tmp_path / "whole", **lists)
     with open(lists["train_list"], "w") as file:
         file.write("0 0\n1 2\n")
     assert "1 has 2 in the list, 1 there" in refusal(load, tmp_path / "whole", **lists)
+
+
+def test_two_files_beside_one_of_all_are_taken_unless_both_lists_are_given(tmp_path):
+    lists = write_whole(tmp_path / "bank")
+    changed = arrays("test")["feature"] * 2
+    write_npz(tmp_path / "bank", test_feature=changed)
+    for given in ({}, {"test_list": write_rows(tmp_path, arrays("test")["label"])}):
+        found = load(tmp_path / "bank", **given).test.images[:]
+        np.testing.assert_array_equal(found, changed)
+    found = load(tmp_path / "bank", **lists).test.images[:]
+    np.testing.assert_array_equal(found, arrays("test")["feature"])
+
+
+def write_rows(folder, labels):
+    """A list of all rows."""
+    path = folder / "rows.txt"
+    path.write_text("".join(f"{row} {label}\n" for row, label in enumerate(labels)))
+    return str(path)

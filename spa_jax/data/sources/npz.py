@@ -11,7 +11,7 @@ import numpy as np
 from spa_jax.data.dataset import LabelledImages, Source, numbered_classes
 from spa_jax.data.features import Features, checked_features
 from spa_jax.data.sources.broken_files import ARCHIVE_ERRORS, first_three, one_line
-from spa_jax.data.splits.lists import read_split_list
+from spa_jax.data.splits.lists import positions_of
 from spa_jax.errors import InputError
 
 WHOLE_FILE = "all.npz"
@@ -33,7 +33,8 @@ def read_npz(name: str, folder: Path, train_list: str = "", test_list: str = "")
     shape `(N, D)`, and `label`, `(N,)` integers. It may have `class_names`, an array of C strings;
     without them the classes are the labels of the training set, from 0 to the largest. Names in
     `test.npz` must be those of `train.npz`. Lists name examples by their row, which counts from 0,
-    or by `name`, an array of N strings. Arrays of Python objects are never unpickled.
+    or by `name`, an array of N strings. Arrays of Python objects are never unpickled. Where all
+    three files are there, `all.npz` is read if both lists are given.
 
     Args:
       name: of the data set.
@@ -51,22 +52,27 @@ def read_npz(name: str, folder: Path, train_list: str = "", test_list: str = "")
         without lists or with an example in both.
     """
     listed, whole = bool(train_list or test_list), folder / WHOLE_FILE
-    if not whole.is_file():
-        train, test = (_read_archive(folder / file, listed) for file in NPZ_FILES)
+    both, parts = bool(train_list and test_list), [folder / file for file in NPZ_FILES]
+    if not whole.is_file() or (not both and all(path.is_file() for path in parts)):
+        train, test = (_read_archive(path, listed) for path in parts)
         return _source(name, train, test)
-    if not (train_list and test_list):
+    if not both:
         raise InputError(
             f"{whole} holds all examples in one file: say with config.data.train_list and "
             "config.data.test_list which train and which are tested on, in lines `row label`, or "
             "write train.npz and test.npz."
         )
-    names = [read_split_list(Path(path))[0].tolist() for path in (train_list, test_list)]
-    if shared := sorted({*names[0]} & {*names[1]}):
+    everything = _read_archive(whole, listed)
+    examples = everything[0]
+    # By row, as two lists may spell one name differently.
+    train = positions_of(Path(train_list), examples, f"{name} training set")
+    shared = np.intersect1d(train, positions_of(Path(test_list), examples, f"{name} test set"))
+    if len(shared):
+        names = np.asarray(examples.names)[shared].tolist()
         raise InputError(
             f"{len(shared)} examples of {whole} are in both {train_list} and {test_list}, so that "
-            f"they would train and be tested on: {first_three(shared)}. Take them out of one."
+            f"they would train and be tested on: {first_three(names)}. Take them out of one."
         )
-    everything = _read_archive(whole, listed)
     return _source(name, everything, everything)
 
 
