@@ -107,12 +107,14 @@ class PreparedRun:
     def check_first_run(self) -> None:
         """Raises InputError if the run that this one starts from is not there or does not fit."""
         if self.options.init.run:
-            check_first_run(self.options.init, self._shapes())
+            check_first_run(self.options.init, self._shapes(), self.data.class_names)
 
     def read_first_run(self) -> FirstRun | None:
         """The run that this one starts from; None where the seed draws all values."""
         init = self.options.init
-        return read_first_run(init, self._shapes()) if init.run else None
+        if not init.run:
+            return None
+        return read_first_run(init, self._shapes(), self.data.class_names)
 
     def _shapes(self) -> PyTree:
         return jax.eval_shape(self.init_variables, np.uint32(0))
@@ -156,7 +158,7 @@ def check_runs(
             run.image_shape,
             options.aligned["classifier"],
             options.spa.means_from,
-            starts and options.init,
+            starts and (options.init, run.data.class_names),
         )
         if network not in networks:
             run.check_network()

@@ -1,5 +1,6 @@
 """Runs that start from another: whole, or with the classifier alone trained on its features."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -159,7 +160,7 @@ WRONG = {
     "another network": (
         {"model__small__widths": (4,)},
         (
-            "another network or of other classes",
+            "another network or of another number of classes",
             "batch_stats/backbone/",
             "which is [32] there and [4] here",
             "Set config.model",
@@ -193,6 +194,21 @@ def test_what_a_run_cannot_start_from_is_refused_before_anything_is_written(firs
         assert part in message
     assert refusal(run, config, workdir, say=silent) == message
     assert not workdir.exists()
+
+
+def test_a_classifier_of_classes_of_other_names_is_not_taken(first, tmp_path):
+    there = shutil.copytree(first, tmp_path / "first")
+    summary = read_summary(first)
+    name = summary["class_names"][3]
+    summary["class_names"][3] = "cat"
+    (there / "summary.json").write_text(json.dumps(summary))
+    for run_or_checkpoint in (there, there / "checkpoints" / str(STEPS)):
+        message = refusal(check_run, second_config(run_or_checkpoint, init__parts="all"))
+        assert f"1 of 10 differ, class 3 is 'cat' there and {name!r} here" in message
+        assert "config.init.parts=backbone" in message
+        check_run(second_config(run_or_checkpoint))
+    (there / "summary.json").unlink()  # as of a run that is not finished
+    check_run(second_config(there, init__parts="all"))
 
 
 def test_a_run_that_has_saved_nothing_refuses_a_first_run_that_has_changed(first, tmp_path):

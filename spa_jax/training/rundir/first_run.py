@@ -1,6 +1,7 @@
 """The run that another starts from: its newest checkpoint, of which variables are taken."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from spa_jax.training.rundir.checkpoints import (
     saved_steps,
     tree_checksum,
 )
+from spa_jax.training.rundir.workdir import read_summary
 
 _COLLECTIONS = ("params", "batch_stats", "constants")
 
@@ -37,19 +39,21 @@ class FirstRun:
     record: dict[str, Any]
 
 
-def check_first_run(options: InitOptions, variables: PyTree) -> Path:
+def check_first_run(options: InitOptions, variables: PyTree, class_names: Sequence[str]) -> Path:
     """Finds the checkpoint that a run is to start from; its arrays are not read yet.
 
     Args:
       options: which run, and which parts of it.
       variables: of the network that starts, or their shapes.
+      class_names: of the data that it starts on.
 
     Returns:
       The folder of the checkpoint.
 
     Raises:
-      InputError: there is none, it is of another version of this library or of another network, or
-        nothing of this network would be taken.
+      InputError: there is none, it is of another version of this library, of another network or of
+        another number of classes, nothing of this network would be taken, or the classifier would
+        be, and the run's summary names other classes.
     """
     checkpoint = _find_checkpoint(local_path(options.run, "config.init.run"))
     there, here = (
@@ -68,22 +72,44 @@ def check_first_run(options: InitOptions, variables: PyTree) -> Path:
             remedy += ", or take its features alone with config.init.parts=backbone"
         raise InputError(
             f"{checkpoint}, from which config.init.run={options.run} starts, is of another network "
-            f"or of other classes: {differing}. {remedy}."
+            f"or of another number of classes: {differing}. {remedy}."
         )
+    if options.parts == "all":
+        _check_classes(checkpoint, options, class_names)
     return checkpoint
 
 
-def read_first_run(options: InitOptions, variables: PyTree) -> FirstRun:
+def _check_classes(checkpoint: Path, options: InitOptions, class_names: Sequence[str]) -> None:
+    """Raises InputError if the run of a checkpoint was finished on classes of other names."""
+    folder = checkpoint.absolute().parent
+    summary = read_summary(folder.parent) if folder.name == "checkpoints" else None
+    there = (summary or {}).get("class_names") or class_names  # an unfinished run does not say
+    differing = [
+        f"class {label} is {one!r} there and {other!r} here"
+        for label, (one, other) in enumerate(zip(there, class_names, strict=False))
+        if one != other
+    ]
+    if differing:
+        raise InputError(
+            f"The classifier of {checkpoint}, from which config.init.run={options.run} starts, is "
+            f"of other classes: {len(differing)} of {len(class_names)} differ, {differing[0]}. Set "
+            "config.data to what made it, or take its features alone with "
+            "config.init.parts=backbone."
+        )
+
+
+def read_first_run(options: InitOptions, variables: PyTree, class_names: Sequence[str]) -> FirstRun:
     """Reads what a run starts from.
 
     Args:
       options: which run, and which parts of it.
       variables: of the network that starts, or their shapes.
+      class_names: of the data that it starts on.
 
     Raises:
       InputError: as :func:`check_first_run`, or the checkpoint is damaged.
     """
-    checkpoint = check_first_run(options, variables)
+    checkpoint = check_first_run(options, variables, class_names)
     arrays = read_arrays(checkpoint)
     params = {path: array for path, array in arrays.items() if path.startswith("params/")}
     taken = {path: array for path, array in arrays.items() if _is_taken(path, options.parts)}
