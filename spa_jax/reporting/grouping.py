@@ -67,24 +67,39 @@ def seed_and_split(run: Run | Mapping[str, Any]) -> tuple[int, str, str | None]:
     return summary["seed"], summary["split_checksum"], summary.get("content_checksum")
 
 
+def same_start(one: Any, other: Any) -> bool:
+    """Whether two finished runs, or summaries, that name one first run began from one state of it.
+
+    Where they name two, or one of them none, that is a difference of their configurations.
+    """
+    first, second = (_init_of(run.summary if isinstance(run, Run) else run) for run in (one, other))
+    same = first.get("params_checksum") == second.get("params_checksum")
+    return same or first.get("run") != second.get("run")
+
+
 def paired(
     runs: Iterable[Item],
     baseline: Iterable[Item],
-    key: Callable[[Item], Hashable] = seed_and_split,
+    key: Callable[[Item], Hashable] | None = None,
 ) -> list[tuple[Item, Item]]:
     """Each run with its partner in the baseline; runs without one are left out.
 
     Args:
       runs: what is compared.
       baseline: what it is compared with.
-      key: what partners share.
+      key: what partners share; None: what :func:`seed_and_split` and :func:`same_start` say.
 
     Example:
       >>> paired([("reg", 1), ("reg", 2)], [("none", 0), ("none", 1)], key=lambda run: run[1])
       [(('reg', 1), ('none', 1))]
     """
-    partners = {key(run): run for run in baseline}
-    return [(run, partners[key(run)]) for run in runs if key(run) in partners]
+
+    def shared(run: Any) -> Hashable:
+        return key(run) if key else seed_and_split(run)
+
+    partners = {shared(run): run for run in baseline}
+    pairs = [(run, partners[shared(run)]) for run in runs if shared(run) in partners]
+    return pairs if key else [pair for pair in pairs if same_start(*pair)]
 
 
 # Compared by identity, since the arrays in their runs have no single truth value.
@@ -144,7 +159,8 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Puts runs together that differ in the seed alone.
 
     Fields that change nothing do not count (:func:`tells_apart`). Where runs of one configuration
-    were trained or tested on other data, the checksum of the data tells them apart.
+    were trained or tested on other data, the checksum of the data tells them apart; where they
+    started from other states of one run, that of its parameters.
 
     Args:
       runs: one or more.
@@ -158,16 +174,20 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     differing = _differing_fields([run.config for run in runs])
 
     def fields_of(run: Run) -> dict[str, Any]:
-        values = run.config | {"data.content": str(run.summary.get("content_checksum"))[:12]}
+        values = run.config | {
+            field: str(checksum)[:12] for field, checksum in _checksums(run).items()
+        }
         return {
             field: values.get(field) if tells_apart(field, run.config) else None
             for field in differing
         }
 
-    for members in group_by(runs, lambda run: label_of(fields_of(run))).values():
-        if len({run.summary.get("content_checksum") for run in members} - {None}) > 1:
-            differing.append("data.content")
-            break
+    alike = group_by(runs, lambda run: label_of(fields_of(run))).values()
+    differing += [
+        field
+        for field in ("data.content", "init.state")
+        if any(len({_checksums(run)[field] for run in members} - {None}) > 1 for members in alike)
+    ]
     groups = []
     for label, members in group_by(runs, lambda run: label_of(fields_of(run))).items():
         name = label or label_of({"spa.method": members[0].config.get("spa.method", "none")})
@@ -234,9 +254,13 @@ def baseline_of(group: Group, groups: Sequence[Group]) -> Group | None:
 
 def why_not_paired(group: Group, baseline: Group) -> str:
     """Why some runs of a group have no partner in the baseline; "" if all have one."""
-    same_seed = len(paired(group.runs, baseline.runs, key=lambda run: run.summary["seed"]))
+    same_seed, same_data = (
+        len(paired(group.runs, baseline.runs, key=key))
+        for key in (lambda run: run.summary["seed"], seed_and_split)
+    )
     missing = {
-        "another split or other data": same_seed - len(paired(group.runs, baseline.runs)),
+        "another split or other data": same_seed - same_data,
+        "another state of its first run": same_data - len(paired(group.runs, baseline.runs)),
         "another seed": len(group.runs) - same_seed,
     }
     reasons = [f"{count} with {what}" for what, count in missing.items() if count]
@@ -281,6 +305,20 @@ def _differing_fields(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         for field in known
     }
     return [field for field, found in values.items() if len(found) > 1]
+
+
+def _checksums(run: Run) -> dict[str, str | None]:
+    """What a configuration names and does not hold: the data, and the state of its first run."""
+    summary = run.summary
+    return {
+        "data.content": summary.get("content_checksum"),
+        "init.state": _init_of(summary).get("params_checksum"),
+    }
+
+
+def _init_of(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record of the run that a run started from; empty if from its seed alone."""
+    return summary.get("init") or {}
 
 
 def _without_spa(group: Group) -> dict[str, Any]:

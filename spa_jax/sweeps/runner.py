@@ -2,8 +2,9 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -15,7 +16,7 @@ from spa_jax.training.config import resolve
 from spa_jax.training.devices import CannotTrainTogether
 from spa_jax.training.loop import EpochLoop, Say
 from spa_jax.training.program import Program, compiled_differences
-from spa_jax.training.rundir.checkpoints import Checkpoints
+from spa_jax.training.rundir.checkpoints import Checkpoints, saved_steps
 from spa_jax.training.rundir.owner import check_owner, owned
 from spa_jax.training.rundir.run_record import RunRecord, Trained
 from spa_jax.training.rundir.workdir import (
@@ -23,11 +24,15 @@ from spa_jax.training.rundir.workdir import (
     check_config,
     check_workdir,
     claimed_data,
+    claimed_init,
     data_of_finished,
 )
 
 Claim = tuple[str, Hashable, str | None]
 """A result, the options of its data, and the checksum of what those were, where it is known."""
+
+Start = tuple[str, Mapping[str, Any] | None]
+"""A result, and the record of the run that it started from, where it did and that is known."""
 
 
 @dataclasses.dataclass
@@ -57,6 +62,7 @@ class Runner:
 
     def __post_init__(self) -> None:
         self._program: Program | None = None
+        self._side_by_side: Sequence[Member] = ()
         self._as_one = self.together
         if self.together is None:
             self._as_one = jax.default_backend() != "cpu"
@@ -88,6 +94,8 @@ class Runner:
                     loaded[options] = data.content_checksum
         now = [("what is there now", data, checksum) for data, checksum in loaded.items()]
         check_same_data([*now, *recorded, *map(_claim, members)])
+        check_same_start(map(_start, members))
+        self._side_by_side = members
 
     def train(self, members: Sequence[Member]) -> None:
         """Trains the members that are not done, those of one program after one another.
@@ -175,6 +183,11 @@ class Runner:
     def _train(self, members: Sequence[Member], folder: Path, program: Program) -> None:
         """To the end, with checkpoints of all in a folder, which may be that of a single run."""
         alone = folder == members[0].folder
+        if not saved_steps(folder / "checkpoints") and program.first_run is not None:
+            names = {member.name for member in members}
+            others = [member for member in self._side_by_side if member.name not in names]
+            now = (f"{members[0].folder}, begun now,", program.first_run.record)
+            check_same_start([*map(_start, others), now])
         records = [RunRecord(member.config, member.folder) for member in members]
 
         def fail(i: int, error: FloatingPointError) -> None:
@@ -223,6 +236,30 @@ def check_same_data(claims: Iterable[Claim]) -> None:
                 f"side: the checksums of what is trained and tested on are {checksum} and {known}. "
                 "Put the data back as they were, or choose another --out."
             )
+
+
+def check_same_start(starts: Iterable[Start]) -> None:
+    """Raises InputError if results that name one first run started from different states of it."""
+    first: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for what, init in starts:
+        if not init:
+            continue
+        other, known = first.setdefault(init["run"], (what, init))
+        if init["params_checksum"] != known["params_checksum"]:
+            here, there = (
+                f"step {start['step']} (checksum {start['params_checksum']})"
+                for start in (init, known)
+            )
+            raise InputError(
+                f"{what} and {other} do not start from one state of {init['run']}, so that they "
+                f"cannot stand side by side: one from {here}, the other from {there}. Choose "
+                "another --out, and let that run end before or name a checkpoint of it by "
+                "config.init.run."
+            )
+
+
+def _start(member: Member) -> Start:
+    return str(member.folder), claimed_init(member.folder)
 
 
 def _claim(member: Member) -> Claim:

@@ -236,3 +236,34 @@ def test_runs_on_other_data_are_not_paired(tmp_path):
     for group in (reg, proj):
         assert not paired(group.runs, none.runs)
         assert why_not_paired(group, none) == "not paired: 1 with another split or other data"
+
+
+def start(checksum, run="runs/first"):
+    """What a summary says of the run that another started from."""
+    return {"run": run, "parts": "backbone", "step": 5, "params_checksum": checksum}
+
+
+def test_runs_from_two_states_of_a_first_run_are_not_paired(tmp_path):
+    """Those of two first runs, or of one and of none, differ in their configurations."""
+    starts = {"none": start("a"), "reg": start("b"), "proj": start("b", "runs/two"), "slerp": None}
+    none, reg, proj, slerp = group_runs(
+        [
+            read_run(write_run(tmp_path / name, {"spa.method": name}, init=init))
+            for name, init in starts.items()
+        ]
+    )
+    assert not paired(reg.runs, none.runs)
+    assert not paired(reg.summaries, none.summaries)
+    assert why_not_paired(reg, none) == "not paired: 1 with another state of its first run"
+    assert len(paired(proj.runs, none.runs)) == len(paired(slerp.runs, none.runs)) == 1
+
+
+def test_runs_of_one_configuration_from_two_states_of_a_first_run_are_two_groups(tmp_path):
+    states = [character * 64 for character in "aabb"]
+    runs = [
+        read_run(write_run(tmp_path / str(i), {"seed": i}, init=start(state)))
+        for i, state in enumerate(states)
+    ]
+    groups = group_runs(runs)
+    assert [group.label for group in groups] == ["init.state=" + c * 12 for c in "ab"]
+    assert [len(group.runs) for group in groups] == [2, 2]

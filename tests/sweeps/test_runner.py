@@ -17,6 +17,7 @@ from spa_jax.training.interruption import Interruption
 from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.program import Program
 from spa_jax.training.rundir.checkpoints import Checkpoints, tree_checksum
+from spa_jax.training.rundir.first_run import FirstRun
 from spa_jax.training.rundir.json_lines import JsonLines
 from spa_jax.training.rundir.run_record import RunRecord
 from tests.refusals import refusal
@@ -348,9 +349,9 @@ def test_a_run_whose_settings_make_too_long_a_name_is_refused(tmp_path):
     assert "longer than 255 bytes" in refusal(Runner(tmp_path, say=silent).train, members)
 
 
-def claim(member, checksum):
+def claim(member, checksum, **more):
     member.folder.mkdir(parents=True, exist_ok=True)
-    (member.folder / "data.json").write_text(json.dumps({"content_checksum": checksum}))
+    (member.folder / "data.json").write_text(json.dumps({"content_checksum": checksum, **more}))
 
 
 def test_runs_on_other_data_do_not_stand_side_by_side(tmp_path, monkeypatch):
@@ -392,3 +393,38 @@ def test_data_that_change_while_a_grid_is_trained_are_noticed(tmp_path, monkeypa
 
     monkeypatch.setattr(Runner, "train_group", train)
     assert "not of the same data" in refusal(Runner(tmp_path).train, members)
+
+
+def start(step, run="runs/first"):
+    """The record of a first run that stands at a step."""
+    return {"run": run, "parts": "all", "step": step, "params_checksum": f"after {step}"}
+
+
+class ProgramFromStep10(Program):
+    """Knows its first run, and nothing else."""
+
+    first_run = FirstRun({}, start(10))
+
+    def __init__(self, config):
+        del config
+
+
+def test_runs_from_two_states_of_a_first_run_do_not_stand_side_by_side(tmp_path, monkeypatch):
+    """Whether both were begun or finished, or the next would begin from what is there now."""
+    monkeypatch.setattr(runner, "check_runs", lambda configs, together, continued: {})
+    members = grid(tmp_path, GAMMAS, init__run="runs/first")
+    claim(members[0], "a" * 64, init=start(5))
+    claim(members[1], "a" * 64, init=start(10, "runs/another"))
+    training = Runner(tmp_path, say=silent)
+    training.check(members)
+    monkeypatch.setattr(runner, "Program", ProgramFromStep10)
+    message = refusal(training.train_group, members[2:])
+    assert f"{members[2].folder}, begun now, and {members[0].folder} do not start" in message
+    for part in ("step 5 (checksum after 5)", "step 10 (checksum after 10)", "another --out"):
+        assert part in message
+    assert not members[2].folder.exists()
+    summary = {"test_accuracy": {"last": 0.5}, "init": start(10)}
+    members[2].folder.mkdir()
+    (members[2].folder / "summary.json").write_text(json.dumps(summary))
+    message = refusal(training.check, members)
+    assert f"{members[2].folder} and {members[0].folder} do not start from one state" in message

@@ -119,7 +119,7 @@ def data_of_finished(workdir: Path, options: DataOptions) -> LongTailedDataset |
 
 def claimed_init(workdir: Path) -> dict[str, Any] | None:
     """What is known of the run that a workdir's run started from; None if from its seed alone."""
-    return _read_claim(workdir).get("init")
+    return (_read_claim(workdir) or read_summary(workdir) or {}).get("init")
 
 
 def check_init(workdir: Path, init: Mapping[str, Any] | None) -> None:
