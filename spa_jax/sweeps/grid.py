@@ -15,6 +15,7 @@ from spa_jax.errors import InputError
 from spa_jax.files import read_json, write_json
 from spa_jax.options import CHOSEN_BY, is_read, parse_value
 from spa_jax.training.config import Config, check_field_name, default_config, flatten_config
+from spa_jax.training.rundir.checkpoints import saved_steps
 from spa_jax.training.rundir.workdir import FREE_ON_RESUME, SUMMARY, read_summary
 
 Axes = Mapping[str, tuple[Any, ...]]
@@ -55,7 +56,7 @@ class Member:
     @property
     def was_begun(self) -> bool:
         """Whether it has a checkpoint of its own to go on from."""
-        return any((self.folder / "checkpoints").glob("*"))
+        return bool(saved_steps(self.folder / "checkpoints"))
 
     def summary(self) -> dict[str, Any] | None:
         """The content of `summary.json`; None if it is not finished."""

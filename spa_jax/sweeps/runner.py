@@ -78,7 +78,12 @@ class Runner:
         for member in members:
             check_workdir(member.folder, member.config)
             _ = member.summary(), member.failure()  # which refuse a damaged file
-        begun = {m.name for chunk in open_chunks(members, self.out) for m in chunk.members}
+        begun = {
+            member.name
+            for chunk in open_chunks(members, self.out)
+            if saved_steps(chunk.folder / "checkpoints")
+            for member in chunk.members
+        }
         begun |= {member.name for member in members if member.was_begun}
         left = [member for member in members if not member.is_done]
         loaded = check_runs(

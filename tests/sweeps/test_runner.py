@@ -20,6 +20,7 @@ from spa_jax.training.rundir.checkpoints import Checkpoints, tree_checksum
 from spa_jax.training.rundir.first_run import FirstRun
 from spa_jax.training.rundir.json_lines import JsonLines
 from spa_jax.training.rundir.run_record import RunRecord
+from spa_jax.training.rundir.workdir import write_config
 from tests.refusals import refusal
 from tests.training.small import small_config, small_program
 
@@ -428,3 +429,24 @@ def test_runs_from_two_states_of_a_first_run_do_not_stand_side_by_side(tmp_path,
     (members[2].folder / "summary.json").write_text(json.dumps(summary))
     message = refusal(training.check, members)
     assert f"{members[2].folder} and {members[0].folder} do not start from one state" in message
+
+
+def test_what_has_no_whole_checkpoint_is_checked_as_one_that_starts(tmp_path, monkeypatch):
+    numbers = []
+
+    def count(configs, together, continued):
+        numbers.append((len([*configs]), len([*continued])))
+        return {}
+
+    monkeypatch.setattr(runner, "check_runs", count)
+    members = grid(tmp_path, GAMMAS)
+    claim(members[0], "a" * 64)
+    write_config(members[0].folder, members[0].config)
+    (members[0].folder / "checkpoints/5.orbax-checkpoint-tmp-1").mkdir(parents=True)
+    chunk = Chunk.create(tmp_path, members[1:], 2)
+    Runner(tmp_path).check(members)
+    (chunk.folder / "checkpoints/5").mkdir(parents=True)
+    Runner(tmp_path).check(members)
+    (members[0].folder / "checkpoints/5").mkdir()
+    Runner(tmp_path).check(members)
+    assert numbers == [(3, 0), (1, 2), (0, 3)]
