@@ -107,7 +107,8 @@ class Runner:
 
         Raises:
           InputError: a wrong configuration, data or folder, or another process trains there, and
-            nothing has been trained; or data that were changed meanwhile, or a full disk.
+            nothing has been trained; or data or a first run that were changed meanwhile, or a full
+            disk.
           RunStopped: `keep_going` said so.
         """
         self.check(members)
