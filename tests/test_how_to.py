@@ -18,8 +18,11 @@ from spa_jax.training.rundir.workdir import read_summary
 ROOT = Path(__file__).parents[1]
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs/how_to").glob("*.md"))}
 
-# By which ml_collections reads a file.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+pytestmark = [
+    pytest.mark.thorough,
+    # By which ml_collections reads a file.
+    pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
+]
 
 # What a test of a page leaves out of a command that trains.
 LESS = {

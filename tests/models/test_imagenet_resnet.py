@@ -32,6 +32,7 @@ def test_features_are_as_wide_as_the_last_stage_for_images_of_any_shape(name, di
     assert features.dtype == np.float32
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name",
     [

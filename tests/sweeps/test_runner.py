@@ -128,6 +128,7 @@ def whole(tmp_path_factory):
     return members
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("every", [1, 0])
 def test_a_killed_chunk_goes_on_and_ends_bit_for_bit_as_without(
     every, whole, tmp_path, on_devices, monkeypatch
