@@ -124,6 +124,15 @@ def test_an_evaluation_of_other_weights_is_not_the_run_s(copy):
     assert "test" not in read_run(copy).evaluations
 
 
+def test_fields_that_came_after_a_run_have_their_defaults(copy):
+    path = copy / "config.json"
+    config = json.loads(path.read_text())
+    del config["init"], config["optimizer"]["train_only"]
+    path.write_text(json.dumps(config))
+    (opened,) = open_runs([copy], "test")
+    assert opened.config.to_dict() == CONFIG.to_dict()
+
+
 def without_summary(folder, bank):
     (folder / "summary.json").unlink()
     return ("is not finished", "goes on from its last checkpoint"), {}
@@ -160,12 +169,12 @@ def on_validation_of_another(folder, bank):
     return ("--data has a test part only",), {"part": "validation", "other": bank}
 
 
-def of_an_earlier_version(folder, bank):
+def of_another_version(folder, bank):
     path = folder / "config.json"
     config = json.loads(path.read_text())
-    del config["optimizer"]["learning_rate"]
+    config["spa"]["gamma"] = config["spa"]["proj"].pop("gamma")
     path.write_text(json.dumps(config))
-    return ("earlier version of spa_jax", "optimizer.learning_rate"), {}
+    return (str(folder), "another version of spa_jax", "has a new name: spa.proj.gamma"), {}
 
 
 WRONG = (
@@ -175,7 +184,7 @@ WRONG = (
     on_other_data,
     on_other_classes,
     on_validation_of_another,
-    of_an_earlier_version,
+    of_another_version,
 )
 
 

@@ -185,7 +185,7 @@ def resolve(config: Config) -> RunOptions:
     """
     given, flat = config.to_dict(), flatten_config(config.to_dict())
     defaults = flatten_config(default_config().to_dict())
-    _check_fields(flat, defaults)
+    check_fields(flat, defaults)
     groups: Mapping[str, Any] = {
         group: read_options(options, given[group], f"config.{group}")
         for group, options in _GROUPS.items()
@@ -296,7 +296,7 @@ def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_fields(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+def check_fields(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Raises InputError unless two flattened configurations have the same fields."""
     for field, value in given.items():
         if field not in known:

@@ -12,7 +12,7 @@ from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.data.sources.opening import load_data
 from spa_jax.errors import InputError
 from spa_jax.files import local_path, output_folder, read_json, write_json
-from spa_jax.training.config import Config, default_config, flatten_config
+from spa_jax.training.config import Config, check_fields, default_config, flatten_config
 from spa_jax.training.rundir.owner import check_owner
 
 SUMMARY = "summary.json"
@@ -166,17 +166,23 @@ def write_config(workdir: Path, config: Config) -> None:
 
 
 def made_config(workdir: Path) -> Config:
-    """The configuration that a run was made with.
+    """The configuration that a run was made with; a field that came later has its default.
 
     Raises:
-      InputError: its `config.json` cannot be read, or was written by another version of spa_jax.
+      InputError: its `config.json` cannot be read, or has fields that this version does not know.
     """
     made = read_json(workdir / "config.json", "put it back, or train again in another folder.")
-    fields = flatten_config(default_config().to_dict()) | flatten_config(made)
+    defaults = flatten_config(default_config().to_dict())
+    fields = defaults | flatten_config(made)
+    try:
+        check_fields(fields, defaults)
+    except InputError as error:
+        raise InputError(
+            f"The run in {workdir} was made by another version of spa_jax: {error} Use that "
+            "version, or leave the run out."
+        ) from error
     fields = {key: tuple(x) if isinstance(x, list) else x for key, x in fields.items()}
-    config = ConfigDict(unflatten_dict(fields, sep=".")).lock()
-    check_same(made, config, f"The run in {workdir}", "")
-    return config
+    return ConfigDict(unflatten_dict(fields, sep=".")).lock()
 
 
 def check_config(workdir: Path, config: Config) -> bool:
