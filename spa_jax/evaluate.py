@@ -143,9 +143,8 @@ def open_runs(paths: Sequence[Path], part: str, other: Path | None = None) -> li
         step = record.summary.get("steps")
         if not (folder / "checkpoints" / str(step)).is_dir():
             raise InputError(
-                f"The run in {folder} has no checkpoint of its last step, {step}: they were "
-                "removed, or it was trained together with others in one program, which have them "
-                "in common. Train it again by itself in another folder, or leave it out."
+                f"The run in {folder} has no checkpoint of its last step, {step}: it was removed. "
+                "Put it back from a copy, train the run again in another folder, or leave it out."
             )
         if folder.name in opened:
             raise InputError(

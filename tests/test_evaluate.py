@@ -140,7 +140,7 @@ def without_summary(folder, bank):
 
 def without_checkpoints(folder, bank):
     shutil.rmtree(folder / "checkpoints")
-    return ("no checkpoint of its last step", "Train it again by itself"), {}
+    return ("no checkpoint of its last step", "train the run again in another folder"), {}
 
 
 def without_validation(folder, bank):
