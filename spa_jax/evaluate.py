@@ -40,7 +40,7 @@ from spa_jax.training.config import Config, resolve
 from spa_jax.training.devices import Layout
 from spa_jax.training.prediction_measures import prediction_measures, tau_sweep
 from spa_jax.training.program import Program, compiled_differences
-from spa_jax.training.rundir.checkpoints import Checkpoints
+from spa_jax.training.rundir.checkpoints import Checkpoints, tree_checksum
 from spa_jax.training.rundir.workdir import SUMMARY, check_data, made_config
 
 PARTS = ("test", "validation")
@@ -233,6 +233,14 @@ def _evaluate_run(
     with Checkpoints(run.folder / "checkpoints", sys.maxsize, say=print) as checkpoints:
         like = program.init_state(run.config, resumed=True)
         state = checkpoints.restore_step(like, summary["steps"])
+    recorded, found = summary.get("params_checksum"), tree_checksum(state.params)
+    if recorded not in (None, found):
+        raise InputError(
+            f"The checkpoint of step {summary['steps']} in {run.folder / 'checkpoints'} does not "
+            f"hold the weights of the run: their checksum is {found} there, and {recorded} in "
+            f"{SUMMARY}. Put the run's own checkpoint back from a copy, or train it again in "
+            "another folder."
+        )
     logits, labels = program.logits(state, part), getattr(data, part).labels
     groups = summary["shot_groups"]["classes"]
     result = prediction_measures(logits, labels, summary["class_counts"], groups)
@@ -245,7 +253,7 @@ def _evaluate_run(
         of_tau = {name: values[tau] for name, values in sweep.items()}
         chosen = {"tau": float(tau), "on": "validation", **of_tau}
     program.feed.close()
-    weights = {"params_checksum": summary.get("params_checksum")}
+    weights = {"params_checksum": recorded}
     return logits, weights | result | {"tau_sweep": sweep, "chosen_tau": chosen}
 
 

@@ -23,7 +23,8 @@ from tests.training.small import small_config, small_program
 # orbax leaves tasks of its event loop behind when it fails to read, as it must here.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-CONFIG = small_config(model__small__widths=(4,), data__validation=True)
+CHANGES = {"model__small__widths": (4,), "data__validation": True}
+CONFIG = small_config(**CHANGES)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,10 +36,16 @@ def one_device():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def program(one_device):
+    """What trains the runs of one configuration."""
+    return small_program(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def finished(program, tmp_path_factory):
     """The folder of a run on digits."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    run(CONFIG, folder, small_program(CONFIG), say=lambda line: None)
+    run(CONFIG, folder, program, say=lambda line: None)
     return folder
 
 
@@ -122,6 +129,19 @@ def test_an_evaluation_of_other_weights_is_not_the_run_s(copy):
     path = copy / "evaluation_test.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"params_checksum": "other"}))
     assert "test" not in read_run(copy).evaluations
+
+
+def test_the_weights_of_another_run_are_not_evaluated_as_the_run_s(program, copy, tmp_path):
+    other, config = tmp_path / "other", small_config(**CHANGES, seed=1)
+    summary = run(config, other, program, say=lambda line: None)
+    shutil.rmtree(copy / "checkpoints")
+    shutil.copytree(other / "checkpoints", copy / "checkpoints")
+    before = (copy / "evaluation_test.json").read_bytes()
+    message = refusal(evaluate, [copy], tmp_path / "out", say=lambda line: None)
+    assert f"weights of the run: their checksum is {summary['params_checksum']} there" in message
+    assert "back from a copy" in message
+    assert (copy / "evaluation_test.json").read_bytes() == before
+    assert not (tmp_path / "out").exists()
 
 
 def test_fields_that_came_after_a_run_have_their_defaults(copy):
