@@ -30,7 +30,7 @@ from spa_jax.data.data_options import DataOptions
 from spa_jax.data.dataset import EncodedImages, LabelledImages, LongTailedDataset
 from spa_jax.data.sources.opening import SOURCES, load_data, read_source
 from spa_jax.errors import InputError
-from spa_jax.files import local_path, output_folder, write_json
+from spa_jax.files import local_path, output_folder, read_json, write_json
 from spa_jax.reporting.evaluation_tables import EVALUATION_COLUMNS, evaluation_rows
 from spa_jax.reporting.figures.predictions import confusion_drawing, reliability_drawing
 from spa_jax.reporting.figures.style import RC, file_name, save
@@ -85,15 +85,20 @@ def evaluate(
       By the names of the runs' folders the content of `evaluation.json`.
 
     Raises:
-      InputError: a run that is not finished or has no checkpoint, data that are not the run's, or
-        other classes; before anything is evaluated or written. Or a checkpoint cannot be read.
+      InputError: a run that is not finished or has no checkpoint, data that are not the run's,
+        other classes, or an evaluation on other examples under the same name; before anything is
+        evaluated or written. Or a checkpoint cannot be read, or holds other weights than the run's.
     """
     if not np.isfinite(taus).all():
         raise InputError(f"--taus must be finite numbers, got {', '.join(map(str, taus))}.")
     what = part if other is None else file_name("data", other.resolve().name)
     results: dict[str, dict[str, Any]] = {}
     program = None
-    for run in open_runs(paths, part, other):
+    opened = open_runs(paths, part, other)
+    for run in opened:
+        for path in _written(run, out, what):
+            _check_same_examples(path, getattr(run.data, part))
+    for run in opened:
         examples = getattr(run.data, part)
         say(f"Evaluating {run.folder} on {what}: {len(examples)} examples.")
         # Runs that differ in the seed alone share what is compiled.
@@ -104,8 +109,15 @@ def evaluate(
         ):
             program = Program(run.config, run.data, _layout(run.config))
         logits, result = _evaluate_run(program, run, part, taus)
-        result = {"run": str(run.folder), "what": what} | result
-        folder = out / run.folder.name / what
+        about = {
+            "run": str(run.folder),
+            "what": what,
+            "data_folder": None if other is None else str(other.resolve()),
+            "examples_checksum": examples.content_checksum,
+        }
+        result = about | result
+        written = _written(run, out, what)
+        folder = written[0].parent
         folder.mkdir(parents=True, exist_ok=True)
         ids = _ids(examples)
         np.savez(folder / "predictions.npz", logits=logits, labels=examples.labels, ids=ids)
@@ -113,7 +125,7 @@ def evaluate(
         with matplotlib.rc_context(RC):
             save(reliability_drawing("reliability", shown), folder)
             save(confusion_drawing("confusion", shown), folder)
-        for path in (folder / "evaluation.json", run.folder / f"evaluation_{what}.json"):
+        for path in written:
             write_json(path, result, indent=None)
         results[run.folder.name] = result
     return results
@@ -222,6 +234,26 @@ def _with_test(data: LongTailedDataset, options: DataOptions, folder: Path) -> L
             "the new data into the form of the run's."
         )
     return dataclasses.replace(data, test=source.test)
+
+
+def _written(run: OpenedRun, out: Path, what: str) -> tuple[Path, Path]:
+    """Where the numbers of a run go: to the evaluation's folder, and into its own."""
+    return out / run.folder.name / what / "evaluation.json", run.folder / f"evaluation_{what}.json"
+
+
+def _check_same_examples(path: Path, examples: LabelledImages) -> None:
+    """Raises InputError if an evaluation on other examples would be overwritten."""
+    if not path.exists():
+        return
+    found, now = read_json(path, "remove it, and evaluate again."), examples.content_checksum
+    there = found.get("examples_checksum")
+    if there not in (None, now):
+        whose = found.get("data_folder") or "the run's data"
+        raise InputError(
+            f"{path} is an evaluation on other examples, of {whose}: their checksum is {there} "
+            f"there, and {now} now. Rename the folder that --data names, whose name tells "
+            "evaluations apart, or move that file away to replace it."
+        )
 
 
 def _evaluate_run(

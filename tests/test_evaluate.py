@@ -96,17 +96,35 @@ def test_tau_is_chosen_on_the_validation_part(finished, evaluated, tmp_path):
 
 
 def test_another_data_set_takes_the_place_of_the_test_set(finished, evaluated, tmp_path):
-    data = load_data(resolve(CONFIG).data)
-    for part, examples in (("train", data.train), ("test", data.test.take(np.arange(300)))):
-        np.savez(tmp_path / f"{part}.npz", image=examples.images, label=examples.labels)
-    out = tmp_path / "out"
-    evaluate([finished], out, other=tmp_path, taus=(0.0,), say=lambda line: None)
-    (folder,) = (out / "digits").iterdir()
+    shifted, out = data_of_digits(tmp_path / "shifted" / "v1", 0, 300), tmp_path / "out"
+    evaluate([finished], out, other=shifted, taus=(0.0,), say=lambda line: None)
+    folder = out / "digits" / "data_v1"
+    assert numbers_of(folder)["data_folder"] == str(shifted)
     with (
         np.load(folder / "predictions.npz") as here,
         np.load(evaluated / "predictions.npz") as there,
     ):
         np.testing.assert_allclose(here["logits"], there["logits"][:300], rtol=1e-4, atol=1e-4)
+    # Another of that name does not take its place, neither here nor in the run's folder.
+    noisy = data_of_digits(tmp_path / "noisy" / "v1", 300, 600)
+    for place in (out, tmp_path / "elsewhere"):
+        message = refusal(evaluate, [finished], place, other=noisy)
+        assert "evaluation_data_v1.json" in message or str(folder) in message
+        assert f"other examples, of {shifted}" in message and "Rename the folder" in message
+    assert not (tmp_path / "elsewhere").exists()
+    assert numbers_of(folder) == read_run(finished).evaluations["data_v1"]
+
+
+def data_of_digits(folder, start, stop):
+    """The digits as npz files, with some of the test images."""
+    folder.mkdir(parents=True)
+    data = load_data(resolve(CONFIG).data)
+    for part, examples in (
+        ("train", data.train),
+        ("test", data.test.take(np.arange(start, stop))),
+    ):
+        np.savez(folder / f"{part}.npz", image=examples.images, label=examples.labels)
+    return folder
 
 
 def test_the_report_shows_what_was_found_with_words(finished, evaluated, tmp_path):

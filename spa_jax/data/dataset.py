@@ -102,6 +102,11 @@ class LabelledImages:
         for index in np.unique(np.linspace(0, len(self) - 1, _SAMPLE).astype(int)).tolist():
             yield self.images[index]
 
+    @functools.cached_property
+    def content_checksum(self) -> str:
+        """As that of `LongTailedDataset`, of these examples alone."""
+        return _checksum([self])
+
     def take(self, indices: np.ndarray) -> "LabelledImages":
         """The examples at the given positions, in that order."""
         images = self.images
@@ -207,7 +212,7 @@ class LongTailedDataset(Dataset):
     @functools.cached_property
     def training_checksum(self) -> str:
         """As `content_checksum`, of what is trained on alone."""
-        return _checksum([self.train])
+        return self.train.content_checksum
 
 
 def _checksum(parts: Iterable[LabelledImages]) -> str:

@@ -210,15 +210,23 @@ def evaluations_of(groups: Sequence[Group]) -> dict[str, dict[str, list[dict[str
 
     Returns:
       By what was evaluated on, such as "test", and by the label of the group the evaluations of its
-      runs; groups of which some run has none are left out.
+      runs; groups of which some run has none, or one on other examples, are left out. Where other
+      data sets have one name, the checksum of their examples tells them apart.
     """
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    found: dict[tuple[str, str | None], dict[str, list[dict[str, Any]]]] = {}
     for group in groups:
         for what in group.runs[0].evaluations:
-            if all(what in run.evaluations for run in group.runs):
-                own = [run.evaluations[what] for run in group.runs]
-                found.setdefault(what, {})[group.label] = own
-    return found
+            own = [run.evaluations[what] for run in group.runs if what in run.evaluations]
+            examples = {one.get("examples_checksum") for one in own}
+            if len(own) == len(group.runs) and len(examples) == 1:
+                # Of a run's own data its label says which they are.
+                other = examples.pop() if own[0].get("data_folder") else None
+                found.setdefault((what, other), {})[group.label] = own
+    names = [what for what, _ in found]
+    return {
+        what if other is None or names.count(what) == 1 else f"{what} {other[:12]}": shown
+        for (what, other), shown in found.items()
+    }
 
 
 def label_of(fields: dict[str, Any]) -> str:

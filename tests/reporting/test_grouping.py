@@ -1,11 +1,14 @@
 """Grouping: labels, baselines, pairs on shared seeds and splits, sweeps."""
 
+import dataclasses
+
 import pytest
 
 from spa_jax.options import is_read
 from spa_jax.reporting.finished_runs import read_run
 from spa_jax.reporting.grouping import (
     baseline_of,
+    evaluations_of,
     find_sweeps,
     group_by,
     group_runs,
@@ -267,3 +270,37 @@ def test_runs_of_one_configuration_from_two_states_of_a_first_run_are_two_groups
     groups = group_runs(runs)
     assert [group.label for group in groups] == ["init.state=" + c * 12 for c in "ab"]
     assert [len(group.runs) for group in groups] == [2, 2]
+
+
+def test_evaluations_on_other_examples_are_not_put_together(tmp_path):
+    """As of two data sets in folders of one name."""
+
+    def group_of(method, *evaluated):
+        runs = [
+            dataclasses.replace(
+                read_run(write_run(tmp_path / f"{method}{s}", {"seed": s, "spa.method": method})),
+                evaluations={
+                    what: {"data_folder": folder, "examples_checksum": checksum * 64}
+                    for what, folder, checksum in found
+                },
+            )
+            for s, found in enumerate(evaluated)
+        ]
+        return group_runs(runs)
+
+    test, shifted, noisy = ("test", None, "t"), ("data_v1", "/a/v1", "a"), ("data_v1", "/b/v1", "b")
+    moved = ("data_v1", "/c/v1", "a")
+    (mixed,) = group_of("none", [test, shifted], [test, noisy])
+    (reg,) = group_of("reg", [test, shifted], [test, moved])
+    (proj,) = group_of("proj", [test, noisy], [noisy])
+    found = evaluations_of([mixed, reg])
+    assert {what: [*shown] for what, shown in found.items()} == {
+        "test": [mixed.label, reg.label],
+        "data_v1": [reg.label],
+    }
+    found = evaluations_of([reg, proj])
+    assert {what: [*shown] for what, shown in found.items()} == {
+        "test": [reg.label],
+        f"data_v1 {'a' * 12}": [reg.label],
+        f"data_v1 {'b' * 12}": [proj.label],
+    }
