@@ -20,9 +20,6 @@ from spa_jax.training.loop import run
 from tests.refusals import refusal
 from tests.training.small import small_config, small_program
 
-# orbax leaves tasks of its event loop behind when it fails to read, as it must here.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 CHANGES = {"model__small__widths": (4,), "data__validation": True}
 CONFIG = small_config(**CHANGES)
 

@@ -21,9 +21,6 @@ from spa_jax.training.rundir.workdir import read_summary
 from tests.refusals import refusal
 from tests.training.small import small_config, small_program, take_steps
 
-# orbax leaves tasks of its event loop behind when it fails to read, as it must here.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 STEPS = 80  # of the first run, five an epoch
 PLAIN = {
     "model__small__widths": (32,),

@@ -15,9 +15,6 @@ from spa_jax.training.rundir.checkpoints import Checkpoints, serializable, tree_
 from tests.refusals import refusal
 from tests.training.small import small_config, small_program
 
-# orbax leaves tasks of its event loop behind when it fails to read, as it must here.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 @pytest.fixture(scope="module")
 def program():
