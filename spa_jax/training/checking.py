@@ -70,10 +70,8 @@ class PreparedRun:
         """
         method, classifier = self.options.longtail, self.options.aligned["classifier"]
         shapes: Any = self._shapes()
-        moves, network = (
-            any("backbone" in part for part in shapes.values()),
-            self.options.model.name,
-        )
+        moves = any("backbone" in part for part in shapes.values())
+        network = self.options.model.name
         if self.options.spa.means_from == "dataset" and (
             moves or not isinstance(self.data.train.images, Features)
         ):
