@@ -4,7 +4,7 @@ Argument: model=small (six convolutions), vit (a vision transformer of patches o
 two layers, 200 epochs) or convnext (two ConvNeXt blocks); the latter two with AdamW.
 Paper: Wang, Gao and Xie, AAAI 2026; the paper has no digits, this is the smallest real run.
 Command: python train.py --config=configs/digits_lt.py --workdir=runs/digits
-Wall time: about 20 s on 2 CPU cores. Expected figure: the table in README.md.
+Wall time: about 20 s on 2 CPU cores. Expected figure: the table in docs/results.md.
 Status: run with three seeds a method; the record is in results/.
 """
 

@@ -6,7 +6,7 @@ convolutions) or vit (a vision transformer of patches of 7 x 7 pixels and two la
 The files: `apt-get install dataset-fashion-mnist` on Debian and Ubuntu, or config.data.folder.
 Paper: Wang, Gao and Xie, AAAI 2026; the paper has no Fashion-MNIST, this is a run for a CPU.
 Command: python train.py --config=configs/fashion_mnist_lt.py --workdir=runs/fashion
-Wall time: about 1 minute on 2 CPU cores. Expected figure: the table in README.md.
+Wall time: about 1 minute on 2 CPU cores. Expected figure: the table in docs/results.md.
 Status: run with three seeds a method; the record is in results/.
 """
 

@@ -30,6 +30,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 PAGES: Mapping[str, str] = {
     "readme": "README.md",
+    "results": "docs/results.md",
     "reproduction": "docs/reproduction.md",
     "theory": "docs/theory.md",
     "augmentation": "docs/augmentation.md",

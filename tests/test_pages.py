@@ -1,4 +1,4 @@
-"""What the README says is true: its tables are those of the records, its example runs."""
+"""What the pages say is true: their records are whole, their examples run, their links lead on."""
 
 import json
 import math
@@ -17,8 +17,16 @@ from spa_jax.training.variants import VARIANTS
 from studies.build import REPOSITORY
 from tests.training.small import small_config
 
-README = (REPOSITORY / "README.md").read_text()
-RECORDS = re.findall(r"<!-- table: (\S+) -->", README)
+PAGES = {
+    path.relative_to(REPOSITORY).as_posix(): path.read_text()
+    for path in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+}
+RECORDS = re.findall(r"<!-- table: (\S+) -->", PAGES["docs/results.md"])
+EXAMPLES = {
+    page: found
+    for page, text in PAGES.items()
+    if (found := re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+}
 
 
 @pytest.mark.parametrize("record", [name for name in RECORDS if name.endswith("_lt.json")])
@@ -43,19 +51,6 @@ def test_one_program_trains_what_single_runs_train():
     assert [len(way["accuracies"]) for way in record["ways"].values()] == [25, 25]
 
 
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-
-
-def test_the_python_example_runs():
-    example, *_ = EXAMPLES
-    names = {}
-    with jax.numpy_rank_promotion("allow"):  # as in a user's program
-        exec(example, names)
-    cosines = names["cosines"]
-    assert cosines.shape == (10,)
-    assert (jax.numpy.abs(cosines) <= 1).all()
-
-
 @pytest.fixture
 def registries(monkeypatch):
     """The registries as they are, and so again afterwards."""
@@ -65,8 +60,24 @@ def registries(monkeypatch):
             del registry[name]
 
 
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_the_python_examples_of_a_page_run(page, registries):
+    names = {"__name__": "example"}
+    with jax.numpy_rank_promotion("allow"):  # as in a user's program
+        for example in EXAMPLES[page]:
+            exec(example, names)
+    if "cosines" in names:
+        assert names["cosines"].shape == (10,)
+        assert (jnp.abs(names["cosines"]) <= 1).all()
+    if "found" in names:
+        assert names["found"]["nc3_cosines"].shape == (4,)
+
+
+ADDED = EXAMPLES["docs/how_to/add_your_own.md"]
+
+
 def test_the_examples_of_a_method_a_network_and_a_variant_train_together(registries):
-    for example in EXAMPLES[1:4]:
+    for example in ADDED:
         exec(example, {"__name__": "readme"})
     config = small_config(
         method__name="soft_prior",
@@ -85,7 +96,7 @@ def test_the_examples_of_a_method_a_network_and_a_variant_train_together(registr
 
 
 def test_the_example_of_a_method_weighs_the_prior(registries):
-    exec(EXAMPLES[1], {"__name__": "readme"})
+    exec(ADDED[0], {"__name__": "readme"})
     entry = METHODS["soft_prior"]
     labels = jnp.array([0, 1])
     context = LossContext(labels, jnp.array([9.0, 1.0]), jnp.int32(0), 1, None)
@@ -94,14 +105,12 @@ def test_the_example_of_a_method_weighs_the_prior(registries):
     assert float(loss) == pytest.approx((math.log(10 / 9) + math.log(10)) / 2, rel=1e-5)
 
 
-def test_the_example_of_neural_collapse_runs():
-    names = {}
-    with jax.numpy_rank_promotion("allow"):
-        exec(EXAMPLES[4], names)
-    assert names["found"]["nc3_cosines"].shape == (4,)
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].splitlines()) <= 150
 
 
-def test_every_file_that_the_readme_links_is_there():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert len(links) >= 4
-    assert [link for link in links if not (REPOSITORY / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_links_is_there(page):
+    links = re.findall(r"\]\((?!http|#)([^)#\s]+)", PAGES[page])
+    folder = (REPOSITORY / page).parent
+    assert [link for link in links if not (folder / link).exists()] == []
