@@ -107,6 +107,11 @@ def test_the_page_on_two_stages(tmp_path):
         assert summary["init"]["run"] == str(tmp_path / "runs/first")
 
 
+def test_the_page_on_heads(tmp_path):
+    follow("heads", tmp_path, less=("--config.model.small.widths=(8,)",))
+    assert read_summary(tmp_path / "runs/normalised/proj-seed0")["parameters"] > 0
+
+
 def test_the_pytorch_example_writes_a_bank(tmp_path):
     pytest.importorskip("torch", reason="the PyTorch example needs torch")
     start("examples/features_from_pytorch.py", [str(tmp_path)])

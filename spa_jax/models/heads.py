@@ -21,39 +21,62 @@ class LinearHead(nn.Module):
 
     Attributes:
       num_classes: C.
+      normalised: whether the class weights act at length 1, all times one learned scale:
+
+        .. math:: z_c = s \langle f, \hat w_c \rangle + b_c
+
+        The scale starts at 1, which is about the length of the columns that the kernel starts with.
+        The gradient of such a column is orthogonal to it, and smaller the longer it is; a rotation
+        of it, as by SpA, turns :math:`\hat w_c` by the same angle.
+
+    Reference:
+      Wang, Xiang, Cheng and Yuille, "NormFace: L2 Hypersphere Embedding for Face Verification", ACM
+      Multimedia 2017, on layers that normalise, and why they need a scale.
     """
 
     num_classes: int
+    normalised: bool = False
 
     @nn.compact
     def __call__(self, features: Float[Array, "B D"], train: bool) -> Float[Array, "B num_classes"]:
-        """Features `(B, D)` to logits `(B, C)`; `kernel` is `(D, C)`, `bias` `(C,)`."""
+        """Features `(B, D)` to logits `(B, C)`; `kernel` `(D, C)`, `bias` `(C,)`, `scale` `()`."""
         shape = (features.shape[-1], self.num_classes)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
+        if self.normalised:
+            kernel = self.param("scale", nn.initializers.ones, ()) * unit_rows(kernel.T).T
         return features @ kernel + bias[None]
 
 
 class CosineHead(nn.Module):
     r"""The cosine of feature and class weight: lengths and a bias play no part.
 
-    .. math:: z_c = \langle \hat f, \hat w_c \rangle
+    .. math:: z_c = s \langle \hat f, \hat w_c \rangle
 
     The columns of the kernel start as unit vectors in uniformly random directions. A zero feature
-    or column has the logit 0 and the gradient 0. A loss that wants larger logits, such as LDAM,
-    multiplies by a scale of its own.
+    or column has the logit 0 and the gradient 0.
 
     Attributes:
       num_classes: C.
+      scale: what the learned scale s starts at; None for s = 1, where the loss has a scale of its
+        own, as LDAM has.
+
+    Reference:
+      Gidaris and Komodakis, "Dynamic Few-Shot Visual Learning without Forgetting", CVPR 2018, where
+      the scale is learned.
     """
 
     num_classes: int
+    scale: float | None = None
 
     @nn.compact
     def __call__(self, features: Float[Array, "B D"], train: bool) -> Float[Array, "B num_classes"]:
-        """Features `(B, D)` to logits `(B, C)` in [-1, 1]; `kernel` is `(D, C)`."""
+        """Features `(B, D)` to logits `(B, C)`; `kernel` is `(D, C)`, `scale` `()` if learned."""
         kernel = self.param("kernel", _unit_columns, (features.shape[-1], self.num_classes))
-        return _cosines(unit_rows(features), unit_rows(kernel.T).T)
+        cosines = _cosines(unit_rows(features), unit_rows(kernel.T).T)
+        if self.scale is None:
+            return cosines
+        return self.param("scale", nn.initializers.constant(self.scale), ()) * cosines
 
 
 class EtfOutputs(NamedTuple):

@@ -59,6 +59,13 @@ HEADS: dict[str, Callable[..., Any]] = {
 }
 """`(num_classes, axis_name, **head_options)` -> a head, called as `head(features, train)`."""
 
+CHOSEN_HEADS: dict[str, tuple[str, dict[str, Any]]] = {
+    "linear": ("linear", {}),
+    "normalised": ("linear", {"normalised": True}),
+    "cosine": ("cosine", {"scale": 10.0}),
+}
+"""A head and its options, by what a configuration calls it: for methods that take a linear one."""
+
 
 def build_classifier(
     network: str,

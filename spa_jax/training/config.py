@@ -14,7 +14,7 @@ from spa_jax.data.data_options import DataOptions
 from spa_jax.errors import InputError
 from spa_jax.longtail.method import Method, Views
 from spa_jax.longtail.registry import METHODS
-from spa_jax.models.networks import NETWORKS
+from spa_jax.models.networks import CHOSEN_HEADS, NETWORKS
 from spa_jax.options import CHOSEN_BY, Entry, defaults_of, is_read, option, read_options
 from spa_jax.training.devices import PARALLEL_MODES
 from spa_jax.training.optimizer import OptimizerOptions
@@ -41,6 +41,11 @@ class ModelOptions:
     """The config's group `model`, but for the options of a network."""
 
     name: str = option("small", "the network", choices=lambda: tuple(NETWORKS))
+    head: str = option(
+        "auto",
+        "of class weights as they are, of length 1, or of cosines; auto: the method's",
+        choices=("auto", *CHOSEN_HEADS),
+    )
     dtype: str = option("float32", "of the computation", choices=("float32", "bfloat16"))
     batch_norm: str = option(
         "global",
@@ -198,7 +203,7 @@ def resolve(config: Config) -> RunOptions:
         }
         chosen[group] = read[flat[CHOSEN_BY[group]]]
     augment, spa, name = groups["augment"], groups["spa"], groups["method"].name
-    method: Method = METHODS[name].make(chosen["method"])
+    method = _with_head(METHODS[name].make(chosen["method"]), groups["model"].head, name)
     views = method.views
     if views.mix == "none":  # which leaves the choice to the config
         views = dataclasses.replace(views, mix=augment.mix)
@@ -308,6 +313,20 @@ def check_fields(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
             f"config lacks {', '.join(missing)}: start the config file from "
             "spa_jax.training.config.default_config()."
         )
+
+
+def _with_head(method: Method, chosen: str, name: str) -> Method:
+    """The method with the head that was chosen; InputError if it has one of its own."""
+    if chosen != "auto":
+        if method.head != "linear":
+            raise InputError(
+                f"The method {name} fixes its head ({method.head}), so that config.model.head="
+                f"{chosen} cannot be had with it: leave that at auto, or choose another "
+                "config.method.name."
+            )
+        head, options = CHOSEN_HEADS[chosen]
+        method = dataclasses.replace(method, head=head, head_options=options)
+    return method
 
 
 def _check_unused(options: RunOptions) -> None:

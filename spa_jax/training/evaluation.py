@@ -263,11 +263,14 @@ def kernel_rows(variables: PyTree, path: str) -> Float[Array, "C D"]:
 def tested_classifier(
     variables: PyTree, method: Method
 ) -> tuple[Float[Array, "C D"], Float[Array, " C"]]:
-    """Weights and bias of the classifier that is used at test; a cosine head's weights are unit."""
+    """Weights and bias of the classifier that is used at test, as the weights act there.
+
+    Where they act at length 1 they have that, and a learned scale is part of them.
+    """
     (position,) = find_kernels(variables, method.tested)
     (*places, _), _ = jax.tree_util.tree_leaves_with_path(variables)[position]
     layer = functools.reduce(lambda tree, place: tree[place.key], places, variables)
     weights = kernel_rows(variables, method.tested)
-    if method.head == "cosine":
+    if method.head == "cosine" or method.head_options.get("normalised"):
         weights = unit_rows(weights)
-    return weights, layer.get("bias", jnp.zeros(len(weights)))
+    return layer.get("scale", 1.0) * weights, layer.get("bias", jnp.zeros(len(weights)))

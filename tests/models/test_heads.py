@@ -77,6 +77,50 @@ def test_the_kernel_of_a_cosine_head_starts_with_unit_columns_in_any_direction()
     assert np.linalg.norm(kernel.mean(axis=1)) < 2 / np.sqrt(400)
 
 
+LENGTHS = np.array([1e-3, 0.5, 1.0, 30.0, 7.0])
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_weights_of_length_one_act_times_a_scale(cosine):
+    """On features as they are, with a bias, or on features of length one, without."""
+    head = CosineHead(C, scale=4.0) if cosine else LinearHead(C, normalised=True)
+    f, kernel = features(), (LENGTHS * features(D, C, seed=1)).astype(np.float32)
+    params = {"kernel": kernel, "scale": np.float32(2.5)}
+    if not cosine:
+        params["bias"] = features(1, C, seed=2)[0]
+    variables = start(head, f)["params"]
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, params)
+    assert variables["scale"] == (4.0 if cosine else 1.0)
+    seen = unit(f, 1) if cosine else f
+    expected = 2.5 * seen @ unit(kernel, 0) + params.get("bias", 0)
+    np.testing.assert_allclose(call(head, params, f), expected, atol=1e-5)
+
+
+def test_a_normalised_head_starts_in_the_directions_of_a_linear_one():
+    f = features()
+    linear, normalised = (start(head, f) for head in (LinearHead(C), LinearHead(C, True)))
+    np.testing.assert_array_equal(normalised["params"]["kernel"], linear["params"]["kernel"])
+
+
+@pytest.mark.parametrize("head", [CosineHead(C, scale=4.0), LinearHead(C, normalised=True)])
+def test_the_gradient_of_weights_that_act_at_length_one_turns_them_alone(head):
+    f = jnp.asarray(features())
+    params = dict(start(head, f)["params"])
+    params["kernel"] = (LENGTHS * features(D, C, seed=1)).astype(np.float32)
+
+    @jax.grad
+    def gradient(params):
+        logits = head.apply({"params": params}, f, True)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(B) % C).mean()
+
+    by_kernel = gradient(params)["kernel"]
+    radial = np.sum(unit(params["kernel"], 0) * by_kernel, axis=0)
+    assert np.all(np.abs(radial) < 1e-5 * np.linalg.norm(by_kernel, axis=0))
+    # As of a direction, whose length does not matter: half as large where it is twice as long.
+    again = gradient(params | {"kernel": 2 * params["kernel"]})["kernel"]
+    np.testing.assert_allclose(2 * again, by_kernel, rtol=1e-4, atol=1e-6 * np.abs(by_kernel).max())
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     lengths=st.lists(st.sampled_from([1e-8, 0.3, 1.0, 1e4, 1e15]), min_size=B, max_size=B),
