@@ -92,10 +92,12 @@ class TablePlan:
     Attributes:
       config: `(cell)` -> the configuration of its run.
       cells: `(records so far)` -> all runs in the order of their worth.
+      waits_for: `(run, tuning run)` -> whether the first is set by what the second finds.
     """
 
     config: Callable[[Cell], Config]
     cells: Callable[[Records], list[Cell]]
+    waits_for: Callable[[Cell, Cell], bool] = lambda cell, tuning: False
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

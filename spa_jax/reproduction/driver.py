@@ -14,7 +14,6 @@ from typing import Any
 
 from spa_jax.errors import InputError
 from spa_jax.reproduction.cells import Cell, Records, TablePlan, read_records
-from spa_jax.reproduction.tables import tuned_as
 from spa_jax.sweeps.grid import Member
 from spa_jax.sweeps.runner import Runner
 from spa_jax.training.checking import check_runs
@@ -57,6 +56,7 @@ class Driver:
         self._begun = 0
         # Never trained or recorded again by this driver, whatever becomes of the file.
         self._recorded: set[str] = set()
+        self._members: dict[Cell, Member] = {}
         self.runner.keep_going = lambda: time.monotonic() < self._ends
 
     def train(self) -> int:
@@ -116,11 +116,13 @@ class Driver:
         if not self.only:
             return left
         asked = [cell for cell in left if {cell.name, cell.group_name} & {*self.only}]
-        waiting = {(tuned_as(c.method), c.spa_method) for c in asked if c.settings is None}
+        waiting = {cell.group for cell in asked if cell.settings is None}
+        waits_for = self.plan.waits_for
         return [
             cell
             for cell in left
-            if cell in asked or (cell.stage == "tune" and (cell.method, cell.spa_method) in waiting)
+            if cell in asked
+            or (cell.stage == "tune" and any(waits_for(one, cell) for one in waiting))
         ]
 
     def _train_next(self) -> bool:
@@ -157,9 +159,11 @@ class Driver:
         return not stopped
 
     def _member(self, cell: Cell) -> Member:
-        config = self.plan.config(cell)
-        config.update_from_flattened_dict(dict(self.overrides))
-        return Member(self.runner.out / cell.name, {}, cell.seed, config)
+        if cell not in self._members:  # making thousands of configurations takes seconds
+            config = self.plan.config(cell)
+            config.update_from_flattened_dict(dict(self.overrides))
+            self._members[cell] = Member(self.runner.out / cell.name, {}, cell.seed, config)
+        return self._members[cell]
 
 
 def make_record(table: str, cell: Cell, member: Member) -> dict[str, Any]:

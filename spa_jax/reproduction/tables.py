@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from spa_jax.errors import InputError
+from spa_jax.reproduction import feature_tables
 from spa_jax.reproduction.cells import (
     Cell,
     Records,
@@ -121,6 +122,10 @@ def _best(runs: Sequence[Any]) -> int:
 def tuned_as(method: str) -> str:
     """The method whose tuning a method's strengths come from."""
     return "glmc" if method == "glmc" else "cross_entropy"
+
+
+def _waits_for(cell: Cell, tuning: Cell) -> bool:
+    return (tuned_as(cell.method), cell.spa_method) == (tuning.method, tuning.spa_method)
 
 
 class TunedCells:
@@ -279,18 +284,29 @@ def _imagenet_cells(records: Records) -> list[Cell]:
 
 
 TABLES = {
-    "fashion_mnist": TablePlan(_fashion_mnist_config, _fashion_mnist_cells),
+    "fashion_mnist": TablePlan(_fashion_mnist_config, _fashion_mnist_cells, _waits_for),
     "cifar10": TablePlan(
         functools.partial(_cifar_config, cifar10_lt),
         # First comes the pair of the paper's table.
         functools.partial(_cifar_cells, "glmc", "proj", "released", RELEASED["proj"]),
+        _waits_for,
     ),
     "cifar100": TablePlan(
         functools.partial(_cifar_config, cifar100_lt),
         # First comes the pair of the paper's figure 4; Reg's published weight is unknown.
         functools.partial(_cifar_cells, "cross_entropy", "reg", "default", ()),
+        _waits_for,
     ),
-    "imagenet": TablePlan(_imagenet_config, _imagenet_cells),
+    "imagenet": TablePlan(_imagenet_config, _imagenet_cells, _waits_for),
+    # One by name for each bank, as each has records of its own.
+    **{
+        name: TablePlan(
+            feature_tables.feature_config,
+            functools.partial(feature_tables.feature_cells, TUNING),
+            feature_tables.waits_for,
+        )
+        for name in ("features_cifar100", "features_cifar10")
+    },
 }
 """What `python -m spa_jax.reproduce` takes."""
 

@@ -176,7 +176,7 @@ class Runner:
             self._train_chunk(Chunk.create(self.out, group[start : start + size], size), program)
 
     def _train_alone(self, member: Member) -> None:
-        if self._program is None or compiled_differences(self._program.config, member.config):
+        if self._program is None or not self._program.adopt(member.config):
             self.say(f"{member.name}: compiling")
             self._program = None  # frees its data before the new one's are loaded
             self._program = Program(member.config)

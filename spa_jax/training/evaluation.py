@@ -102,7 +102,7 @@ class Evaluation:
           `collapse`, which :func:`collapse_measures` finishes.
         """
         variables, sums = state.variables, {}
-        validation = () if self._run.data.validation is None else ("validation",)
+        validation = () if self._feed.data.validation is None else ("validation",)
         for part in dict.fromkeys(("test", *validation, *self._measured)):
             sums[part] = self.no_sums
             for inputs in self._feed.evaluation(part):
@@ -127,7 +127,7 @@ class Evaluation:
         """
         batches = self._feed.evaluation(part)
         found = [fetch(self._logits(state.variables, inputs)) for inputs in batches]
-        return np.concatenate(found)[: len(getattr(self._run.data, part))]
+        return np.concatenate(found)[: len(getattr(self._feed.data, part))]
 
     def _apply(self, variables: PyTree, inputs: Any) -> tuple[Array, Any, Batch]:
         """Traced: features and the head's outputs for a batch, and the batch."""

@@ -11,6 +11,8 @@ from jaxtyping import Array, PyTree, UInt32
 
 from spa_jax.alignment import ClassMeans
 from spa_jax.data.dataset import LongTailedDataset
+from spa_jax.data.features import Features
+from spa_jax.data.sources.opening import load_data
 from spa_jax.errors import InputError
 from spa_jax.options import is_read
 from spa_jax.training.checking import check_validation, prepare_run
@@ -53,7 +55,6 @@ class Program:
 
     Attributes:
       config: the configuration it was built from.
-      data: the data set, on the host.
       layout: the devices.
       feed: where steps get their examples from.
       method: the long-tailed method.
@@ -84,13 +85,9 @@ class Program:
         """
         run = prepare_run(resolve(config), data, layout)
         run.check_network()
-        self.config, self.data, self.layout = config, run.data, run.layout
+        self.config, self.layout = config, run.layout
         self.method, self._run, self._options = run.options.longtail, run, run.options
-        classes = run.data.num_classes
-        self._first_means = partial(ClassMeans.create, classes, run.dim, run.options.spa.decay)
-        if run.options.spa.means_from == "dataset":
-            means = dataset_means(run.model, run.data.train, classes)
-            self._first_means = partial(jax.tree.map, jnp.asarray, means)
+        self._first_means = self._means_of(run.data)
         self.feed: Feed = StreamFeed(run) if run.streamed else ResidentFeed(run)
         self.steps_per_epoch, self.batches = self.feed.steps_per_epoch, self.feed.batches
         self._evaluation = Evaluation(run, self.feed)
@@ -107,13 +104,36 @@ class Program:
         # Apart, as it takes long to compile and is the same under every variant of SpA.
         self._init_variables = self.layout.compile(self._run.init_variables, (OWN,))
         self._start = self.layout.compile(
-            self._start_run, (OWN, OWN, OWN), STATE_PLACES, donate=(2,)
+            self._start_run, (OWN, OWN, OWN, OWN), STATE_PLACES, donate=(2,)
         )
         self._places = (STATE_PLACES, OWN, self.feed.places)
         self.train_step = self.layout.compile(
             self._make_step(), self._places, (STATE_PLACES, OWN), donate=(0,)
         )
         self.measure = self.layout.compile(self._measure, (STATE_PLACES, OWN))
+
+    @property
+    def data(self) -> LongTailedDataset:
+        """The data set, on the host."""
+        return self.feed.data
+
+    def adopt(self, config: Config) -> bool:
+        """Becomes the program of another configuration, if what is compiled serves it too.
+
+        That is so where they differ in what a state carries, and for splits of a feature bank by
+        different seeds.
+        """
+        differing = compiled_differences(self.config, config)
+        if differing == ["data.split_seed"] and isinstance(self.feed, ResidentFeed):
+            old, data = self.data, load_data(resolve(config).data)
+            # Of images the normalisation is the split's, and compiled.
+            if isinstance(data.train.images, Features) and _same_labels(old, data):
+                self.feed.place(data)
+                self._first_means = self._means_of(data)
+                differing = []
+        if not differing:
+            self.config = config
+        return not differing
 
     def check_fits(self, config: Config) -> None:
         """Raises InputError unless the config differs only in what the state carries."""
@@ -148,14 +168,17 @@ class Program:
         for config in configs:
             self.check_fits(config)
         runs = [resolve(config) for config in configs]
-        starts = [(np.asarray(run.seed, np.uint32), dict(run.hyperparams)) for run in runs]
-        seeds, hyperparams = self.layout.stack(starts)
+        starts = [
+            (np.asarray(run.seed, np.uint32), dict(run.hyperparams), self._first_means)
+            for run in runs
+        ]
+        seeds, hyperparams, means = self.layout.stack(starts)
         first = None if resumed else self.first_run
         variables = self._init_variables(seeds)
         if first is not None:
             taken = self.layout.stack(len(configs) * [first.variables])
             variables = {name: part | taken.get(name, {}) for name, part in variables.items()}
-        return self._start(seeds, hyperparams, variables)
+        return self._start(seeds, hyperparams, variables, means)
 
     def device_bytes(self) -> int | None:
         """Bytes that training and evaluation take up on each device; None where none can tell.
@@ -180,8 +203,20 @@ class Program:
         known = [size for size in sizes if size is not None]
         return max(known) if known else None
 
+    def _means_of(self, data: LongTailedDataset) -> ClassMeans:
+        """What class means start from, on the host."""
+        run, spa = self._run, self._options.spa
+        if spa.means_from == "dataset":
+            return dataset_means(run.model, data.train, data.num_classes)
+        nothing = np.zeros((data.num_classes, run.dim), np.float32)
+        return ClassMeans(nothing, nothing.any(axis=1), spa.decay)
+
     def _start_run(
-        self, seed: UInt32[Array, ""], hyperparams: Mapping[str, Array], variables: PyTree
+        self,
+        seed: UInt32[Array, ""],
+        hyperparams: Mapping[str, Array],
+        variables: PyTree,
+        means: ClassMeans,
     ) -> TrainState:
         params = variables["params"]
         return TrainState(
@@ -190,7 +225,7 @@ class Program:
             batch_stats=variables.get("batch_stats", {}),
             constants=variables.get("constants", {}),
             opt_state=self._optimizer(hyperparams).init(self._options.optimizer.trained(params)),
-            class_means=self._first_means(),
+            class_means=means,
             rng=jax.random.key(seed),
             hyperparams=dict(hyperparams),
         )
@@ -224,6 +259,15 @@ class Program:
             return state, totals.add(metrics, state.step)
 
         return train
+
+
+def _same_labels(one: LongTailedDataset, other: LongTailedDataset) -> bool:
+    """Whether two splits take as many examples of each class, in the same order of classes."""
+    pairs = [(one.train, other.train), (one.test, other.test), (one.validation, other.validation)]
+    return all(
+        (None not in pair and np.array_equal(pair[0].labels, pair[1].labels)) or pair[0] is pair[1]
+        for pair in pairs
+    )
 
 
 def _bytes(function: Any, args: Sequence[Any]) -> int | None:

@@ -237,7 +237,7 @@ def test_a_named_run_that_waits_brings_its_tuning_along(tmp_path):
         return [waits(settings[:1] if records else None), reg, slerp]
 
     leave_finished(tmp_path, reg, slerp, waits(settings[:1]))
-    plan = dataclasses.replace(PLAN, cells=cells)
+    plan = dataclasses.replace(PLAN, cells=cells, waits_for=find_table("fashion_mnist").waits_for)
     assert train(tmp_path, plan, only=["final-arb-reg-tuned-if20-label"]) == 0
     assert [r["cell"] for r in records_of(tmp_path)] == [reg.name, waits(None).name]
 

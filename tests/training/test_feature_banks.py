@@ -78,6 +78,25 @@ def test_a_stream_on_eight_devices_trains_and_tests_the_adapter_as_memory_on_one
     assert_close(*logits, 1e-6)
 
 
+def test_a_program_goes_over_to_another_split_and_trains_as_one_made_for_it(banks):
+    changes = {"data__profile": "exponential", "data__imbalance_factor": 2.0, "spa__method": "proj"}
+    first, second, smaller = (
+        bank_config(banks["npz"], data__validation=True, data__split_seed=seed, **changes | more)
+        for seed, more in ((0, {}), (1, {}), (1, {"data__imbalance_factor": 2.5}))
+    )
+    program = small_program(first)
+    before, _ = after_steps(program, 3)
+    report = jax.device_get(program.evaluate(before))
+    assert not program.adopt(smaller)
+    assert program.adopt(second)
+    alone = small_program(second)
+    assert program.data.split["checksum"] == alone.data.split["checksum"]
+    assert_close(after_steps(program, 3), after_steps(alone, 3), 0)
+    reports = [jax.device_get(one.evaluate(after_steps(one, 3)[0])) for one in (program, alone)]
+    assert_close(*reports, 0)
+    assert report["test_mean_cosine"] != reports[0]["test_mean_cosine"]
+
+
 WRONG = {
     "a crop": ({"augment__crop_padding": 2}, ("config.augment.crop_padding", "has features", "0")),
     "a field of streams": ({"augment__color_jitter": 0.4}, ("config.augment.color_jitter",)),

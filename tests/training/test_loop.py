@@ -413,7 +413,7 @@ def test_the_best_on_the_validation_part_is_kept_beside_the_last(
     )
     assert "there is none: set config.data.validation" in refusal(run, config, tmp_path, program)
     held_out = dataclasses.replace(program.data, validation=program.data.test)
-    monkeypatch.setattr(program, "data", held_out)
+    monkeypatch.setattr(program.feed, "data", held_out)
     monkeypatch.setattr(program, "evaluate", with_validation)
     if every_epochs:
         with pytest.raises(RunStopped):

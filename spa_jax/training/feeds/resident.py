@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from spa_jax.data.dataset import LabelledImages
+from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.data.features import Features
 from spa_jax.data.splits.samplers import class_probabilities
 from spa_jax.training.checking import PreparedRun
@@ -38,11 +38,11 @@ class ResidentFeed:
 
     def __init__(self, run: PreparedRun) -> None:
         """Places the data of a run: features, or images that are decoded and of one size."""
-        self._layout, self._data, self._options = run.layout, run.data, run.options
+        self._layout, self._options = run.layout, run.options
         train = run.data.train
         self.steps_per_epoch = len(train) // run.options.batch_size
         self.normalize = normalizer(train.images)
-        self._arrays = run.layout.replicate(_arrays_of(train))
+        self.place(run.data)
         streams = (_ORDER_STREAM, _PARTNER_ORDER_STREAM)
         orders = [
             self._make_order(stream, _make_draw(train.labels, *sampler))
@@ -54,6 +54,11 @@ class ResidentFeed:
 
         places = (STATE_PLACES.rng, STATE_PLACES.step)
         self._orders = run.layout.compile(draw_orders, places)
+
+    def place(self, data: LongTailedDataset) -> None:
+        """Takes the place of the data so far, whose labels and normalisation it has."""
+        self.data = data
+        self._arrays = self._layout.replicate(_arrays_of(data.train))
         self._evaluation: dict[str, list[Batch]] = {}
 
     def batches(self, state: TrainState, seed: int, epoch: int, done: int = 0) -> Iterator[Any]:
@@ -96,7 +101,7 @@ class ResidentFeed:
         """Nothing runs."""
 
     def _place(self, part: str) -> list[Batch]:
-        examples = getattr(self._data, part)
+        examples = getattr(self.data, part)
         size = self._options.eval_batch_size
         rows = evaluation_order(len(examples), size, self._layout.num_devices)
         arrays = self._arrays  # of the training set, which need not be there twice

@@ -40,7 +40,7 @@ class StreamFeed:
 
     def __init__(self, run: PreparedRun) -> None:
         """Prepares; nothing is read yet."""
-        self._layout, self._data, self._options = run.layout, run.data, run.options
+        self._layout, self.data, self._options = run.layout, run.data, run.options
         train, augment = run.data.train, run.options.augment
         self._weights = [
             draw_probabilities(train.labels, *sampler) for sampler in samplers_of(run.options)
@@ -88,7 +88,7 @@ class StreamFeed:
 
     def evaluation(self, part: str) -> Iterator[Batch]:
         """Each batch, cut over the devices."""
-        examples, options = getattr(self._data, part), self._options
+        examples, options = getattr(self.data, part), self._options
         count = len(examples)
         size = evaluation_batch_size(count, options.eval_batch_size, self._layout.num_devices)
         rows, steps = self._layout.local_rows(size), range(-(-count // size))
@@ -119,7 +119,7 @@ class StreamFeed:
         self, seed: int, epoch: int, done: int
     ) -> Generator[tuple[HostBatch, ...], None, None]:
         """For each step a batch from every sampler."""
-        train, options, size = self._data.train, self._options, self._options.batch_size
+        train, options, size = self.data.train, self._options, self._options.batch_size
         rows, spe = self._layout.local_rows(size), self.steps_per_epoch
         steps = range(epoch * spe + done, options.epochs * spe)
         workers = options.loader.workers and max(1, options.loader.workers // len(self._weights))
