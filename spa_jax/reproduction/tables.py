@@ -33,6 +33,8 @@ TUNING: Mapping[str, Sequence[Settings]] = {
 }
 """Strengths that tuning tries for each variant, at most four."""
 
+_FEATURE_TUNING = {**TUNING, "reg": [*TUNING["reg"], (("spa.reg.weight", 3.0),)]}
+
 RELEASED: Mapping[str, Settings] = {
     "slerp": (("spa.slerp.alpha_max", 0.002), ("spa.slerp.threshold", 0.95), ("spa.center", False)),
     "proj": (("spa.proj.gamma", 0.6), ("spa.proj.radial", "scale")),
@@ -302,7 +304,7 @@ TABLES = {
     **{
         name: TablePlan(
             feature_tables.feature_config,
-            functools.partial(feature_tables.feature_cells, TUNING),
+            functools.partial(feature_tables.feature_cells, _FEATURE_TUNING),
             feature_tables.waits_for,
         )
         for name in ("features_cifar100", "features_cifar10")
