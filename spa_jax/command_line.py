@@ -188,10 +188,10 @@ def _in_words(error: BaseException) -> str:
 
 
 def own_command(program: str) -> str:
-    """The command line of this process, for records: `python train.py --config=...`.
+    """The command line of this process, for records: `python -m spa_jax.train --config=...`.
 
     Args:
-      program: how it is started, such as "train.py" or "-m spa_jax.compare".
+      program: how it is started, such as "-m spa_jax.compare".
     """
     return f"python {program} {shlex.join(sys.argv[1:])}".rstrip()
 

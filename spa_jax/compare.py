@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import spa_jax.extras  # noqa: F401
+
 from absl import app, flags
 from rich.console import Console
 

@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import spa_jax.extras  # noqa: F401
+
 import jax
 import matplotlib
 import numpy as np

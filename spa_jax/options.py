@@ -165,6 +165,28 @@ def check_options(instance: Any, where: str) -> None:
         _check_field(f"{where}.{field.name}", getattr(instance, field.name), field)
 
 
+def range_of(field: dataclasses.Field[Any]) -> str:
+    """What an option may be set to, in words; "" if its type alone says so.
+
+    Example:
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Options:
+      ...     share: float = option(0.5, "of the class prior", low=0, below=1)
+      >>> range_of(dataclasses.fields(Options)[0])
+      'at least 0 and below 1'
+    """
+    choices = _choices_of(field)
+    if choices is not None:
+        return f"one of {', '.join(choices)}"
+    limits = ((words, field.metadata[limit]) for limit, (words, _) in _LIMITS.items())
+    return " and ".join(f"{words} {bound:g}" for words, bound in limits if bound is not None)
+
+
+def _choices_of(field: dataclasses.Field[Any]) -> Any:
+    choices: Any = field.metadata["choices"]
+    return choices() if callable(choices) else choices
+
+
 def _check_field(name: str, value: Any, field: dataclasses.Field[Any]) -> None:
     """Refuses another type, what is no choice, and what is out of range or not finite."""
     said: Mapping[str, Any] = field.metadata
@@ -182,9 +204,9 @@ def _check_field(name: str, value: Any, field: dataclasses.Field[Any]) -> None:
             f"{name} must be of type {expected}, as its default {default!r} is; got {value!r} of "
             f"type {type(value).__name__}."
         )
-    choices: Any = said["choices"]() if callable(said["choices"]) else said["choices"]
+    choices = _choices_of(field)
     if choices is not None and value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(choices)}; got {value!r}.")
+        raise InputError(f"{name} must be {range_of(field)}; got {value!r}.")
     if kind not in (int, float):
         return
     asked = [

@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import spa_jax.extras  # noqa: F401
+
 import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -17,6 +17,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import spa_jax.extras  # noqa: F401
+
 from absl import app, flags
 
 from spa_jax.command_line import errors_told, own_command, parse_flags, stop

@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import spa_jax.extras  # noqa: F401
+
 from absl import app, flags
 from ml_collections import config_flags
 from rich.console import Console

@@ -57,7 +57,7 @@ def start(program, arguments):
             if program.startswith("examples/"):
                 runpy.run_path(str(ROOT / program), run_name="__main__")
                 return
-            module = importlib.import_module(program.removesuffix(".py"))
+            module = importlib.import_module("spa_jax.train" if program == "train.py" else program)
             if program not in LESS:
                 assert not module.main(arguments)
                 return
@@ -66,7 +66,6 @@ def start(program, arguments):
             module.main([])
         finally:
             flags.FLAGS.remove_flag_values({*flags.FLAGS} - known)
-            sys.modules.pop("train", None)  # which defines its flags when it is imported
 
 
 def follow(page, folder, *places, less=()):
@@ -112,12 +111,29 @@ def test_the_page_on_heads(tmp_path):
     assert read_summary(tmp_path / "runs/normalised/proj-seed0")["parameters"] > 0
 
 
+def test_the_page_on_ones_own_data(tmp_path, monkeypatch):
+    (written,) = re.findall(r"```python\n(.*?)```", PAGES["own_data"], re.DOTALL)
+    (tmp_path / "my_data").mkdir()
+    with monkeypatch.context() as there:
+        there.chdir(tmp_path / "my_data")
+        exec(written, {"__name__": "example"})
+    follow("own_data", tmp_path, "my_data", less=("--config.model.small.widths=(8,)",))
+    assert read_summary(tmp_path / "runs/mine")["split"]["class_counts"][0] > 100
+
+
+def test_the_page_on_sweeps(tmp_path):
+    follow("sweep", tmp_path, less=("--config.model.small.widths=(8,)",))
+    assert (tmp_path / "runs/gamma/sweep.json").exists()
+    assert (tmp_path / "runs/gamma/report/index.html").exists()
+
+
+def test_the_page_on_resuming(tmp_path):
+    follow("resume", tmp_path, less=("--config.model.small.widths=(8,)",))
+    summary = read_summary(tmp_path / "runs/further")
+    assert summary["init"]["run"] == str(tmp_path / "runs/digits")
+
+
 def test_the_pytorch_example_writes_a_bank(tmp_path):
     pytest.importorskip("torch", reason="the PyTorch example needs torch")
     start("examples/features_from_pytorch.py", [str(tmp_path)])
     assert np.load(tmp_path / "train/feature.npy", mmap_mode="r").shape == (1347, 1024)
-
-
-def test_examples_are_short():
-    for path in (ROOT / "examples").glob("*.py"):
-        assert len(path.read_text().splitlines()) < 80

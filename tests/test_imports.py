@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "spa_jax"
 
 # Every room may import from these.
-_BASICS = {"errors", "files", "options"}
+_BASICS = {"errors", "extras", "files", "options"}
 # Room -> the rooms that it imports from, besides itself and the basics.
 ARROWS = {
     "alignment": set(),

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import spa_jax.extras  # noqa: F401
+
 from absl import flags, logging
 from ml_collections import config_flags
 from rich.console import Console

@@ -6,6 +6,8 @@ import re
 import sys
 from collections.abc import Sequence
 
+import spa_jax.extras  # noqa: F401
+
 import numpy as np
 
 from spa_jax.data.data_options import DataOptions, SplitOptions

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import spa_jax.extras  # noqa: F401
+
 import numpy as np
 
 from spa_jax.data.dataset import Source, check_every_class

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from spa_jax.data.augment.augment_options import AugmentOptions
@@ -145,19 +145,25 @@ _REGISTRIES: Mapping[str, Mapping[str, Entry]] = {
 """Of the groups that name something; what has options there has a group of its own."""
 
 
+def option_fields() -> dict[str, dataclasses.Field[Any]]:
+    """Every field by its dotted name; each holds its default, its meaning and its range."""
+    fields = {field.name: field for field in dataclasses.fields(RunLength)}
+    for group, options in _GROUPS.items():
+        entries = _REGISTRIES.get(group, {}).items()
+        parts = {group: options} | {f"{group}.{name}": entry.options for name, entry in entries}
+        for part, held in parts.items():
+            fields |= {f"{part}.{field.name}": field for field in dataclasses.fields(held)}
+    return fields
+
+
 def default_config() -> Config:
     """Every field of a run, with its default; files in `configs/` start from it.
 
     What a registry names has a group of its own if it has options, such as `method.glmc`. The
     configuration is locked: a misspelt field is an error.
     """
-    fields = defaults_of(RunLength)
-    for group, options in _GROUPS.items():
-        fields[group] = defaults_of(options)
-        for name, entry in _REGISTRIES.get(group, {}).items():
-            if own := defaults_of(entry.options):
-                fields[group][name] = own
-    return ConfigDict(fields).lock()
+    defaults = {name: field.default for name, field in option_fields().items()}
+    return ConfigDict(unflatten_dict(defaults, sep=".")).lock()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
