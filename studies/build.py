@@ -19,6 +19,7 @@ from spa_jax.errors import InputError
 from spa_jax.files import write_text_whole
 from spa_jax.reproduction.cells import read_records
 from studies.contact_sheets import save_sheets
+from studies.geometry_figures import save_geometry_figure
 from studies.reproduction.pairing import TableRuns
 from studies.reproduction.reproduction_figures import save_figures
 from studies.reproduction.sections import SECTIONS
@@ -33,6 +34,8 @@ PAGES: Mapping[str, str] = {
     "results": "docs/results.md",
     "reproduction": "docs/reproduction.md",
     "theory": "docs/theory.md",
+    "variants": "docs/explanation/variants.md",
+    "means": "docs/explanation/means.md",
     "augmentation": "docs/augmentation.md",
     "performance": "docs/performance.md",
     **{name: f"docs/studies/{name}.md" for name in STUDIES},
@@ -42,6 +45,8 @@ PAGES: Mapping[str, str] = {
 _FIGURES: Mapping[str, Callable[[Path], None]] = {
     "reproduction": lambda root: save_figures(root / "results", root / "docs/reproduction"),
     "theory": lambda root: save_theory_figures(root / "docs/theory"),
+    "variants": lambda root: save_geometry_figure(root / "docs/explanation", "variants"),
+    "means": lambda root: save_geometry_figure(root / "docs/explanation", "means"),
     "augmentation": lambda root: save_sheets(root / "docs/augmentation"),
 }
 _TABLE = re.compile(r"(<!-- (table|reproduction): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from spa_jax.data.sources.opening import SOURCES
 from spa_jax.longtail.method import LossContext
 from spa_jax.longtail.registry import METHODS
 from spa_jax.models.networks import NETWORKS
@@ -20,6 +21,7 @@ from tests.training.small import small_config
 PAGES = {
     path.relative_to(REPOSITORY).as_posix(): path.read_text()
     for path in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+    if "made" not in path.parts
 }
 RECORDS = re.findall(r"<!-- table: (\S+) -->", PAGES["docs/results.md"])
 EXAMPLES = {
@@ -54,14 +56,15 @@ def test_one_program_trains_what_single_runs_train():
 @pytest.fixture
 def registries(monkeypatch):
     """The registries as they are, and so again afterwards."""
-    for registry in (METHODS, NETWORKS, VARIANTS):
-        for name in ("soft_prior", "flat", "squared"):
+    for registry in (METHODS, NETWORKS, VARIANTS, SOURCES):
+        for name in ("soft_prior", "flat", "squared", "stripes"):
             monkeypatch.setitem(registry, name, None)
             del registry[name]
 
 
 @pytest.mark.parametrize("page", EXAMPLES)
-def test_the_python_examples_of_a_page_run(page, registries):
+def test_the_python_examples_of_a_page_run(page, registries, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write files
     names = {"__name__": "example"}
     with jax.numpy_rank_promotion("allow"):  # as in a user's program
         for example in EXAMPLES[page]:
@@ -76,10 +79,12 @@ def test_the_python_examples_of_a_page_run(page, registries):
 ADDED = EXAMPLES["docs/how_to/add_your_own.md"]
 
 
-def test_the_examples_of_a_method_a_network_and_a_variant_train_together(registries):
+def test_the_examples_of_a_method_a_network_a_variant_and_a_source_train_together(registries):
     for example in ADDED:
-        exec(example, {"__name__": "readme"})
+        exec(example, {"__name__": "example"})
     config = small_config(
+        data__name="stripes",
+        data__n_max=0,
         method__name="soft_prior",
         method__soft_prior__share=0.25,
         model__name="flat",
@@ -92,11 +97,12 @@ def test_the_examples_of_a_method_a_network_and_a_variant_train_together(registr
         state, totals = program.train_step(state, totals, inputs)
         losses.append(float(totals.last["loss"]))
     assert np.isfinite(losses).all()
+    assert program.data.class_names[0] == "first"
     assert "squared" in config.spa and state.hyperparams["weight"] == 1.0
 
 
 def test_the_example_of_a_method_weighs_the_prior(registries):
-    exec(ADDED[0], {"__name__": "readme"})
+    exec(ADDED[0], {"__name__": "example"})
     entry = METHODS["soft_prior"]
     labels = jnp.array([0, 1])
     context = LossContext(labels, jnp.array([9.0, 1.0]), jnp.int32(0), 1, None)
@@ -113,4 +119,5 @@ def test_the_readme_is_short():
 def test_every_file_that_a_page_links_is_there(page):
     links = re.findall(r"\]\((?!http|#)([^)#\s]+)", PAGES[page])
     folder = (REPOSITORY / page).parent
-    assert [link for link in links if not (folder / link).exists()] == []
+    there = [link for link in links if "reference/made/" not in link]  # made with the site
+    assert [link for link in there if not (folder / link).exists()] == []

@@ -8,6 +8,7 @@ from PIL import Image
 
 from studies.build import PAGES, REPOSITORY, main, with_tables
 from studies.contact_sheets import SHEETS
+from studies.geometry_figures import FIGURES as GEOMETRY_FIGURES
 from studies.reproduction.reproduction_figures import FIGURES, records_checksum
 from studies.reproduction.sections import SECTIONS
 from studies.study import STUDIES
@@ -48,6 +49,12 @@ def test_every_drawing_stands_on_its_page_once(page, names):
     shown = re.findall(rf"\]\({page}/(\w+)\.png\)", TEXTS[page])
     assert sorted(shown) == sorted(names)
     assert {path.stem for path in (REPOSITORY / "docs" / page).glob("*.png")} == {*names}
+
+
+@pytest.mark.parametrize("page", GEOMETRY_FIGURES)
+def test_every_drawing_of_the_geometry_stands_on_its_page(page):
+    assert f"]({page}.png)" in TEXTS[page]
+    assert (REPOSITORY / PAGES[page]).with_suffix(".png").exists()
 
 
 def test_a_benchmark_without_a_record_has_its_table_too():
