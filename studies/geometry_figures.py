@@ -35,7 +35,7 @@ def step_without_harm(row: np.ndarray, gradient: np.ndarray, gamma: float) -> np
     params, means = _with_row(row)
     tx = optax.chain(spa_jax.spa_proj(gamma, center=False), optax.scale(-1.0))
     grads, _ = _with_row(gradient)
-    updates, _ = tx.update(grads, tx.init(params), params, class_means=means)
+    updates: Any = tx.update(grads, tx.init(params), params, class_means=means)[0]
     return np.asarray(updates["head"]["kernel"][:, 0])
 
 
@@ -122,11 +122,11 @@ def _plane(axes: Axes, title: str) -> None:
 def _arrow(
     axes: Axes, vector: np.ndarray, colour: str, label: str = "", start: np.ndarray | None = None
 ) -> None:
-    origin = np.zeros(2) if start is None else start
-    end = origin + vector
+    origin: Any = np.zeros(2) if start is None else start
+    end: Any = origin + vector
     style = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", end, origin, arrowprops=style)
-    away = vector / max(np.linalg.norm(vector), 1e-9)
+    away: Any = vector / max(np.linalg.norm(vector), 1e-9)
     axes.annotate(label, end, 7 * away, textcoords="offset points", color=colour, fontsize=8,
                   ha="left" if away[0] > -0.3 else "right", va="center")  # fmt: skip
 
