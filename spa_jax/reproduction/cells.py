@@ -18,7 +18,7 @@ class Cell:
     """One run of a table.
 
     Attributes:
-      stage: "tune" (on a validation part), "final" or "ablation".
+      stage: "tune" (on a validation part), "final", "ablation" or "control".
       method: value of `config.method.name`.
       spa_method: value of `config.spa.method`.
       imbalance_factor: of the training set.

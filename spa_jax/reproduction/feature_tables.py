@@ -1,12 +1,14 @@
 """CIFAR-10-LT and CIFAR-100-LT on frozen features: every method is tuned, then every variant.
 
 Rate, weight decay and epochs are chosen for each method without SpA, and then the strengths of each
-variant, at each imbalance factor, by the mean validation accuracy of three seeds. A seed is that of
+variant, at each imbalance factor, by the mean validation accuracy of three seeds; the ranges were
+set by the validation accuracy of one seed at imbalance factor 100 on CIFAR-100. A seed is that of
 the initialisation, of the order and of the split. The features are those of
 `python -m studies.feature_bank`.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +33,16 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "crt": {"data.sampler": "class_aware"},
     "arb": {"method.name": "arb"},
 }
-"""The rows of the table, and in what they differ."""
+"""The methods of the table, and in what they differ."""
+
+HEADS: Mapping[str, Mapping[str, Any]] = {
+    "normalised": {"model.head": "normalised"},
+    "cosine": {"model.head": "cosine"},
+}
+"""Controls that are tuned as methods are: cross-entropy without the lengths of weights."""
+
+DECAYS = (1e-3, 5e-3, 2e-2, 5e-2)
+"""Controls of cross-entropy, all else as it was tuned: decay aligns too."""
 
 IMBALANCE_FACTORS = (100.0, 10.0, 200.0, 50.0)
 """In the order of their worth."""
@@ -76,6 +87,21 @@ class FeatureCells:
             settings = _both(settings, self._chosen(spa_method, self.strengths[spa_method]))
         return [self._cell("final", spa_method, seed, "tuned", settings) for seed in SEEDS]
 
+    def controls(self) -> list[Cell]:
+        """Decays, and SLERP's angles in random directions, of all seeds."""
+        found = {
+            f"decay={decay}": ("none", _both(self._base, (("optimizer.weight_decay", decay),)))
+            for decay in DECAYS
+        }
+        strengths = _both(self._base, self._chosen("slerp", self.strengths["slerp"]))
+        random = (("spa.slerp.direction", "random"),)
+        found["random-directions"] = ("slerp", _both(strengths, random))
+        return [
+            self._cell("control", spa_method, seed, variant, settings)
+            for variant, (spa_method, settings) in found.items()
+            for seed in SEEDS
+        ]
+
     def _tuning(self, spa_method: str, tried: Settings, settings: Settings | None) -> list[Cell]:
         settings, name = _both(settings, (("data.validation", True),)), settings_name(tried)
         return [self._cell("tune", spa_method, seed, name, settings) for seed in TUNING_SEEDS]
@@ -113,9 +139,15 @@ def feature_cells(strengths: Mapping[str, Sequence[Settings]], records: Records)
     by_name = {record["cell"]: record for record in records}
     cells: list[Cell] = []
     for factor in IMBALANCE_FACTORS:
-        of_methods = [FeatureCells(by_name, method, factor, strengths) for method in METHODS]
-        for variant, method in itertools.product(("none", *VARIANTS), of_methods):
+        make = functools.partial(
+            FeatureCells, by_name, imbalance_factor=factor, strengths=strengths
+        )
+        methods = [make(method=method) for method in METHODS]
+        for variant, method in itertools.product(("none", *VARIANTS), methods):
             cells += [*method.tuning(variant), *method.final(variant)]
+        for head in HEADS:
+            cells += [*make(method=head).tuning("none"), *make(method=head).final("none")]
+        cells += methods[0].controls()
     return cells
 
 
@@ -128,7 +160,7 @@ def feature_config(cell: Cell) -> Config:
     config.data.split_seed = cell.seed
     with_settings(config, dataclasses.replace(cell, method="cross_entropy"))
     config.spa.means_from = "dataset"
-    config.update_from_flattened_dict(dict(METHODS[cell.method]))
+    config.update_from_flattened_dict(dict({**METHODS, **HEADS}[cell.method]))
     config.evaluate_every = config.epochs
     if cell.method == "ldam_drw":  # as published: 160 of 200
         config.method.ldam_drw.epoch = config.epochs * 4 // 5

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from spa_jax.alignment import ClassMeans, slerp_schedule, spa_proj, spa_reg, spa_slerp_transform
 from spa_jax.options import Entry, NoOptions, option
+from spa_jax.training.random_turns import in_random_directions
 
 Strengths = Mapping[str, Any]
 """Traced values of a variant's options, by their names."""
@@ -72,14 +73,18 @@ class SlerpOptions:
 
     alpha_max: float = option(0.02, "largest share of the angle turned at a step", low=0, high=1)
     threshold: float = option(0.95, "turn only below this cosine", low=-1, high=1)
+    direction: str = option(
+        "means", "random: a control that turns by the same angle", choices=("means", "random")
+    )
 
 
-def make_slerp(_: SlerpOptions) -> Variant:
+def make_slerp(options: SlerpOptions) -> Variant:
     """SpA-SLERP: the last link of the chain, on a schedule over the run."""
 
     def link(strengths: Strengths, aligned: Aligned, total_steps: int) -> Transformation:
         alpha = slerp_schedule(strengths["alpha_max"], total_steps)
-        return spa_slerp_transform(alpha, strengths["threshold"], **aligned)
+        turning = spa_slerp_transform(alpha, strengths["threshold"], **aligned)
+        return turning if options.direction == "means" else in_random_directions(turning, aligned)
 
     return Variant(last_link=link, traced=("alpha_max", "threshold"))
 

@@ -109,7 +109,9 @@ def minus_none(runs: Sequence[Record], records: Records) -> Difference | None:
 
     if not runs or runs[0]["spa_method"] == "none":
         return None
-    plain = [r for r in records if r["spa_method"] == "none" and r["stage"] != "tune"]
+    plain = [
+        r for r in records if r["spa_method"] == "none" and r["stage"] not in ("tune", "control")
+    ]
     return difference_of(runs, [r for r in plain if trained(r) == trained(runs[0])])
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from spa_jax.reproduction.feature_tables import BASE, SEEDS, TUNING_SEEDS
 from spa_jax.reproduction.tables import TUNING, find_table
-from spa_jax.training.config import resolve
+from spa_jax.training.config import flatten_config, resolve
 
 PLAN = find_table("features_cifar100")
 PLACE = ("crt", 50.0)
@@ -19,6 +19,10 @@ def cells_of(records, stage, spa_method):
         if (cell.stage, cell.spa_method, cell.method, cell.imbalance_factor)
         == (stage, spa_method, *PLACE)
     ]
+
+
+def flat(config):
+    return flatten_config(config.to_dict())
 
 
 def recorded(cells, accuracy_of):
@@ -78,7 +82,30 @@ def test_methods_differ_in_what_they_say_and_seeds_in_their_splits():
         "ldam_drw": ("ldam_drw", "shuffle"),
         "crt": ("cross_entropy", "class_aware"),
         "arb": ("arb", "shuffle"),
+        "normalised": ("cross_entropy", "shuffle"),
+        "cosine": ("cross_entropy", "shuffle"),
     }
+    heads = {name: runs[0].model.head for name, runs in read.items()}
+    assert {name for name, head in heads.items() if head != "auto"} == {"normalised", "cosine"}
+
+
+def test_controls_change_one_thing_of_what_was_tuned():
+    place = ("cross_entropy", 100.0)
+    tuned = [
+        c for c in PLAN.cells([]) if c.stage == "tune" and (c.method, c.imbalance_factor) == place
+    ]
+    records = [*recorded(tuned[: len(BASE) * 3], lambda seed, settings: 0.5)]
+    slerp = [cell for cell in PLAN.cells(records) if cell.name in {c.name for c in tuned}]
+    records += recorded([c for c in slerp if c.spa_method == "slerp"], lambda *_: 0.5)
+    configs = {}
+    for cell in PLAN.cells(records):
+        if (cell.method, cell.imbalance_factor, cell.seed) == (*place, 0) and cell.settings:
+            configs[cell.stage, cell.spa_method, cell.variant] = flat(PLAN.config(cell))
+    plain, slerp = configs["final", "none", "tuned"], configs["final", "slerp", "tuned"]
+    decayed = configs["control", "none", "decay=0.05"]
+    random = configs["control", "slerp", "random-directions"]
+    assert {key for key in plain if plain[key] != decayed[key]} == {"optimizer.weight_decay"}
+    assert {key for key in slerp if slerp[key] != random[key]} == {"spa.slerp.direction"}
 
 
 @pytest.mark.parametrize("spa_method", ["none", "reg", "slerp", "proj"])
