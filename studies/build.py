@@ -38,6 +38,7 @@ PAGES: Mapping[str, str] = {
     "means": "docs/explanation/means.md",
     "augmentation": "docs/augmentation.md",
     "performance": "docs/performance.md",
+    "methods": "docs/methods.md",
     **{name: f"docs/studies/{name}.md" for name in STUDIES},
 }
 """Where each page is."""

@@ -12,6 +12,8 @@ from spa_jax.compare import title_of
 from spa_jax.files import write_text_whole
 from spa_jax.reporting.statistics import note_on
 from spa_jax.reporting.table_text import cells_of, markdown_rows, spread_text
+from spa_jax.sweep import seeds_text
+from studies.names import name_of
 from studies.study import STUDIES, study_tables
 
 Record = Mapping[str, Any]
@@ -131,6 +133,32 @@ def error_exponents_table(record: Record) -> str:
     return markdown_rows(rows, text=(1,))
 
 
+def methods_table(record: Record) -> str:
+    """Methods next to the first, cross-entropy, from `studies/methods.py`."""
+    means = record["statistics"]
+    baseline = next(iter(means))
+    header = ["method", *next(iter(means.values())), f"minus {name_of(baseline)}", "within 3"]
+    rows = [header]
+    for method, found in means.items():
+        cells = ["", ""]
+        if method != baseline:
+            change = record["differences"][method]["test accuracy"]
+            cells = [
+                spread_text(change, in_percent=True),
+                "yes" if round(change["mean"], 6) >= -0.03 else "no",
+            ]
+        rows.append([name_of(method), *cells_of(found).values(), *cells])
+    split = record["split"]
+    text = (
+        f"{record['data']}, IF {split['imbalance_factor']:g}, classes in {record['class_order']} "
+        f"order, {sum(split['class_counts'])} training images, {record['epochs']} epochs, the last "
+        f"one's accuracies, {seeds_text(record['seeds'])}: mean ± sample standard deviation, and "
+        "the mean paired difference of test accuracy ± half its 95% interval. Split "
+        f"`{split['checksum'][:16]}`; {_origin(record)}"
+    )
+    return f"{markdown_rows(rows)}\n\n{text}"
+
+
 def comparison_tables(comparison: Record) -> str:
     """A comparison of variants: means, paired differences, and where they come from."""
     means = comparison["statistics"]
@@ -168,6 +196,7 @@ TABLES: Mapping[str | None, Callable[[Record], str]] = {
     "torch_steps": steps_table,
     "alignment_cost": alignment_cost_table,
     "error_exponents": error_exponents_table,
+    "methods": methods_table,
     **dict.fromkeys(STUDIES, study_tables),
 }
 """By the name of a benchmark or a study."""

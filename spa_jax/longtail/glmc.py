@@ -17,15 +17,14 @@ from jaxtyping import Array, Float
 from spa_jax.alignment.geometry import row_cosines
 from spa_jax.errors import InputError
 from spa_jax.longtail.losses import (
-    Counts,
     Logits,
     Scalar,
     Targets,
-    check_counts,
     cross_entropy,
     weighted_targets,
 )
 from spa_jax.longtail.method import LossContext, Method, Views
+from spa_jax.longtail.reweighting import class_weights
 from spa_jax.options import option
 
 Embeddings = Float[Array | np.ndarray, "B H"]
@@ -97,38 +96,9 @@ def make_glmc(options: GlmcOptions) -> Method:
         views=Views("glmc", options.sampler_power, clean_means=True),
         logits=operator.attrgetter("logits_cb"),
         kernels=("fc/kernel", "fc_cb/kernel"),
-        tested="fc_cb/kernel",
-        aligned="fc/kernel",
+        tested=("fc_cb/kernel",),
+        aligned=("fc/kernel",),
     )
-
-
-def class_weights(counts: Counts, power: float) -> Float[Array, " C"]:
-    r"""Class weights inverse to a power of the class counts, of mean 1.
-
-    .. math:: r_c = C \, n_c^{-k} / \sum_j n_j^{-k}
-
-    Args:
-      counts: `(C,)` training examples of each class, above 0. Traced counts are not checked.
-      power: k; 0 weighs all classes alike, GLMC takes 1.0 or 1.2.
-
-    Returns:
-      `(C,)` float32.
-
-    Raises:
-      InputError: a known count that is not above 0.
-
-    Example:
-      >>> class_weights(jnp.array([30, 10]), power=1.0).tolist()
-      [0.5, 1.5]
-
-    Reference:
-      Du et al., "Global and Local Mixture Consistency Cumulative Learning for Long-tailed Visual
-      Recognitions", CVPR 2023.
-    """
-    check_counts(counts, "its inverse power")
-    sizes = jnp.asarray(counts, jnp.float32)
-    weights = (sizes / jnp.min(sizes)) ** -power
-    return len(sizes) * weights / jnp.sum(weights)
 
 
 def cumulative_weight(epoch: Scalar, epochs: int) -> Float[Array, ""]:

@@ -220,6 +220,51 @@ def weighted_targets(
     return target_weights(targets, shape) * widen(class_weights)[None]
 
 
+def log_sum_exp_of_others(logits: Float[Array, "B C"]) -> Float[Array, "B C"]:
+    r"""For each class, the log-sum-exp over the other classes.
+
+    .. math:: \log \sum_{j \ne c} e^{z_j}
+
+    Args:
+      logits: `(B, C)` floating.
+
+    Returns:
+      `(B, C)` of the same dtype; minus infinity where there is no other class.
+
+    Example:
+      >>> others = jnp.exp(log_sum_exp_of_others(jnp.log(jnp.array([[1.0, 2.0, 4.0]]))))
+      >>> jnp.allclose(others, jnp.array([[6.0, 5.0, 3.0]])).item()
+      True
+    """
+    # From both sides, since taking one class out of the whole sum cancels where it dominates.
+    none = jnp.full_like(logits[:, :1], -jnp.inf)
+    before = jax.lax.cumlogsumexp(logits, axis=1)[:, :-1]
+    after = jax.lax.cumlogsumexp(logits, axis=1, reverse=True)[:, 1:]
+    return jnp.logaddexp(
+        jnp.concatenate([none, before], axis=1), jnp.concatenate([after, none], axis=1)
+    )
+
+
+def gather_batch(values: Shaped[Array, "B ..."], axis_name: str | None) -> Shaped[Array, "N ..."]:
+    """What all devices have of a batch, in their order, for losses between its examples.
+
+    A loss that each device computes of the whole is as good a share of it as a mean of its own
+    part: their mean is the loss of the batch, and that of their gradients is its gradient.
+
+    Args:
+      values: `(B, ...)`, this device's part under `axis_name`.
+      axis_name: mapped axis of `jax.pmap` or `jax.shard_map`; None: the batch is whole.
+
+    Returns:
+      `(N, ...)`, the whole batch.
+
+    Example:
+      >>> jax.pmap(lambda x: gather_batch(x, "i"), "i")(jnp.ones((1, 3, 2))).shape
+      (1, 3, 2)
+    """
+    return values if axis_name is None else jax.lax.all_gather(values, axis_name, tiled=True)
+
+
 def target_weights(targets: Targets, shape: tuple[int, ...]) -> Float[Array, "B C"]:
     """Targets as `(B, C)` weights in float32 at least: one-hot rows of labels, or soft targets."""
     if shape[0] == 0:

@@ -37,11 +37,18 @@ class Views:
       sampler_power: k, where the images that are mixed in are drawn anew, with replacement and
         weights :math:`n_c^{-k}`; None: they are the batch's own.
       clean_means: whether class means are made of the unmixed images, in a forward of their own.
+      second: whether there is a second view of each image, augmented anew; without mixing.
     """
 
     mix: str = "none"
     sampler_power: float | None = None
     clean_means: bool = False
+    second: bool = False
+
+    @property
+    def two(self) -> bool:
+        """Whether the loss is given the head's outputs for two views of each image."""
+        return self.second or self.mix == "glmc"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +58,17 @@ class Method:
     Attributes:
       head: a name in `spa_jax.models.networks.HEADS`, such as "linear".
       loss: `(outputs, targets, context)` -> scalar. The outputs are what the head gives: logits,
-        or a tuple that holds them; a pair of that if `views.mix` is "glmc". Targets are labels
-        `(B,)`, or shares `(B, C)` where images are mixed. In the per-device view the loss is this
+        or a tuple that holds them; a pair of that if `views.two`. Targets are labels `(B,)`, or
+        shares `(B, C)` where images are mixed. In the per-device view the loss is this
         device's share: the mean over devices, and of its gradient, is the value for the batch.
       test_logits: `(logits, class_counts)` -> the logits that are predicted from.
       head_options: keyword arguments of that head.
       views: what it is shown; the default leaves the choice to the config's group `augment`.
       logits: the head's outputs -> the logits of the classifier that is used at test.
       kernels: paths of the head's class weights.
-      tested: which of them classifies at test.
+      tested: which of them classify at test, by the mean of their logits.
       aligned: which of them SpA acts on unless the config says otherwise.
+      unit_weights: whether class weights classify as unit vectors, whatever their lengths.
       fixed_kernel: whether the class weights are not trained, so that SpA has nothing to act on.
       check: of the epochs of a run; raises InputError where the method needs more of them.
     """
@@ -72,7 +80,8 @@ class Method:
     views: Views = Views()
     logits: Callable[[Any], Logits] = lambda outputs: outputs
     kernels: tuple[str, ...] = ("head/kernel",)
-    tested: str = "head/kernel"
-    aligned: str = "head/kernel"
+    tested: tuple[str, ...] = ("head/kernel",)
+    aligned: tuple[str, ...] = ("head/kernel",)
+    unit_weights: bool = False
     fixed_kernel: bool = False
     check: Callable[[int], None] = lambda epochs: None

@@ -196,6 +196,82 @@ class GlmcHeads(nn.Module):
         )
 
 
+class BclOutputs(NamedTuple):
+    """What BCL needs of one view of a batch.
+
+    Attributes:
+      logits: `(B, C)`, cosines of features and class weights, in [-1, 1].
+      projected: `(B, projection_dim)`, what is contrasted.
+      prototypes: `(C, projection_dim)`, what it is contrasted with besides, one for each class.
+    """
+
+    logits: Float[Array, "B C"]
+    projected: Float[Array, "B P"]
+    prototypes: Float[Array, "C P"]
+
+
+class BclHead(nn.Module):
+    r"""BCL's classifier of cosines, and the two projectors of its contrastive loss.
+
+    .. math:: z_c = \langle \hat f, \hat w_c \rangle, \quad p = g(f), \quad c = g'(W^\top), \quad
+       g = \operatorname{Linear} \circ \operatorname{ReLU} \circ \operatorname{BatchNorm} \circ
+       \operatorname{Linear}
+
+    The hidden layers are as wide as the features. The prototypes c are made of the class weights as
+    they are, so that the contrastive loss moves these too.
+
+    Attributes:
+      num_classes: C.
+      axis_name: as in :func:`spa_jax.models.residual.batch_norm`.
+      projection_dim: width of p and c.
+
+    Reference:
+      Zhu, Wang, Chen, Chen and Jiang, "Balanced contrastive learning for long-tailed visual
+      recognition", CVPR 2022.
+    """
+
+    num_classes: int
+    axis_name: str | None = None
+    projection_dim: int = 128
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "B D"], train: bool) -> BclOutputs:
+        """Features `(B, D)` to logits, projections and prototypes; `kernel` is `(D, C)`."""
+        kernel = self.param("kernel", _unit_columns, (features.shape[-1], self.num_classes))
+
+        def project(rows: Float[Array, "N D"], name: str) -> Float[Array, "N P"]:
+            hidden = nn.Dense(rows.shape[-1], use_bias=False, name=f"{name}_hidden")(rows)
+            normal = batch_norm(train, self.axis_name, name=f"{name}_bn")(hidden)
+            return nn.Dense(self.projection_dim, name=name)(nn.relu(normal))
+
+        return BclOutputs(
+            logits=_cosines(unit_rows(features), unit_rows(kernel.T).T),
+            projected=project(features, "projector"),
+            prototypes=project(kernel.T, "prototypes"),
+        )
+
+
+class ExpertHeads(nn.Module):
+    """Several classifiers of cosines on the same features, `expert_0` and so on.
+
+    Attributes:
+      num_classes: C.
+      experts: E, how many.
+    """
+
+    num_classes: int
+    experts: int = 3
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "B D"], train: bool) -> Float[Array, "B E C"]:
+        """Features `(B, D)` to the logits of each, `(B, E, C)`."""
+        each = [
+            CosineHead(self.num_classes, name=f"expert_{expert}")(features, train)
+            for expert in range(self.experts)
+        ]
+        return jnp.stack(each, axis=1)
+
+
 def _linear(width: int, inputs: Float[Array, "B D"], name: str) -> Float[Array, "B width"]:
     bound = inputs.shape[-1] ** -0.5
 

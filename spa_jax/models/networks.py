@@ -9,7 +9,14 @@ from jax.typing import DTypeLike
 from spa_jax.models.adapter import Adapter, AdapterOptions, make_identity
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.convnext import STAGES, ConvNeXt, ConvNeXtOptions, make_convnext
-from spa_jax.models.heads import CosineHead, EtfHead, GlmcHeads, LinearHead
+from spa_jax.models.heads import (
+    BclHead,
+    CosineHead,
+    EtfHead,
+    ExpertHeads,
+    GlmcHeads,
+    LinearHead,
+)
 from spa_jax.models.residual import (
     ARCHITECTURES,
     CifarResNetOptions,
@@ -56,6 +63,8 @@ HEADS: dict[str, Callable[..., Any]] = {
     "cosine": _without_axis(CosineHead),
     "etf": EtfHead,
     "glmc": _without_axis(GlmcHeads),
+    "bcl": BclHead,
+    "experts": _without_axis(ExpertHeads),
 }
 """`(num_classes, axis_name, **head_options)` -> a head, called as `head(features, train)`."""
 

@@ -261,6 +261,12 @@ def _check_kind(options: RunOptions, data: LongTailedDataset, takes_features: bo
             f"config.model.name={name} takes images, and {data.train.origin} has features: set "
             "config.model.name to identity or adapter."
         )
+    if has_features and options.views.second:
+        raise InputError(
+            f"The method {options.method.name} compares two views of an image, and "
+            f"{data.train.origin} has features, of which both would be the same: choose another "
+            "config.method.name."
+        )
     if has_features and options.views.mix in ("cutmix", "glmc"):
         raise InputError(
             f"{options.views.mix} pastes a part of one image into another, and "

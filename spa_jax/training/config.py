@@ -331,7 +331,8 @@ def _with_head(method: Method, chosen: str, name: str) -> Method:
                 "config.method.name."
             )
         head, options = CHOSEN_HEADS[chosen]
-        method = dataclasses.replace(method, head=head, head_options=options)
+        unit = chosen != "linear"
+        method = dataclasses.replace(method, head=head, head_options=options, unit_weights=unit)
     return method
 
 
@@ -347,6 +348,11 @@ def _check_unused(options: RunOptions) -> None:
     if method.views.mix != "none" and augment.mix not in ("none", method.views.mix):
         raise InputError(
             f"The method {name} mixes images itself, by {method.views.mix}: leave "
+            f"config.augment.mix at 'none', not {augment.mix!r}."
+        )
+    if method.views.second and augment.mix != "none":
+        raise InputError(
+            f"The method {name} is given two views of each image, which are not mixed: leave "
             f"config.augment.mix at 'none', not {augment.mix!r}."
         )
     if spa.means_from == "clean" and options.views.mix == "none":

@@ -265,12 +265,18 @@ def tested_classifier(
 ) -> tuple[Float[Array, "C D"], Float[Array, " C"]]:
     """Weights and bias of the classifier that is used at test, as the weights act there.
 
-    Where they act at length 1 they have that, and a learned scale is part of them.
+    Where they act at length 1 they have that, and a learned scale is part of them. Of several
+    classifiers it is the mean, as theirs is of the logits.
     """
-    (position,) = find_kernels(variables, method.tested)
-    (*places, _), _ = jax.tree_util.tree_leaves_with_path(variables)[position]
-    layer = functools.reduce(lambda tree, place: tree[place.key], places, variables)
-    weights = kernel_rows(variables, method.tested)
-    if method.head == "cosine" or method.head_options.get("normalised"):
-        weights = unit_rows(weights)
-    return layer.get("scale", 1.0) * weights, layer.get("bias", jnp.zeros(len(weights)))
+    classifiers = []
+    for path in method.tested:
+        (position,) = find_kernels(variables, path)
+        (*places, _), _ = jax.tree_util.tree_leaves_with_path(variables)[position]
+        layer = functools.reduce(lambda tree, place: tree[place.key], places, variables)
+        weights = kernel_rows(variables, path)
+        if method.unit_weights:
+            weights = unit_rows(weights)
+        bias = layer.get("bias", jnp.zeros(len(weights)))
+        classifiers.append((layer.get("scale", 1.0) * weights, bias))
+    weights, biases = (jnp.stack(parts) for parts in zip(*classifiers, strict=True))
+    return jnp.mean(weights, axis=0), jnp.mean(biases, axis=0)

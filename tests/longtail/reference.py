@@ -150,6 +150,107 @@ def glmc(views, targets, class_weights, alpha, similarity_weight):
     return total, plain, rebalanced, agreement
 
 
+def focal(logits, targets, gamma):
+    """Cross-entropy times a power of the probability of the other classes."""
+    logits = np.asarray(logits, np.float64)
+
+    def loss(i, c):
+        others = log_sum_exp([z for j, z in enumerate(logits[i]) if j != c])
+        total = log_sum_exp(logits[i])
+        return math.exp(gamma * (others - total)) * (total - logits[i][c])
+
+    return mixture(loss, len(logits), targets)
+
+
+def label_aware_shares(counts, head, tail):
+    """A quarter of a sine wave from the smallest class to the largest; its end if all are alike."""
+    spread = int(max(counts)) - int(min(counts))
+    place = [(n - min(counts)) / spread if spread else 1.0 for n in counts]
+    return np.array([tail + (head - tail) * math.sin(math.pi / 2 * p) for p in place])
+
+
+def smoothed(logits, targets, shares):
+    """Cross-entropy, less of it, and as much of its mean over all classes."""
+    logits = np.asarray(logits, np.float64)
+
+    def loss(i, c):
+        of_class = [log_sum_exp(logits[i]) - z for z in logits[i]]
+        return (1 - shares[c]) * of_class[c] + shares[c] * np.mean(of_class)
+
+    return mixture(loss, len(logits), targets)
+
+
+def lade_bound(logits, targets, counts, penalty):
+    """For each class minus its mean logit, plus its log-normaliser and the square of that."""
+    logits, counts = np.asarray(logits, np.float64), np.asarray(counts, np.float64)
+    (size, classes), prior = logits.shape, counts / counts.sum()
+    rows = np.eye(classes)[targets] if np.ndim(targets) == 1 else np.asarray(targets, np.float64)
+    total = 0.0
+    for c in range(classes):
+        in_class = sum(rows[i, c] for i in range(size))
+        own = sum(rows[i, c] * logits[i, c] for i in range(size)) / (in_class or 1.0)
+        ratios = [
+            sum(rows[i, j] / (classes * prior[j]) for j in range(classes)) for i in range(size)
+        ]
+        terms = [math.log(r) + z for r, z in zip(ratios, logits[:, c], strict=True)]
+        normaliser = log_sum_exp(terms) - math.log(size)
+        total += prior[c] * (-own + normaliser + penalty * normaliser**2)
+    return total
+
+
+def remix_share(share, count, other_count, kappa, tau):
+    """The share of the first label that goes with a share of the first image."""
+    if count / other_count >= kappa and share < tau:
+        return 0.0
+    if count / other_count <= 1 / kappa and 1 - share < tau:
+        return 1.0
+    return share
+
+
+def balanced_contrastive(embeddings, labels, prototypes, temperature):
+    """Each embedding against the averages over classes, whose prototypes are of them."""
+    rows = np.concatenate([embeddings, prototypes]).astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    classes = [*labels, *range(len(prototypes))]
+    losses = []
+    for i in range(len(labels)):
+        similar = {k: rows[i] @ rows[k] / temperature for k in range(len(rows)) if k != i}
+        of_class = [[similar[k] for k in similar if classes[k] == c] for c in {*classes}]
+        bottom = log_sum_exp([log_sum_exp(part) - math.log(len(part)) for part in of_class])
+        positives = [similar[k] for k in similar if classes[k] == labels[i]]
+        losses.append(-np.mean([s - bottom for s in positives]))
+    return np.array(losses)
+
+
+def divergence(of_mean, logits, temperatures):
+    """Kullback-Leibler divergence of an expert's softmax from that of the mean."""
+
+    def log_softmax(z):
+        z = np.asarray(z, np.float64) / temperatures
+        return z - log_sum_exp(z)
+
+    mean = log_softmax(of_mean)
+    return np.sum(np.exp(mean) * (mean - log_softmax(logits)))
+
+
+def diversity(logits, temperatures, means=None):
+    """Divergences of all experts from their mean, which may be held, times the mean temperature
+    squared."""
+    temperatures = np.asarray(temperatures, np.float64)
+    means = np.mean(np.asarray(logits, np.float64), axis=1) if means is None else means
+    distances = [
+        sum(divergence(mean, expert, temperatures) for expert in experts)
+        for experts, mean in zip(logits, means, strict=True)
+    ]
+    return np.mean(temperatures) ** 2 * np.array(distances)
+
+
+def class_temperatures(counts, tilt):
+    """One, less the more a class is smaller than the largest."""
+    sizes = [tilt * len(counts) * n / sum(counts) + 1 - tilt for n in counts]
+    return np.array([size / max(sizes) for size in sizes])
+
+
 def central_differences(function, x, step=1e-5):
     """Gradient of a scalar function at a float64 array by central finite differences."""
     gradient = np.zeros_like(x, np.float64)

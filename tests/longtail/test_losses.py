@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from spa_jax.longtail import losses
 from spa_jax.longtail.arb import arb
+from spa_jax.longtail.focal import focal
+from spa_jax.longtail.label_smoothing import label_aware_shares, smooth_targets
 from tests.longtail import reference
 from tests.refusals import refusal
 
@@ -33,6 +35,12 @@ def adjusted(logits, targets, counts):
     return losses.logit_adjusted(logits, targets, losses.log_prior(counts), 1.5)
 
 
+def smoothed(logits, targets, counts):
+    return losses.cross_entropy(
+        logits, smooth_targets(targets, label_aware_shares(counts, 0.4, 0.1))
+    )
+
+
 # Each loss, and its equation, as functions of logits, targets and counts.
 LOSSES = {
     "cross_entropy": (
@@ -41,6 +49,11 @@ LOSSES = {
     ),
     "logit_adjusted": (adjusted, lambda z, t, n: reference.logit_adjusted(z, t, n, 1.5)),
     "arb": (arb, reference.arb),
+    "focal": (lambda z, t, n: focal(z, t, 2.0), lambda z, t, n: reference.focal(z, t, 2.0)),
+    "label_aware": (
+        smoothed,
+        lambda z, t, n: reference.smoothed(z, t, reference.label_aware_shares(n, 0.4, 0.1)),
+    ),
 }
 every_loss = pytest.mark.parametrize("name", LOSSES)
 

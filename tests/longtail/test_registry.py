@@ -4,22 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spa_jax.longtail.method import LossContext, Method
+from spa_jax.longtail.method import Method
 from spa_jax.longtail.registry import METHODS
 from spa_jax.models.networks import HEADS
 from tests.longtail import reference
-from tests.refusals import refusal
-
-
-def method(name, **options):
-    entry = METHODS[name]
-    return entry.make(entry.options(**options))
-
-
-def loss_of(name, logits, labels, class_counts, **options):
-    sizes = jnp.asarray(class_counts, jnp.float32)
-    context = LossContext(labels, sizes, jnp.int32(3), epochs=10, axis_name=None)
-    return float(method(name, **options).loss(logits, labels, context))
+from tests.longtail.made_methods import loss_of, method
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -27,7 +16,7 @@ def test_a_method_has_a_head_and_names_its_kernels(name):
     made = method(name)
     assert isinstance(made, Method)
     assert made.head in HEADS
-    assert {made.tested, made.aligned} <= {*made.kernels}
+    assert {*made.tested, *made.aligned} <= {*made.kernels}
     made.check(epochs=10**6)
 
 
@@ -62,15 +51,7 @@ def test_logits_of_the_test_are_adjusted_or_scaled_where_the_method_says_so():
         ("logit_adjustment", {"tau": 2.0}, logits),
         ("post_hoc_logit_adjustment", {"tau": 2.0}, logits - 2 * shares),
         ("ldam_drw", {"scale": 7.0}, 7 * logits),
+        ("bcl", {"scale": 7.0}, 7 * logits),
     ):
         found = method(name, **options).test_logits(jnp.asarray(logits), sizes)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-def test_class_weights_that_begin_after_the_run_are_refused():
-    made = method("ldam_drw", epoch=3)
-    made.check(epochs=4)
-    message = refusal(made.check, 3)
-    assert "config.method.ldam_drw.epoch=3" in message
-    assert "config.epochs=3" in message
-    assert "set it lower" in message

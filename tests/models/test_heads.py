@@ -14,7 +14,14 @@ from jax import shard_map
 from jax.sharding import AxisType, PartitionSpec
 
 import spa_jax
-from spa_jax.models.heads import CosineHead, EtfHead, GlmcHeads, LinearHead
+from spa_jax.models.heads import (
+    BclHead,
+    CosineHead,
+    EtfHead,
+    ExpertHeads,
+    GlmcHeads,
+    LinearHead,
+)
 from spa_jax.models.residual import CifarResNetOptions, make_cifar_resnet
 from tests.models.backbone_checks import parameter_count, shapes_of
 from tests.refusals import refusal
@@ -323,3 +330,32 @@ def test_cosines_are_products_of_whole_floats(head):
     products = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "dot_general"]
     highest = jax.lax.Precision.HIGHEST
     assert [eqn.params["precision"] for eqn in products] == [(highest, highest)]
+
+
+def test_experts_are_cosine_heads_on_the_same_features():
+    head, f = ExpertHeads(C, experts=2), features()
+    params = start(head, f)["params"]
+    assert np.abs(params["expert_0"]["kernel"] - params["expert_1"]["kernel"]).max() > 0.1
+    found = call(head, params, f)
+    assert found.shape == (B, 2, C)
+    for expert in range(2):
+        kernel = params[f"expert_{expert}"]["kernel"]
+        np.testing.assert_allclose(found[:, expert], unit(f, 1) @ unit(kernel, 0), atol=1e-6)
+
+
+def test_a_bcl_head_has_cosines_and_projects_features_and_class_weights():
+    """In training each projector normalises by what it is given: the batch, or the classes."""
+    head, f = BclHead(C, projection_dim=4), features()
+    variables = start(head, f)
+    apply = jax.jit(lambda v, f: head.apply(v, f, True, mutable=["batch_stats"]))
+    outputs, _ = apply(variables, f)
+    params = jax.tree.map(np.float64, variables["params"])
+    np.testing.assert_allclose(outputs.logits, unit(f, 1) @ unit(params["kernel"], 0), atol=1e-6)
+    for name, rows, found in (
+        ("projector", f, outputs.projected),
+        ("prototypes", params["kernel"].T, outputs.prototypes),
+    ):
+        hidden = rows @ params[f"{name}_hidden"]["kernel"]
+        normal = (hidden - hidden.mean(axis=0)) / np.sqrt(hidden.var(axis=0) + 1e-5)
+        expected = np.maximum(normal, 0) @ params[name]["kernel"] + params[name]["bias"]
+        np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from spa_jax.data.dataset import LongTailedDataset
+from spa_jax.longtail.registry import METHODS
+from spa_jax.options import defaults_of
 from spa_jax.training.config import Config, default_config
 from spa_jax.training.devices import Layout
 from spa_jax.training.metrics import fetch
@@ -35,6 +37,12 @@ def small_config(**changes: Any) -> Config:
             target = target[group]
         target[key] = value
     return config
+
+
+def deferral(method: str, epoch: int) -> dict[str, int]:
+    """The epoch from which a method weighs classes, for `small_config`, if it has that option."""
+    has_one = "epoch" in defaults_of(METHODS[method].options)
+    return {f"method__{method}__epoch": epoch} if has_one else {}
 
 
 def small_program(

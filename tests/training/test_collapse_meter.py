@@ -121,6 +121,14 @@ def test_glmc_is_measured_by_the_classifier_that_tests_it():
     np.testing.assert_array_equal(bias, own["bias"])
 
 
+def test_of_several_experts_the_mean_is_measured_as_it_classifies():
+    head = {f"expert_{i}": {"kernel": kernel(i)} for i in range(3)}
+    weights, bias = classifier_of("ride", head)
+    expected = np.mean([unit_rows(kernel(i).T) for i in range(3)], axis=0)
+    np.testing.assert_allclose(weights, expected, atol=1e-6)
+    assert not np.any(bias)
+
+
 def test_a_run_records_it_at_each_epoch_and_leaves_the_geometry(one_device, tmp_path):
     _, program, _ = one_device
     run(program.config, tmp_path, program, say=lambda line: None)

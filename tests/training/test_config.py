@@ -266,6 +266,9 @@ UNUSED = {
     "The method glmc mixes images itself, by glmc": changed(
         method__name="glmc", augment__mix="cutmix"
     ),
+    "The method bcl is given two views of each image, which are not mixed": changed(
+        method__name="bcl", augment__mix="mixup"
+    ),
     "config.spa.means_from=clean asks for a second forward": changed(spa__means_from="clean"),
     "config.spa.method=proj has nothing to act on with the method etf": changed(
         method__name="etf", augment__mix="mixup", spa__method="proj"

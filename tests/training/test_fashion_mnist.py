@@ -39,6 +39,8 @@ def fashion_accuracy(tmp_path_factory):
         cell = Cell("final", method, "none", 100.0, seed, "reversed")
         config = TABLES["fashion_mnist"].config(cell)
         config.checkpoint.every_epochs = 0
+        if "epoch" in config.method.get(method, {}):  # at which class weights begin
+            config.method[method].epoch = config.epochs * 4 // 5
         config.logging.tensorboard = config.logging.plots = False
         return config
 

@@ -15,10 +15,7 @@ from spa_jax.training.checking import prepare_run
 from spa_jax.training.config import resolve
 from spa_jax.training.devices import SHARED, SPLIT, Layout
 from spa_jax.training.metrics import fetch
-from tests.training.small import small_config, small_program, take_steps
-
-# Class weights from the second epoch on.
-SETTINGS = {"ldam_drw": {"method__ldam_drw__epoch": 1}}
+from tests.training.small import deferral, small_config, small_program, take_steps
 
 
 def config_of(method, **changes):
@@ -30,7 +27,8 @@ def config_of(method, **changes):
         "model__small__widths": (12,),
         "optimizer__learning_rate": 0.02,
     }
-    return small_config(**settings | SETTINGS.get(method, {}) | changes)
+    # Class weights from the second epoch on.
+    return small_config(**settings | deferral(method, 1) | changes)
 
 
 @functools.cache
@@ -53,8 +51,17 @@ def kernel_of(state, path):
     return np.asarray(jax.tree.leaves(state.variables)[place])
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_learns(name):
+def first_of_their_kind():
+    """Methods by what a network with one has that none before had: a head, or other views."""
+    kinds = {}
+    for name, entry in METHODS.items():
+        made = entry.make(entry.options())
+        kinds.setdefault((made.head, made.views), name)
+    return kinds.values()
+
+
+@pytest.mark.parametrize("name", first_of_their_kind())
+def test_a_method_of_every_kind_learns(name):
     program = program_of(name)
     states, losses = three_steps(program)
     assert losses[2] < losses[0]
@@ -72,14 +79,14 @@ def test_every_method_learns(name):
 
 def loss_and_gradient(name, axis_name):
     """A function of a matrix before the head, features and labels: this view's share of both."""
-    options = {"epoch": 0} if name == "ldam_drw" else {}
+    options = {"epoch": 0} if deferral(name, 0) else {}
     method = METHODS[name].make(METHODS[name].options(**options))
     head = HEADS[method.head](10, axis_name, **method.head_options)
 
     def share(matrix, variables, features, labels):
         counts = jnp.arange(10.0, 0.0, -1.0)
         context = LossContext(labels, counts, jnp.int32(1), epochs=3, axis_name=axis_name)
-        views = [features, -features] if method.views.mix == "glmc" else [features]
+        views = [features, jnp.square(features)] if method.views.two else [features]
         outputs = [
             head.apply(variables, view @ matrix, train=True, mutable=["batch_stats"])[0]
             for view in views
@@ -90,7 +97,7 @@ def loss_and_gradient(name, axis_name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_devices_shares_of_a_methods_loss_are_that_of_the_batch(name):
+def test_the_devices_shares_of_a_methods_loss_are_that_of_the_batch_and_a_step_lowers_it(name):
     generator = np.random.default_rng(0)
     features = generator.normal(size=(64, 12)).astype(np.float32)
     matrix = generator.normal(size=(12, 12)).astype(np.float32)
@@ -106,9 +113,13 @@ def test_the_devices_shares_of_a_methods_loss_are_that_of_the_batch(name):
         (SHARED, SHARED, SPLIT, SPLIT),
     )
     found = reduced(matrix, variables, features, labels)
-    expected = jax.jit(whole)(matrix, variables, features, labels)
+    whole = jax.jit(whole)
+    expected = value, gradient = whole(matrix, variables, features, labels)
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_allclose(other, one, atol=1e-5 * max(1.0, np.abs(one).max()))
+    step = 0.1 * gradient / np.linalg.norm(gradient)
+    lower, _ = whole(matrix - step, variables, features, labels)
+    assert float(lower) < float(value) - 0.02 * np.linalg.norm(gradient)
 
 
 def test_class_weights_begin_with_the_epoch_that_is_named():

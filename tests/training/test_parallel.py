@@ -6,11 +6,12 @@ import pytest
 
 from spa_jax.alignment.kernels import path_names
 from spa_jax.errors import InputError
+from spa_jax.longtail.registry import METHODS
 from spa_jax.training.devices import PARALLEL_MODES
 from spa_jax.training.metrics import fetch
 from spa_jax.training.program import Program
 from spa_jax.training.rundir.checkpoints import serializable
-from tests.training.small import small_config, small_program
+from tests.training.small import deferral, small_config, small_program
 
 # What a view could get wrong, and in which views that is looked at.
 MECHANISMS = {
@@ -29,6 +30,12 @@ MECHANISMS = {
             "spa__means_from": "clean",
         },
         ("pmap",),
+    ),
+    # A loss that compares what is on different devices, and two views of each image.
+    "contrast": (
+        # Wider, since a feature close to zero has a direction that rounding turns.
+        {"method__name": "bcl", "spa__method": "slerp", "model__small__widths": (16,)},
+        ("shard_map",),
     ),
 }
 
@@ -60,7 +67,19 @@ def assert_close(one, other, tolerance):
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_eight_devices_give_what_one_gives(name):
     """Momentum too, so that gradients do not grow with the number of devices."""
-    changes, modes = MECHANISMS[name]
+    assert_equal_on_eight_devices(*MECHANISMS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_equal_on_eight_devices(method):
+    variant = "none" if method == "etf" else "proj"
+    changes = {"method__name": method, "spa__method": variant, "model__small__widths": (16,)}
+    changes |= deferral(method, 0)
+    assert_equal_on_eight_devices(changes, PARALLEL_MODES)
+
+
+def assert_equal_on_eight_devices(changes, modes):
     one = after_three_steps(1, **changes)
     state, totals, report = one
     assert np.abs(state.class_means.mean).max() > 0.1

@@ -13,7 +13,7 @@ from spa_jax.longtail.registry import METHODS
 from spa_jax.models.networks import NETWORKS
 from spa_jax.options import NoOptions
 from spa_jax.training.variants import VARIANTS
-from tests.training.small import small_config, small_program, take_steps
+from tests.training.small import deferral, small_config, small_program, take_steps
 
 ON_FEATURES = ("identity", "adapter")
 ON_IMAGES = {name: entry for name, entry in NETWORKS.items() if name not in ON_FEATURES}
@@ -26,9 +26,6 @@ SMALLEST = {
     "convnext": {"model__convnext__widths": (12,), "model__convnext__patch_size": 2},
     "cifar_resnet": {"model__cifar_resnet__depth": 20},
 }
-
-# Class weights from the first epoch on.
-METHOD_SETTINGS = {"ldam_drw": {"method__ldam_drw__epoch": 0}}
 
 # What makes each variant act, and what makes it do nothing.
 ACTING = {"weight": 3.0, "alpha_max": 0.05, "threshold": 1.0, "gamma": 0.0}
@@ -45,7 +42,7 @@ def configuration(network="small", method="cross_entropy", variant="none"):
         augment__flip=False,
         optimizer__learning_rate=0.02,
         **SMALLEST.get(network, {}),
-        **METHOD_SETTINGS.get(method, {}),
+        **deferral(method, 0),
     )
 
 
@@ -79,7 +76,7 @@ def three_steps(program, strengths):
     states, metrics = take_steps(program, state, 3, at=3)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states[3].params))
     losses = [float(values["loss"]) for values in metrics]
-    return losses, *(kernel_of(states[i], program.method.aligned) for i in (0, 3))
+    return losses, *(kernel_of(states[i], program.method.aligned[0]) for i in (0, 3))
 
 
 def kernel_of(state, path):

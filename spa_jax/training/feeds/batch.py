@@ -115,8 +115,13 @@ def prepare(
 
         return normalize(jax.vmap(one)(part.positions, images))
 
+    def seen_again(part: Batch) -> Float[Array, "B ..."]:
+        key = jax.random.fold_in(step_key, _SECOND_VIEW_STREAM)
+        return seen(key, part, part.images if part.second_images is None else part.second_images)
+
     if batch.partner is None:
-        return Inputs(seen(step_key, batch, batch.images), batch.labels)
+        second = seen_again(batch) if views.second else None
+        return Inputs(seen(step_key, batch, batch.images), batch.labels, second_images=second)
     parts = (batch, batch.partner)
     own, other = (seen(step_key, part, part.images) for part in parts)
     share_key, box_key = jax.random.split(jax.random.fold_in(step_key, _MIX_STREAM))
@@ -134,13 +139,7 @@ def prepare(
     paste = jax.vmap(cutmix, in_axes=(0, 0, None))
     if views.mix == "glmc":
         box = cutmix_box(box_key, height, width, share, rounding="ceil")
-        second_key = jax.random.fold_in(step_key, _SECOND_VIEW_STREAM)
-        own, other = (
-            seen(
-                second_key, part, part.images if part.second_images is None else part.second_images
-            )
-            for part in parts
-        )
+        own, other = map(seen_again, parts)
         return inputs.replace(second_images=paste(own, other, box))
     box = cutmix_box(box_key, height, width, share)
     return inputs.replace(images=paste(own, other, box), share=box_share(box, height, width))

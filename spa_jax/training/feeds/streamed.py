@@ -52,7 +52,7 @@ class StreamFeed:
         # What is random here is so in a second view too, which then has to be made here.
         encoded = isinstance(train.images, EncodedImages)
         random_here = encoded or augment.color_jitter or augment.grey or augment.blur
-        self._host_views = 2 if random_here and run.options.views.mix == "glmc" else 1
+        self._host_views = 2 if random_here and run.options.views.two else 1
 
     def batches(
         self, state: TrainState, seed: int, epoch: int, done: int = 0

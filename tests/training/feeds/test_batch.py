@@ -100,6 +100,26 @@ def test_partners_are_the_whole_batch_in_another_order_at_each_step():
     assert orders[0] != orders[1]
 
 
+# Two views that are not mixed
+
+
+def test_a_second_view_is_of_the_same_images_augmented_anew():
+    own, _ = coded_draws()
+    views = Views(second=True)
+    prepared = preparing(views, crop_padding=PADDING)(jax.random.key(0), jnp.arange(8), own)
+    inputs = jax.device_get(prepared)
+    assert inputs.partner_labels is None and inputs.share is None
+    one_view = jax.device_get(
+        preparing(Views(), crop_padding=PADDING)(jax.random.key(0), jnp.arange(8), own)
+    )
+    np.testing.assert_array_equal(inputs.images, one_view.images)
+    assert one_view.second_images is None
+    same = (inputs.images == inputs.second_images).all(axis=(2, 3, 4))
+    assert same.mean() < 0.2  # one crop in 25 is the same by chance
+    plain = jax.device_get(preparing(views)(jax.random.key(0), jnp.arange(1), own))
+    np.testing.assert_array_equal(plain.second_images, plain.images)
+
+
 # GLMC's two views
 
 

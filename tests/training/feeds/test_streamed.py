@@ -297,6 +297,9 @@ def test_decoded_images_stream_at_their_own_size_and_in_two_views_where_colours_
     assert [known[image.tobytes()] for image in grey] == first.labels.tolist()
     coloured, _ = arrived(small_config(**changes, augment__color_jitter=0.5), [0])[0]
     assert (coloured.images != coloured.second_images).any(axis=(1, 2, 3)).all()
+    changes |= {"method__name": "bcl", "augment__color_jitter": 0.5}
+    (unmixed,) = arrived(small_config(**changes), [0])[0]
+    assert (unmixed.images != unmixed.second_images).any(axis=(1, 2, 3)).all()
 
 
 def pairs(data):
