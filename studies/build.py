@@ -38,6 +38,7 @@ PAGES: Mapping[str, str] = {
     "means": "docs/explanation/means.md",
     "augmentation": "docs/augmentation.md",
     "performance": "docs/performance.md",
+    "frozen_features": "docs/studies/frozen_features.md",
     "methods": "docs/methods.md",
     **{name: f"docs/studies/{name}.md" for name in STUDIES},
 }

@@ -6,6 +6,7 @@ NAMES: Mapping[str, str] = {
     "cross_entropy": "cross-entropy",
     "glmc": "GLMC",
     "arb": "ARB",
+    "crt": "cRT",
     "ldam_drw": "LDAM-DRW",
     "balanced_softmax": "balanced softmax",
     "post_hoc_logit_adjustment": "post-hoc logit adjustment",

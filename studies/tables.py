@@ -14,6 +14,7 @@ from spa_jax.reporting.statistics import note_on
 from spa_jax.reporting.table_text import cells_of, markdown_rows, spread_text
 from spa_jax.sweep import seeds_text
 from studies.names import name_of
+from studies.reproduction.feature_sections import posthoc_tables
 from studies.study import STUDIES, study_tables
 
 Record = Mapping[str, Any]
@@ -197,6 +198,7 @@ TABLES: Mapping[str | None, Callable[[Record], str]] = {
     "alignment_cost": alignment_cost_table,
     "error_exponents": error_exponents_table,
     "methods": methods_table,
+    "feature_posthoc": posthoc_tables,
     **dict.fromkeys(STUDIES, study_tables),
 }
 """By the name of a benchmark or a study."""

@@ -21,6 +21,8 @@ from studies.reproduction.published_figures import PUBLISHED
 MINUS_NONE: Mapping[str, pairing.Compare] = {"last, minus none": pairing.minus_none}
 """The column that every table of results has: the change of the last accuracy by SpA."""
 
+_MOST_SPLITS = 20
+
 
 def results_table(
     wanted: Wanted, runs: TableRuns, compared: Mapping[str, pairing.Compare] = MINUS_NONE
@@ -44,7 +46,7 @@ def results_table(
     for cell, group in groups:
         changes = [_change(compare(group.runs, runs.records)) for compare in compared.values()]
         cells = [*_cells(runs.table, cell, group, COLUMNS), *changes]
-        rows.append([*_names(cell), _seeds(group), *cells])
+        rows.append([*_names(cell), seeds_of(group), *cells])
     return _markdown(rows)
 
 
@@ -55,7 +57,7 @@ def published_table(runs: TableRuns) -> str:
     rows = [["method", "SpA", "IF", "published", "protocol", "seeds", *columns]]
     for cell, group in runs.where(lambda cell: cell.group_name in published).items():
         known = published[cell.group_name]
-        row = [*_names(cell), f"{known.accuracy:g}", known.protocol, _seeds(group)]
+        row = [*_names(cell), f"{known.accuracy:g}", known.protocol, seeds_of(group)]
         rows.append([*row, *_cells(runs.table, cell, group, columns)])
     return _markdown(rows)
 
@@ -127,6 +129,8 @@ def origin(runs: TableRuns) -> str:
         return "No run has been made yet."
     summaries = [record["summary"] for record in records if record["summary"]]
     splits = sorted({f"`{summary['split_checksum'][:16]}`" for summary in summaries})
+    if len(splits) > _MOST_SPLITS:
+        splits = [f"{len(splits)} of them, whose checksums are in the records"]
     jax = ", ".join(sorted({summary["versions"]["jax"] for summary in summaries}))
     machines = {
         f"{summary['hardware']['cpu_count']} CPU cores, {summary['hardware']['platform']}"
@@ -161,7 +165,7 @@ def _cells(table: str, cell: Cell, group: Group, columns: Iterable[str]) -> list
     return [f"not run: `python -m spa_jax.reproduce {table} --only={cell.group_name}`"]
 
 
-def _seeds(group: Group) -> str:
+def seeds_of(group: Group) -> str:
     """How many seeds a row is of, and of how many where some are missing or diverged."""
     found = len(group.runs)
     text = f"{found}" if found == group.planned else f"{found} of {group.planned}"

@@ -6,6 +6,7 @@ from functools import partial
 from spa_jax.reproduction.cells import Cell
 from studies.reproduction import claim
 from studies.reproduction import results_tables as tables
+from studies.reproduction.feature_sections import feature_sections
 from studies.reproduction.pairing import TableRuns, Wanted, minus_tuned, pair_name, variant_name
 from studies.reproduction.reproduction_figures import FIGURE_4, drawn_groups
 
@@ -88,6 +89,11 @@ SECTIONS: Mapping[str, Section] = {
     **_cifar("cifar10"),
     **_cifar("cifar100"),
     "cifar100/figure_4": _figure_4,
+    **{
+        f"{table}/{name}": make
+        for table in ("features_cifar10", "features_cifar100")
+        for name, make in {"origin": tables.origin, **feature_sections()}.items()
+    },
     "imagenet/origin": tables.origin,
     "imagenet/published": tables.published_table,
     "imagenet/results": partial(tables.results_table, _final("label", 256.0)),

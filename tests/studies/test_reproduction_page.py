@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import ttest_rel
 
 from spa_jax.reproduction.tables import ABLATION, TABLES, tuning_cells
+from studies.reproduction.feature_sections import controls, results
 from studies.reproduction.pairing import TableRuns
 from studies.reproduction.reproduction_figures import FIGURE_4
 from studies.reproduction.results_tables import (
@@ -294,3 +295,40 @@ def test_rows_come_in_the_order_of_their_imbalance_factor():
     rows = section("fashion_mnist/imbalance", []).splitlines()[2:]
     factors = [float(row.split("|")[3]) for row in rows]
     assert factors == [f for f in (10, 20, 50, 100, 200, 500) for _ in range(2)]
+
+
+def test_a_row_on_frozen_features_is_compared_with_its_method_as_tuned_and_controls_apart():
+    def record(cell, accuracy):
+        summary = {
+            "test_accuracy": {"last": accuracy, "best": accuracy},
+            "shot_groups": {"many": 0.6, "medium": 0.5, "few": 0.2},
+            "mean_cosine": 0.5,
+            "test_mean_cosine": 0.5,
+        }
+        config = {
+            "optimizer": {"schedule": "cosine", "learning_rate": 0.03, "weight_decay": 5e-3},
+            "spa": {"means_from": "dataset", "classifier": "auto", "slerp": {}},
+            "epochs": 30,
+        }
+        if cell.spa_method == "slerp":
+            config["spa"]["slerp"] = {"alpha_max": 0.02, "threshold": 0.95}
+        place = {key: getattr(cell, key) for key in ("stage", "method", "spa_method", "seed")}
+        place |= {"imbalance_factor": 100.0, "class_order": "label", "variant": cell.variant}
+        return {"cell": cell.name, **place, "config": config, "summary": summary}
+
+    means = {"none": 0.4, "slerp": 0.43}
+    records = []
+    for cell in TABLES["features_cifar10"].cells([]):
+        if (cell.method, cell.imbalance_factor) != ("cross_entropy", 100.0):
+            continue
+        if cell.stage == "final" and cell.spa_method in means:
+            records.append(record(cell, means[cell.spa_method] + cell.seed / 500))
+        elif (cell.stage, cell.variant) == ("control", "decay=0.02"):
+            records.append(record(cell, 0.41 + cell.seed / 500))
+    runs = TableRuns("features_cifar10", records)
+    rows = results(100.0, runs).splitlines()
+    assert "| cross-entropy | none | 30 epochs, rate 0.03, decay 0.005 | 20 |" in rows[2]
+    assert "| cross-entropy | SLERP | alpha_max 0.02, threshold 0.95 | 20 | 44.9 ± 1.2" in rows[4]
+    assert rows[4].endswith("| +3.00 ± 0.00 |")
+    (decay,) = [row for row in controls(100.0, runs).splitlines() if "decay 0.02" in row]
+    assert decay.endswith("| +1.00 ± 0.00 |")

@@ -1,0 +1,127 @@
+"""The sections on frozen features: what was chosen, results by imbalance factor, controls."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from spa_jax.reporting.statistics import statistics
+from spa_jax.reporting.table_text import markdown_rows, number_text, spread_text
+from spa_jax.reproduction.cells import Cell
+from spa_jax.reproduction.feature_tables import HEADS, IMBALANCE_FACTORS, METHODS
+from studies.names import name_of
+from studies.reproduction import pairing
+from studies.reproduction.pairing import COLUMNS, Difference, Group, TableRuns
+from studies.reproduction.results_tables import seeds_of
+
+_COLUMNS = ("last", "many", "medium", "few", pairing.COSINE)
+
+
+def results(factor: float, runs: TableRuns) -> str:
+    """A row for each method and variant, as tuned, and what a variant changes."""
+
+    def wanted(cell: Cell) -> bool:
+        place = (cell.stage, cell.imbalance_factor)
+        return place == ("final", factor) and cell.method in METHODS
+
+    groups = sorted(runs.where(wanted).items(), key=lambda item: [*METHODS].index(item[0].method))
+    rows = [["method", "SpA", "settings", "seeds", *_COLUMNS, "last, minus none"]]
+    for cell, group in groups:
+        change = pairing.minus_none(group.runs, runs.records)
+        names = [name_of(cell.method), name_of(cell.spa_method), _settings(group)]
+        rows.append([*names, seeds_of(group), *_cells(runs.table, cell, group), _text(change)])
+    return markdown_rows(rows, text=(0, 1, 2))
+
+
+def controls(factor: float, runs: TableRuns) -> str:
+    """Cross-entropy aligned by SpA, and what else could be behind a gain."""
+
+    def wanted(cell: Cell) -> bool:
+        own = cell.method in HEADS or cell.stage == "control" or cell.method == "cross_entropy"
+        return own and cell.stage in ("final", "control") and cell.imbalance_factor == factor
+
+    groups = runs.where(wanted)
+    plain = next(
+        group.runs
+        for cell, group in groups.items()
+        if (cell.stage, cell.method, cell.spa_method) == ("final", "cross_entropy", "none")
+    )
+    rows = [["control", "seeds", *_COLUMNS, "last, minus cross-entropy"]]
+    for cell, group in groups.items():
+        change = None if group.runs == plain else pairing.difference_of(group.runs, plain)
+        cells = _cells(runs.table, cell, group)
+        rows.append([_control_name(cell), seeds_of(group), *cells, _text(change)])
+    return markdown_rows(rows, text=(0,))
+
+
+def posthoc_tables(record: Mapping[str, Any]) -> str:
+    """What was measured after training, from a record of `studies/feature_posthoc.py`."""
+    rows = [["IF", "control", "seeds", "all", "many", "medium", "few"]]
+    for factor, found in record["factors"].items():
+        measured = {
+            "nearest class mean": found["nearest_mean"],
+            f"cross-entropy, tau-normalised by {found['tau']:g}": found["tau_normalised"],
+        }
+        for name, seeds in measured.items():
+            columns = {part: (part,) for part in rows[0][3:]}
+            texts = [spread_text(value, True) for value in statistics(seeds, columns).values()]
+            rows.append([factor, name, str(len(seeds)), *texts])
+    gains = [["IF", "method", "SpA", "gain over the test images, 95% interval"]]
+    for factor, found in record["factors"].items():
+        for name, (mean, low, high) in found["image_intervals"].items():
+            method, variant = name.split()
+            ends = [number_text(end, True, 2, sign="+") for end in (mean, low, high)]
+            gains.append([factor, name_of(method), name_of(variant), "{} [{}, {}]".format(*ends)])
+    origin = (
+        f"From the runs of `{record['table']}` until {record['runs_until']}; the intervals are of "
+        f"{record['resamples']} resamples of the test images; jax {record['jax']}."
+    )
+    return "\n\n".join([markdown_rows(rows, (1,)), markdown_rows(gains, (1, 2)), origin])
+
+
+def feature_sections() -> dict[str, Any]:
+    """By name, for the page."""
+    parts = {"results": results, "controls": controls}
+    return {
+        f"{part}_if{factor:g}": partial(make, factor)
+        for factor in sorted(IMBALANCE_FACTORS)
+        for part, make in parts.items()
+    }
+
+
+def _control_name(cell: Cell) -> str:
+    if cell.stage == "control":
+        if cell.spa_method == "slerp":
+            return "SLERP's angles in random directions"
+        return f"weight decay {float(cell.variant.removeprefix('decay=')):g}"
+    if cell.method in HEADS:
+        return {"normalised": "weights of length 1", "cosine": "cosine head"}[cell.method]
+    return f"with {name_of(cell.spa_method)}" if cell.spa_method != "none" else "cross-entropy"
+
+
+def _settings(group: Group) -> str:
+    """What tuning chose, as the runs have it."""
+    if not group.runs:
+        return ""
+    config, variant = group.runs[0]["config"], group.runs[0]["spa_method"]
+    optimizer, own = config["optimizer"], config["spa"].get(variant, {})
+    base = f"{config['epochs']} epochs, rate {optimizer['learning_rate']:g}, "
+    strengths = {
+        "reg": ("weight",),
+        "slerp": ("alpha_max", "threshold"),
+        "proj": ("gamma",),
+    }.get(variant, ())
+    found = ", ".join(f"{key} {own[key]:g}" for key in strengths)
+    return found or f"{base}decay {optimizer['weight_decay']:g}"
+
+
+def _cells(table: str, cell: Cell, group: Group) -> Sequence[str]:
+    if group.runs:
+        summaries = [record["summary"] for record in group.runs]
+        found = statistics(summaries, {name: COLUMNS[name] for name in _COLUMNS})
+        return [spread_text(value, name in pairing.ACCURACIES) for name, value in found.items()]
+    command = f"not run: `python -m spa_jax.reproduce {table} --only={cell.group_name}`"
+    return ["diverged" if group.diverged else command, *[""] * (len(_COLUMNS) - 1)]
+
+
+def _text(change: Difference | None) -> str:
+    return spread_text(change.columns["last"], True, 2) if change else ""
