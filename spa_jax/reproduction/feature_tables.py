@@ -135,19 +135,18 @@ def _both(first: Settings | None, second: Settings | None) -> Settings | None:
 
 
 def feature_cells(strengths: Mapping[str, Sequence[Settings]], records: Records) -> list[Cell]:
-    """The cells of a table: one imbalance factor after another, plain methods before variants."""
+    """The cells of a table: one imbalance factor after another, and there method by method."""
     by_name = {record["cell"]: record for record in records}
     cells: list[Cell] = []
     for factor in IMBALANCE_FACTORS:
         make = functools.partial(
             FeatureCells, by_name, imbalance_factor=factor, strengths=strengths
         )
-        methods = [make(method=method) for method in METHODS]
-        for variant, method in itertools.product(("none", *VARIANTS), methods):
-            cells += [*method.tuning(variant), *method.final(variant)]
-        for head in HEADS:
-            cells += [*make(method=head).tuning("none"), *make(method=head).final("none")]
-        cells += methods[0].controls()
+        for method in (*METHODS, *HEADS):
+            of_method = make(method=method)
+            for variant in ("none", *VARIANTS) if method in METHODS else ("none",):
+                cells += [*of_method.tuning(variant), *of_method.final(variant)]
+            cells += of_method.controls() if method == "cross_entropy" else []
     return cells
 
 
