@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from spa_jax.models.adapter import Adapter, AdapterOptions, make_identity
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.convnext import STAGES, ConvNeXt, ConvNeXtOptions, make_convnext
+from spa_jax.models.efficientnet_lite import make_efficientnet_lite0
 from spa_jax.models.heads import (
     BclHead,
     CosineHead,
@@ -46,6 +47,7 @@ NETWORKS: dict[str, Entry] = {
     "vit": Entry(_without_axis(VisionTransformer), VitOptions),
     "convnext": Entry(_without_axis(make_convnext), ConvNeXtOptions),
     "cifar_resnet": Entry(make_cifar_resnet, CifarResNetOptions),
+    "efficientnet_lite0": Entry(make_efficientnet_lite0),
     "identity": Entry(_without_axis(make_identity)),
     "adapter": Entry(_without_axis(Adapter), AdapterOptions),
     **_of_fixed_size(make_imagenet_resnet, ARCHITECTURES),

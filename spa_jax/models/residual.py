@@ -39,11 +39,10 @@ def batch_norm(train: bool, axis_name: str | None, **settings: Any) -> nn.BatchN
       axis_name: mapped axis over which to take the statistics, under `jax.pmap` and `jax.shard_map`
         (with `check_vma=False`). None takes them over the batch that the module sees: the global
         batch under `jax.jit`, each device's own part under the other two.
-      settings: further arguments of `flax.linen.BatchNorm`.
+      settings: further arguments of `flax.linen.BatchNorm`, or others than these.
     """
-    return nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=axis_name, **settings
-    )
+    settings = {"momentum": 0.9, "epsilon": 1e-5} | settings
+    return nn.BatchNorm(use_running_average=not train, axis_name=axis_name, **settings)
 
 
 class Convolution(NamedTuple):

@@ -27,7 +27,7 @@ def uniform(name, shape, low, high):
 
 def peer_tensor(name, shape):
     """The tensor with a name and shape of a PyTorch state dict; statistics are not trivial."""
-    if len(shape) == 4:  # (out, in, height, width): uniform, with He's variance
+    if len(shape) > 1:  # (out, in, height, width) or (out, in): uniform, with He's variance
         bound = float(np.sqrt(6 / np.prod(shape[1:])))
         return uniform(name, shape, -bound, bound)
     # Scales and shifts that keep deep networks from amplifying the rounding of batch statistics.
@@ -64,6 +64,8 @@ def peer_variables(shapes):
 def _filled(tree, path):
     if hasattr(tree, "items"):
         return {name: _filled(leaf, (*path, name)) for name, leaf in tree.items()}
+    if len(tree.shape) == 2:
+        return peer_tensor(peer_name(path), tree.shape[::-1]).T
     if len(tree.shape) != 4:
         return peer_tensor(peer_name(path), tree.shape)
     height, width, inner, outer = tree.shape
