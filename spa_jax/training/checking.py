@@ -11,6 +11,7 @@ from jaxtyping import PyTree, UInt32
 
 from spa_jax.alignment.kernels import find_kernels
 from spa_jax.data.augment.augment_options import ENCODED_FIELDS, PIXEL_FIELDS, STREAM_FIELDS
+from spa_jax.data.augment.normalization import NORMALIZATIONS, OF_DATA_SET
 from spa_jax.data.data_options import DataOptions
 from spa_jax.data.dataset import EncodedImages, LongTailedDataset
 from spa_jax.data.features import Features
@@ -234,6 +235,13 @@ def prepare_run(
         default = defaults_of(type(options.augment))[field]
         if getattr(options.augment, field) != default:
             raise InputError(f"config.augment.{field} is for {why}: leave it at {default!r}.")
+    normalization = options.augment.normalization
+    mean, _ = NORMALIZATIONS.get(normalization, ((0,), ()))
+    if len(mean) not in (1, image_shape[-1]):
+        raise InputError(
+            f"config.augment.normalization={normalization} is for images of {len(mean)} channels, "
+            f"and those of {data.train.origin} have {image_shape[-1]}: leave it at {OF_DATA_SET}."
+        )
     model = build_classifier(
         options.model.name,
         options.network,

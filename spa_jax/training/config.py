@@ -66,7 +66,7 @@ class InitOptions:
     """The config's group `init`: the values that a run starts from."""
 
     run: str = option(
-        "", "folder of another run, or of a checkpoint of it; empty: drawn by the seed"
+        "", "folder of another run, a checkpoint or imported weights; empty: drawn by the seed"
     )
     parts: str = option(
         "all", "what is taken from it, the rest is drawn", choices=("all", "backbone")

@@ -41,6 +41,10 @@ WRONG = {
         {"augment__image_size": 32},
         ("config.augment.image_size", "live in memory", "leave it at 224"),
     ),
+    "a normalisation of colours, on grey images": (
+        {"augment__normalization": "imagenet"},
+        ("config.augment.normalization=imagenet", "3 channels", "have 1", "leave it at dataset"),
+    ),
     "statistics of a device where no device has a batch": (
         {"model__batch_norm": "per_device"},
         ("config.model.batch_norm=per_device", "config.parallel=pmap or shard_map"),

@@ -1,5 +1,6 @@
 """Runs that start from another: whole, or with the classifier alone trained on its features."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from spa_jax.models import import_weights
+from spa_jax.models.peer_names import Naming
 from spa_jax.training.checking import check_run, check_runs, prepare_run
 from spa_jax.training.config import resolve
 from spa_jax.training.devices import Layout
@@ -146,6 +150,52 @@ def test_members_of_one_program_start_from_one_run_with_classifiers_of_their_own
         for member in array:
             np.testing.assert_array_equal(member, there[f"params/backbone/{path}"])
     assert not np.allclose(*params["head"]["kernel"])
+
+
+@pytest.fixture(scope="module")
+def imported(first, tmp_path_factory):
+    """The folder of an import of the first run's network, from a file of another library."""
+    folder, arrays = tmp_path_factory.mktemp("imported"), last_state(first, STEPS)
+    own = {path: path.replace("/backbone/", "/") for path in arrays if "/backbone/" in path}
+    own = {path: name for path, name in own.items() if path.startswith(("params/", "batch_stats/"))}
+    naming = Naming("of a test", (), "fc")
+    tensors = {
+        naming.name(name): np.ascontiguousarray(
+            arrays[path].transpose(3, 2, 0, 1) if arrays[path].ndim == 4 else arrays[path]
+        )
+        for path, name in own.items()
+    }
+    save_file(tensors, folder / "weights.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        shapes = {name: arrays[path].shape for path, name in own.items()}
+        patch.setattr(import_weights, "network_shapes", lambda *_: shapes)
+        patch.setattr(import_weights, "PEER_NAMES", {"small": (naming,)})
+        import_weights.import_weights(folder / "weights.safetensors", "small", folder)
+    return folder
+
+
+def test_imported_weights_are_a_start_and_the_record_names_their_file(first, imported):
+    config = second_config(imported)
+    program, there = small_program(config), last_state(first, STEPS)
+    state = fetch(program.init_state(config))
+    paths = array_shapes(state.variables)
+    compared = 0
+    for path, array in zip(paths, jax.tree.leaves(state.variables), strict=True):
+        if "/backbone/" in path:
+            np.testing.assert_array_equal(array, there[path])
+            compared += 1
+    assert compared > 10
+    record, file = program.first_run.record, imported / "weights.safetensors"
+    assert (record["step"], record["model"], record["file"]) == (0, "small", file.name)
+    assert record["file_checksum"] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_imported_weights_are_of_one_network_without_a_classifier(imported):
+    message = refusal(check_run, second_config(imported, init__parts="all"))
+    assert "without its classifier: set config.init.parts=backbone" in message
+    message = refusal(check_run, second_config(imported, model__small__widths=(4,)))
+    for part in ("which is [32] there and [4] here", "Set config.model.name=small"):
+        assert part in message
 
 
 WRONG = {

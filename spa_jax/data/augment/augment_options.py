@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from spa_jax.data.augment.normalization import NORMALIZATIONS, OF_DATA_SET
 from spa_jax.errors import InputError
 from spa_jax.options import check_options, defaults_of, option
 
@@ -35,6 +36,8 @@ class AugmentOptions:
       color_jitter: brightness, contrast and saturation change by factors in [1 - x, 1 + x].
       grey: probability that an image loses its colours.
       blur: probability that an image is blurred.
+      normalization: "dataset", by mean and deviation of the training set's pixels (of ImageNet's
+        where images are decoded), or one of `NORMALIZATIONS`, for a network that was trained so.
 
     Raises:
       InputError: a value out of range.
@@ -62,6 +65,11 @@ class AugmentOptions:
     color_jitter: float = option(0.0, "brightness, contrast and saturation", low=0)
     grey: float = option(0.0, "probability", low=0, high=1)
     blur: float = option(0.0, "probability", low=0, high=1)
+    normalization: str = option(
+        OF_DATA_SET,
+        "of pixel values: by the training set's, or as a network was published",
+        choices=(OF_DATA_SET, *NORMALIZATIONS),
+    )
 
     def __post_init__(self) -> None:
         check_options(self, "config.augment")

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key, Num, UInt8
 
 from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.augment.mixing import box_share, cutmix, cutmix_box, mix_coefficient, mixup
+from spa_jax.data.augment.normalization import IMAGENET, NORMALIZATIONS, OF_DATA_SET
 from spa_jax.data.augment.spatial import augment_one
 from spa_jax.data.features import Features
 from spa_jax.longtail.losses import mix_targets
@@ -23,10 +24,6 @@ Normalize = Callable[[Num[Array, "B ..."]], Float[Array, "B ..."]]
 _PARTNER_STREAM = 2**32 - 1
 _MIX_STREAM = 2**32 - 2
 _SECOND_VIEW_STREAM = 2**32 - 3
-
-# Pixel statistics of ImageNet, which the field uses for photographs at large.
-_IMAGENET_MEAN = np.array([123.675, 116.28, 103.53])
-_IMAGENET_DEVIATION = np.array([58.395, 57.12, 57.375])
 
 
 class Batch(flax.struct.PyTreeNode):
@@ -156,18 +153,22 @@ def channel_statistics(images: UInt8[np.ndarray, "N H W K"]) -> tuple[np.ndarray
     return np.array(mean), np.array(deviation)
 
 
-def normalizer(images: Any) -> Normalize:
-    """Scales each channel to mean 0 and deviation 1; a constant channel is only shifted.
+def normalizer(images: Any, normalization: str = OF_DATA_SET) -> Normalize:
+    """Scales each channel, of the data set to mean 0 and deviation 1; a constant one is shifted.
 
     Args:
-      images: of the training set; if they are still encoded, the statistics are ImageNet's.
-        Features are left as they are, in float32.
+      images: of the training set. Features are left as they are, in float32.
+      normalization: of :class:`spa_jax.data.augment.augment_options.AugmentOptions`; of images that
+        are still encoded the data set's is ImageNet's, as the field has it for photographs at
+        large.
     """
     if isinstance(images, Features):
         return lambda features: features.astype(jnp.float32)
-    statistics = _IMAGENET_MEAN, _IMAGENET_DEVIATION
-    if isinstance(images, np.ndarray):
+    if normalization == OF_DATA_SET and isinstance(images, np.ndarray):
         statistics = channel_statistics(images)
+    else:
+        published = NORMALIZATIONS[IMAGENET if normalization == OF_DATA_SET else normalization]
+        statistics = tuple(np.array(part) for part in published)
     mean, deviation = (part.astype(np.float32)[None, None, None] for part in statistics)
     deviation = np.where(deviation > 0, deviation, np.float32(1))
 

@@ -41,7 +41,7 @@ class ResidentFeed:
         self._layout, self._options = run.layout, run.options
         train = run.data.train
         self.steps_per_epoch = len(train) // run.options.batch_size
-        self.normalize = normalizer(train.images)
+        self.normalize = normalizer(train.images, run.options.augment.normalization)
         self.place(run.data)
         streams = (_ORDER_STREAM, _PARTNER_ORDER_STREAM)
         orders = [

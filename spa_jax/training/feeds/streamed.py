@@ -48,7 +48,7 @@ class StreamFeed:
         self._stream: Generator[tuple[HostBatch, ...], None, None] | None = None
         self._next: tuple[int, int] | None = None  # the seed and the epoch that the stream is at
         self.steps_per_epoch = len(train) // run.options.batch_size
-        self.normalize = normalizer(train.images)
+        self.normalize = normalizer(train.images, run.options.augment.normalization)
         # What is random here is so in a second view too, which then has to be made here.
         encoded = isinstance(train.images, EncodedImages)
         random_here = encoded or augment.color_jitter or augment.grey or augment.blur

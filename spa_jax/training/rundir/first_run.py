@@ -1,4 +1,4 @@
-"""The run that another starts from: its newest checkpoint, of which variables are taken."""
+"""What a run starts from: the newest checkpoint of another, or weights that were imported."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 
 from spa_jax.errors import InputError
 from spa_jax.files import local_path
+from spa_jax.models.import_weights import IMPORTED, imported_record, read_imported
 from spa_jax.training.config import InitOptions
 from spa_jax.training.rundir.checkpoints import (
     array_shapes,
@@ -32,7 +33,8 @@ class FirstRun:
       variables: by collection and part of the network, what takes the place of the initial values.
       record: what is kept of it: `run` and `parts` as the configuration has them, the `step` of the
         checkpoint, and the `params_checksum` of all its parameters, as in the `summary.json` of a
-        run that ended there.
+        run that ended there; of imported weights, whose step is 0, also the `model`, the `file`
+        that they were in and its SHA-256, `file_checksum`.
     """
 
     variables: PyTree
@@ -40,7 +42,7 @@ class FirstRun:
 
 
 def check_first_run(options: InitOptions, variables: PyTree, class_names: Sequence[str]) -> Path:
-    """Finds the checkpoint that a run is to start from; its arrays are not read yet.
+    """Finds the checkpoint or the import that a run is to start from; no array is read yet.
 
     Args:
       options: which run, and which parts of it.
@@ -48,7 +50,7 @@ def check_first_run(options: InitOptions, variables: PyTree, class_names: Sequen
       class_names: of the data that it starts on.
 
     Returns:
-      The folder of the checkpoint.
+      The folder of the checkpoint, or of the import.
 
     Raises:
       InputError: there is none, it is of another version of this library, of another network or of
@@ -56,9 +58,15 @@ def check_first_run(options: InitOptions, variables: PyTree, class_names: Sequen
         be, and the run's summary names other classes.
     """
     checkpoint = _find_checkpoint(local_path(options.run, "config.init.run"))
+    imported = imported_record(checkpoint) if _is_import(checkpoint) else None
+    if imported and options.parts == "all":
+        raise InputError(
+            f"config.init.run={options.run} holds imported weights, which are of a network without "
+            "its classifier: set config.init.parts=backbone, so that one is drawn."
+        )
     there, here = (
         {path: shape for path, shape in shapes.items() if _is_taken(path, options.parts)}
-        for shapes in (read_record(checkpoint)["shapes"], array_shapes(variables))
+        for shapes in ((imported or read_record(checkpoint))["shapes"], array_shapes(variables))
     )
     if not here:
         raise InputError(
@@ -68,7 +76,13 @@ def check_first_run(options: InitOptions, variables: PyTree, class_names: Sequen
     differing = differing_arrays(there, here)
     if differing:
         remedy = "Set config.model, config.method and config.data to what made it"
-        if options.parts == "all":
+        if imported:
+            size = imported["image_size"]
+            remedy = (
+                f"Set config.model.name={imported['model']}, for images of three channels; those "
+                f"of a vision transformer are {size} x {size} pixels, the import's --image_size"
+            )
+        elif options.parts == "all":
             remedy += ", or take its features alone with config.init.parts=backbone"
         raise InputError(
             f"{checkpoint}, from which config.init.run={options.run} starts, is of another network "
@@ -110,25 +124,30 @@ def read_first_run(options: InitOptions, variables: PyTree, class_names: Sequenc
       InputError: as :func:`check_first_run`, or the checkpoint is damaged.
     """
     checkpoint = check_first_run(options, variables, class_names)
-    arrays = read_arrays(checkpoint)
-    params = {path: array for path, array in arrays.items() if path.startswith("params/")}
-    taken = {path: array for path, array in arrays.items() if _is_taken(path, options.parts)}
+    if _is_import(checkpoint):
+        imported, arrays = imported_record(checkpoint), read_imported(checkpoint)
+        of_file = {field: imported[field] for field in ("model", "file", "file_checksum")}
+    else:
+        arrays, of_file = read_arrays(checkpoint), {}
+    params = {path: arrays[path] for path in arrays if path.startswith("params/")}
+    taken = {path: arrays[path] for path in arrays if _is_taken(path, options.parts)}
     record = {
         **dataclasses.asdict(options),
-        "step": int(arrays["step"]),
+        **of_file,
+        "step": int(arrays.get("step", 0)),
         "params_checksum": tree_checksum(unflatten_dict(params, sep="/")["params"]),
     }
     return FirstRun(unflatten_dict(taken, sep="/"), record)
 
 
 def _find_checkpoint(given: Path) -> Path:
-    """The folder of a checkpoint: the one given, or the newest of a run's folder."""
+    """The folder of a checkpoint or an import: the one given, or the newest of a run's folder."""
     if not given.is_dir():
         raise InputError(
             f"config.init.run={given} is no folder: give that of a run, as --workdir has it, or of "
-            "one of its checkpoints."
+            "one of its checkpoints, or of imported weights."
         )
-    if (given / "record").is_dir():
+    if (given / "record").is_dir() or _is_import(given):
         return given
     steps = saved_steps(given / "checkpoints")
     if not steps:
@@ -137,6 +156,10 @@ def _find_checkpoint(given: Path) -> Path:
             "that has saved one, as each does at its end."
         )
     return given / "checkpoints" / str(max(steps))
+
+
+def _is_import(folder: Path) -> bool:
+    return (folder / IMPORTED).is_file()
 
 
 def _is_taken(path: str, parts: str) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.longtail.method import Views
-from spa_jax.training.feeds.batch import Batch, partner_order, prepare
+from spa_jax.training.feeds.batch import Batch, normalizer, partner_order, prepare
 
 BATCH, SIDE, PADDING = 32, 9, 2
 STEPS = 300
@@ -265,3 +265,17 @@ def test_clean_images_are_kept_for_means_that_are_made_of_them_alone():
             )
             inputs = jax.eval_shape(seen, jax.random.key(0), jnp.int32(0), batch)
             assert (inputs.clean_images is not None) == clean
+
+
+@pytest.mark.parametrize("normalization", ["dataset", "imagenet", "half", "efficientnet_lite"])
+def test_pixels_are_normalised_by_the_training_set_or_as_a_network_was_published(normalization):
+    images = np.random.default_rng(0).integers(0, 200, (6, 5, 4, 3), dtype=np.uint8)
+    of_colours = {  # of values from 0 to 1, as torchvision and timm have them
+        "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        "half": ((0.5,) * 3, (0.5,) * 3),
+        "efficientnet_lite": ((127 / 255,) * 3, (128 / 255,) * 3),
+        "dataset": (images.mean((0, 1, 2)) / 255, images.std((0, 1, 2)) / 255),
+    }
+    mean, deviation = of_colours[normalization]
+    found = normalizer(images, normalization)(jnp.asarray(images[:2]))
+    np.testing.assert_allclose(found, (images[:2] / 255 - mean) / deviation, rtol=1e-4, atol=1e-5)
