@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "reproduce": ("spa_jax.reproduce", "the runs of the paper's tables"),
     "describe": ("spa_jax.data.describe", "shows a long-tailed split"),
     "prepare": ("spa_jax.data.prepare", "downloads a data set with TFDS, once"),
+    "import-weights": ("spa_jax.models.import_weights", "weights of other libraries, for a start"),
     "check": ("spa_jax.data.check", "decodes every file of a data set once"),
 }
 """Name of a command -> its module, and what it does."""

