@@ -46,7 +46,7 @@ def test_the_library_needs_four_packages():
 def test_commands_look_for_all_that_the_package_imports():
     base = {*map(name_of, PROJECT["dependencies"]), "spa_jax", *sys.stdlib_module_names}
     found = {name.split(".")[0] for path in PACKAGE.rglob("*.py") for name in imported(path)}
-    extra = {"tensorboard", "google"}  # told where it lacks; and protobuf, which TFDS brings
+    extra = {"tensorboard", "safetensors", "google"}  # told where they lack; TFDS brings protobuf
     assert found - base - {*OF_TRAIN} == extra
 
 

@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import spa_jax.extras  # noqa: F401
+
 import jax
 import jax.numpy as jnp
 import numpy as np
