@@ -20,6 +20,7 @@ from spa_jax.files import write_text_whole
 from spa_jax.reproduction.cells import read_records
 from studies.contact_sheets import save_sheets
 from studies.geometry_figures import save_geometry_figure
+from studies.reproduction.claims_table import claims_table
 from studies.reproduction.pairing import TableRuns
 from studies.reproduction.reproduction_figures import save_figures
 from studies.reproduction.sections import SECTIONS
@@ -51,15 +52,16 @@ _FIGURES: Mapping[str, Callable[[Path], None]] = {
     "means": lambda root: save_geometry_figure(root / "docs/explanation", "means"),
     "augmentation": lambda root: save_sheets(root / "docs/augmentation"),
 }
-_TABLE = re.compile(r"(<!-- (table|reproduction): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- (table|reproduction|claims): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def with_tables(text: str, root: Path = REPOSITORY) -> str:
     """A page with all that stands between its markers made anew from the records.
 
     Args:
-      text: a page with `<!-- table: results/NAME.json -->`, for the tables of a record, or
-        `<!-- reproduction: TABLE/SECTION -->`, each with a `<!-- end -->` below it.
+      text: a page with `<!-- table: results/NAME.json -->`, for the tables of a record,
+        `<!-- reproduction: TABLE/SECTION -->`, or `<!-- claims: all -->`, each with a
+        `<!-- end -->` below it.
       root: the folder with `results`; of a record that is not there the page says so.
 
     Returns:
@@ -72,7 +74,9 @@ def with_tables(text: str, root: Path = REPOSITORY) -> str:
 
     def table(match: re.Match[str]) -> str:
         start, kind, name, end = match.groups()
-        if kind == "reproduction":
+        if kind == "claims":
+            found = claims_table(runs_of)
+        elif kind == "reproduction":
             found = SECTIONS[name](runs_of(name.partition("/")[0]))
         else:
             record = root / name

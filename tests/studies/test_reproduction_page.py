@@ -3,9 +3,11 @@
 import re
 
 import numpy as np
+import pytest
 from scipy.stats import ttest_rel
 
 from spa_jax.reproduction.tables import ABLATION, TABLES, tuning_cells
+from studies.reproduction.claims_table import claims_table
 from studies.reproduction.feature_sections import controls, results
 from studies.reproduction.pairing import TableRuns
 from studies.reproduction.reproduction_figures import FIGURE_4
@@ -298,37 +300,45 @@ def test_rows_come_in_the_order_of_their_imbalance_factor():
 
 
 def test_a_row_on_frozen_features_is_compared_with_its_method_as_tuned_and_controls_apart():
-    def record(cell, accuracy):
-        summary = {
-            "test_accuracy": {"last": accuracy, "best": accuracy},
-            "shot_groups": {"many": 0.6, "medium": 0.5, "few": 0.2},
-            "mean_cosine": 0.5,
-            "test_mean_cosine": 0.5,
-        }
-        config = {
-            "optimizer": {"schedule": "cosine", "learning_rate": 0.03, "weight_decay": 5e-3},
-            "spa": {"means_from": "dataset", "classifier": "auto", "slerp": {}},
-            "epochs": 30,
-        }
-        if cell.spa_method == "slerp":
-            config["spa"]["slerp"] = {"alpha_max": 0.02, "threshold": 0.95}
-        place = {key: getattr(cell, key) for key in ("stage", "method", "spa_method", "seed")}
-        place |= {"imbalance_factor": 100.0, "class_order": "label", "variant": cell.variant}
-        return {"cell": cell.name, **place, "config": config, "summary": summary}
-
-    means = {"none": 0.4, "slerp": 0.43}
+    own = {"epochs": 30, "schedule": "cosine", "learning_rate": 0.03, "weight_decay": 5e-3}
+    spa = {"means_from": "dataset", "classifier": "auto"}
+    strengths = {"slerp": {"alpha_max": 0.02, "threshold": 0.95}}
+    means = {("final", "none"): 0.4, ("final", "slerp"): 0.43, ("control", "none"): 0.41}
     records = []
     for cell in TABLES["features_cifar10"].cells([]):
-        if (cell.method, cell.imbalance_factor) != ("cross_entropy", 100.0):
+        place = (cell.stage, cell.spa_method)
+        if (cell.method, cell.imbalance_factor) != ("cross_entropy", 100.0) or place not in means:
             continue
-        if cell.stage == "final" and cell.spa_method in means:
-            records.append(record(cell, means[cell.spa_method] + cell.seed / 500))
-        elif (cell.stage, cell.variant) == ("control", "decay=0.02"):
-            records.append(record(cell, 0.41 + cell.seed / 500))
+        if cell.stage == "final" or cell.variant == "decay=0.02":
+            records.append(record_of(cell, means[place] + cell.seed / 500))
+            config = {"optimizer": own, "epochs": 30, "spa": {**spa, **strengths}}
+            records[-1]["config"] = config
     runs = TableRuns("features_cifar10", records)
     rows = results(100.0, runs).splitlines()
-    assert "| cross-entropy | none | 30 epochs, rate 0.03, decay 0.005 | 20 |" in rows[2]
+    assert "| cross-entropy | none | 30 epochs, rate 0.03, decay 0.005 | 20 | 41.9" in rows[2]
     assert "| cross-entropy | SLERP | alpha_max 0.02, threshold 0.95 | 20 | 44.9 ± 1.2" in rows[4]
     assert rows[4].endswith("| +3.00 ± 0.00 |")
     (decay,) = [row for row in controls(100.0, runs).splitlines() if "decay 0.02" in row]
     assert decay.endswith("| +1.00 ± 0.00 |")
+
+
+@pytest.mark.parametrize(
+    ("change", "wobble", "verdict"),
+    [
+        (0.02, 0.0005, "holds"),
+        (0.002, 0.0005, "does not"),
+        (-0.02, 0.0005, "does not"),
+        (0.004, 0.005, "not told apart"),
+    ],
+)
+def test_a_claim_holds_or_not_by_its_interval(change, wobble, verdict):
+    """Accuracy is claimed to rise by half a point."""
+    records = []
+    for cell in TABLES["cifar10"].cells([]):
+        if cell.group_name in {f"final-glmc-{x}-if200-label" for x in ("none", "proj-released")}:
+            moved = change + wobble * (cell.seed - 1) if cell.spa_method == "proj" else 0.0
+            records.append(record_of(cell, 0.8 + moved))
+    table = claims_table(lambda name: TableRuns(name, records if name == "cifar10" else []))
+    (row,) = [line for line in table.splitlines() if "as published (83.4" in line]
+    counts = dict(zip(("holds", "does not", "not told apart"), row.split(" | ")[-3:], strict=True))
+    assert {name for name, count in counts.items() if count.strip(" |") == "1"} == {verdict}
