@@ -20,6 +20,7 @@ from spa_jax.files import write_text_whole
 from spa_jax.reproduction.cells import read_records
 from studies.contact_sheets import save_sheets
 from studies.geometry_figures import save_geometry_figure
+from studies.reproduction.beforehand import correlations, save_beforehand
 from studies.reproduction.claims_table import claims_table
 from studies.reproduction.pairing import TableRuns
 from studies.reproduction.reproduction_figures import save_figures
@@ -40,6 +41,7 @@ PAGES: Mapping[str, str] = {
     "augmentation": "docs/augmentation.md",
     "performance": "docs/performance.md",
     "frozen_features": "docs/studies/frozen_features.md",
+    "beforehand": "docs/studies/beforehand.md",
     "methods": "docs/methods.md",
     **{name: f"docs/studies/{name}.md" for name in STUDIES},
 }
@@ -51,6 +53,13 @@ _FIGURES: Mapping[str, Callable[[Path], None]] = {
     "variants": lambda root: save_geometry_figure(root / "docs/explanation", "variants"),
     "means": lambda root: save_geometry_figure(root / "docs/explanation", "means"),
     "augmentation": lambda root: save_sheets(root / "docs/augmentation"),
+    "beforehand": lambda root: save_beforehand(
+        root / "results", root / "docs/studies/beforehand.png"
+    ),
+}
+_OVER_TABLES: Mapping[str, Callable[[Callable[[str], TableRuns]], str]] = {
+    "paper": claims_table,
+    "beforehand": correlations,
 }
 _TABLE = re.compile(r"(<!-- (table|reproduction|claims): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -60,7 +69,7 @@ def with_tables(text: str, root: Path = REPOSITORY) -> str:
 
     Args:
       text: a page with `<!-- table: results/NAME.json -->`, for the tables of a record,
-        `<!-- reproduction: TABLE/SECTION -->`, or `<!-- claims: all -->`, each with a
+        `<!-- reproduction: TABLE/SECTION -->`, or `<!-- claims: NAME -->`, each with a
         `<!-- end -->` below it.
       root: the folder with `results`; of a record that is not there the page says so.
 
@@ -75,7 +84,7 @@ def with_tables(text: str, root: Path = REPOSITORY) -> str:
     def table(match: re.Match[str]) -> str:
         start, kind, name, end = match.groups()
         if kind == "claims":
-            found = claims_table(runs_of)
+            found = _OVER_TABLES[name](runs_of)
         elif kind == "reproduction":
             found = SECTIONS[name](runs_of(name.partition("/")[0]))
         else:
