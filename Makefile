@@ -11,6 +11,7 @@ endif
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FLOORS := .venv-floors
+SITE := .venv-docs
 # Two processes, since most of the time goes into compilation, which uses one core.
 PYTEST := -m pytest --numprocesses=2 --dist=loadfile
 
@@ -18,7 +19,7 @@ PYTEST := -m pytest --numprocesses=2 --dist=loadfile
 NUMERICAL := spa_jax/alignment tests/alignment tests/dynamics tests/training/test_step.py \
   tests/training/test_parallel.py tests/training/test_resume.py tests/training/test_glmc_peer.py
 
-.PHONY: demo test test-all test-slow test-floors lint format clean
+.PHONY: demo test test-all test-slow test-floors lint format docs clean
 
 demo: $(READY)
 	$(BIN)/python -m spa_jax.compare --config=configs/digits_lt.py --seeds=0,1,2 --out=runs/demo
@@ -49,6 +50,15 @@ test-floors:
 	sed 's/>=/==/' requirements.txt > $(FLOORS)/floors.txt
 	$(FLOORS)/bin/python -m pip install --quiet --constraint $(FLOORS)/floors.txt --editable '.[test]'
 	$(FLOORS)/bin/python $(PYTEST)
+
+# The site, in an environment of its own; a warning fails it. It is read from build/docs/index.html.
+docs: $(SITE)/.ready
+	$(SITE)/bin/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
+
+$(SITE)/.ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet --editable '.[docs]'
+	touch $@
 
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info

@@ -55,7 +55,7 @@ def metrics(
     `nc1_quotient`             :math:`\operatorname{tr} S_W / \operatorname{tr} S_B`
     `nc1_per_class`            `(C,)`, the quotient with each class's own scatter; its mean weighted
                                with the counts is `nc1_quotient`. The trace form for a class
-                               needs a second pass, :func:`nc1_contributions`
+                               needs a second pass, `collapse.nc1_contributions`
     `cdnv`                     class-distance normalized variance; infinite if two means coincide
     `nc2_equinorm_*`           variation of the norms, of `means` (centred) and `weights`
     `nc2_equiangular_*`        mean distance of the cosines from -1 / (C - 1)

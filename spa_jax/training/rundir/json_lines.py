@@ -54,7 +54,8 @@ class JsonLines:
     ) -> None:
         """Raises InputError unless there is a line for each epoch up to a checkpoint's step.
 
-        Only the last one is needed of those that were not evaluated, see :meth:`RunRecord.open`.
+        Only the last one is needed of those that were not evaluated, see
+        :meth:`spa_jax.training.rundir.run_record.RunRecord.open`.
         """
         found = {record.get("step", 0) for record in self.read()}
         steps = {step for step in found if step <= start}
