@@ -1,5 +1,6 @@
 """What the pages say is true: their records are whole, their examples run, their links lead on."""
 
+import fnmatch
 import json
 import math
 import re
@@ -121,3 +122,10 @@ def test_every_file_that_a_page_links_is_there(page):
     folder = (REPOSITORY / page).parent
     there = [link for link in links if "reference/made/" not in link]  # made with the site
     assert [link for link in there if not (folder / link).exists()] == []
+
+
+def test_every_page_is_in_a_table_of_contents():
+    trees = re.findall(r"```\{toctree\}(.*?)```", PAGES["docs/index.md"], re.DOTALL)
+    entries = [line for tree in trees for line in tree.splitlines() if line and line[0] != ":"]
+    names = [page[5:-3] for page in PAGES if page.startswith("docs/") and page != "docs/index.md"]
+    assert [n for n in names if not any(fnmatch.fnmatch(n, entry) for entry in entries)] == []

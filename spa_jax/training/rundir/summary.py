@@ -43,7 +43,7 @@ def evaluation_line(report: Mapping[str, Any]) -> dict[str, Any]:
     """What `metrics.jsonl` says of the evaluation after an epoch.
 
     Args:
-      report: the fetched result of :meth:`spa_jax.training.evaluation.Evaluation.evaluate` after it.
+      report: what :meth:`spa_jax.training.evaluation.Evaluation.evaluate` gave after it, fetched.
 
     Returns:
       A part of a line. Where the test set has not as many images of each class, it has the mean
