@@ -2,8 +2,9 @@
 
 Argument: imbalance_factor=10, 20, 50, 100, 200, 500 ...; recipe=standard (ResNet-32), glmc
 (ResNet-32 of four times the width, with GLMC), spa (the same with SpA-Proj, as released), balms
-(ResNet-32 with balanced softmax, AutoAugment and cutout) or crt (cRT: ten epochs of the classifier
-alone, on the network of another run, which config.init.run names).
+(ResNet-32 with balanced softmax, AutoAugment and cutout), crt or lws (cRT and LWS: ten epochs of
+the classifier alone, or of scales of its weights, on the network of another run, which
+config.init.run names).
 Data: `python -m spa_jax.data.prepare cifar100`, or the official files with config.data.folder.
 Paper: Wang, Gao and Xie, AAAI 2026; recipes of Cao et al., NeurIPS 2019, Du et al., CVPR
 2023, Ren et al., NeurIPS 2020, and Kang et al., ICLR 2020.

@@ -7,9 +7,10 @@ On the test set, or with --part=validation on what was held out of the training 
 needed too: pixel statistics and class sizes are those of its training set.
 
 Prints three tables: accuracy over examples and over classes, macro-F1 and means of the recalls;
-calibration; accuracy under post-hoc logit adjustment by its strength tau. Of each run DIR/RUN/PART/
-gets `evaluation.json`, `predictions.npz` and figures. A copy of the numbers stays in the run's
-folder, as `evaluation_PART.json`, for `python -m spa_jax.report`.
+calibration; accuracy under post-hoc logit adjustment by its strength tau, and with
+--tau-normalisation that of class weights over a power tau of their lengths. Of each run
+DIR/RUN/PART/ gets `evaluation.json`, `predictions.npz` and figures. A copy of the numbers stays in
+the run's folder, as `evaluation_PART.json`, for `python -m spa_jax.report`.
 """
 
 import argparse
@@ -22,10 +23,11 @@ from typing import Any
 import spa_jax.extras  # noqa: F401
 
 import jax
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from absl import logging
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from spa_jax.command_line import keep_compiled_programs, one_line
 from spa_jax.data.data_options import DataOptions
@@ -33,6 +35,7 @@ from spa_jax.data.dataset import EncodedImages, LabelledImages, LongTailedDatase
 from spa_jax.data.sources.opening import SOURCES, load_data, read_source
 from spa_jax.errors import InputError
 from spa_jax.files import local_path, output_folder, read_json, write_json
+from spa_jax.longtail.losses import adjust_logits, log_prior, tau_normalised
 from spa_jax.reporting.evaluation_tables import EVALUATION_COLUMNS, evaluation_rows
 from spa_jax.reporting.figures.predictions import confusion_drawing, reliability_drawing
 from spa_jax.reporting.figures.style import RC, file_name, save
@@ -40,10 +43,13 @@ from spa_jax.reporting.finished_runs import Run, find_run_folders, read_run
 from spa_jax.reporting.table_text import markdown_rows
 from spa_jax.training.config import Config, resolve
 from spa_jax.training.devices import Layout
+from spa_jax.training.evaluation import tested_classifier
+from spa_jax.training.metrics import fetch
 from spa_jax.training.prediction_measures import prediction_measures, tau_sweep
 from spa_jax.training.program import Program, compiled_differences
 from spa_jax.training.rundir.checkpoints import Checkpoints, tree_checksum
 from spa_jax.training.rundir.workdir import SUMMARY, check_data, made_config
+from spa_jax.training.state import TrainState
 
 PARTS = ("test", "validation")
 TAUS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
@@ -72,6 +78,7 @@ def evaluate(
     other: Path | None = None,
     taus: Sequence[float] = TAUS,
     say: Callable[[str], None] = print,
+    normalise: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Evaluates runs.
 
@@ -80,8 +87,10 @@ def evaluate(
       out: gets `RUN/PART/` with `evaluation.json`, `predictions.npz` and two figures for each.
       part: "test" or "validation".
       other: the folder of another data set, whose test part is evaluated in place of the run's.
-      taus: strengths of post-hoc logit adjustment.
+      taus: strengths of post-hoc logit adjustment, and of tau-normalisation.
       say: gets a line for a person now and then.
+      normalise: whether class weights are divided by a power of their lengths, too, which the
+        validation part chooses.
 
     Returns:
       By the names of the runs' folders the content of `evaluation.json`.
@@ -97,6 +106,8 @@ def evaluate(
     results: dict[str, dict[str, Any]] = {}
     program = None
     opened = open_runs(paths, part, other)
+    for run in opened if normalise else ():
+        _check_normalised(run, part)
     for run in opened:
         for path in _written(run, out, what):
             _check_same_examples(path, getattr(run.data, part))
@@ -110,7 +121,7 @@ def evaluate(
             or compiled_differences(program.config, run.config)
         ):
             program = Program(run.config, run.data, _layout(run.config))
-        logits, result = _evaluate_run(program, run, part, taus)
+        logits, result = _evaluate_run(program, run, part, taus, normalise)
         about = {
             "run": str(run.folder),
             "what": what,
@@ -195,6 +206,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--taus", nargs="+", type=float, default=TAUS, help="strengths of logit adjustment"
     )
+    parser.add_argument(
+        "--tau-normalisation",
+        action="store_true",
+        help="also of class weights over a power tau of their lengths, chosen on validation",
+    )
     values = parser.parse_args(argv)
     logging.set_verbosity(logging.FATAL)  # orbax reports every file that it touches
     keep_compiled_programs()
@@ -202,7 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = output_folder(values.out, "--out", patterns=True)
         runs = [local_path(run, "The folder of runs") for run in values.runs]
         other = None if values.data is None else local_path(values.data, "--data")
-        results = evaluate(runs, out, values.part, other, values.taus)
+        normalise = values.tau_normalisation
+        results = evaluate(runs, out, values.part, other, values.taus, normalise=normalise)
     except (InputError, OSError) as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2
@@ -258,8 +275,38 @@ def _check_same_examples(path: Path, examples: LabelledImages) -> None:
         )
 
 
+def _check_normalised(run: OpenedRun, part: str) -> None:
+    """Raises InputError unless class weights of a run can be normalised by a chosen tau."""
+    method = resolve(run.config).longtail
+    if part != "test":
+        raise InputError(
+            "--tau-normalisation chooses its tau on the validation part and is shown on the test "
+            f"set: leave it out, or --part={part}."
+        )
+    if run.data.validation is None:
+        raise InputError(
+            f"The run in {run.folder} has no validation part, on which --tau-normalisation chooses "
+            "its tau: train it with --config.data.validation=True, or leave the normalisation out."
+        )
+    if method.head != "linear" or method.unit_weights:
+        raise InputError(
+            "--tau-normalisation divides the weights of a linear head by a power of their lengths, "
+            f"and those of {run.folder} all have one length, or no linear head: leave the "
+            "normalisation out, or that run."
+        )
+
+
+def _normalising(program: Program, state: TrainState) -> Callable[[Any, float], Array]:
+    """`(logits, tau)` -> the logits of tau-normalised class weights, without bias."""
+    weights, bias = fetch(tested_classifier(state.variables, program.method))
+    counts = jnp.asarray(program.data.class_counts, jnp.float32)
+    of_zero = np.asarray(program.method.test_logits(bias[None], counts))  # of a feature of zeros
+    lengths = np.linalg.norm(weights, axis=1)
+    return lambda logits, tau: tau_normalised(logits - of_zero, lengths, tau)
+
+
 def _evaluate_run(
-    program: Program, run: OpenedRun, part: str, taus: Sequence[float]
+    program: Program, run: OpenedRun, part: str, taus: Sequence[float], normalise: bool
 ) -> tuple[Float[np.ndarray, "N C"], dict[str, Any]]:
     """The logits of a run, and what `evaluation.json` says of them."""
     summary, data = run.record.summary, run.data
@@ -278,17 +325,28 @@ def _evaluate_run(
     logits, labels = program.logits(state, part), getattr(data, part).labels
     groups = summary["shot_groups"]["classes"]
     result = prediction_measures(logits, labels, summary["class_counts"], groups)
-    sweep = tau_sweep(logits, labels, data.class_counts, taus)
-    chosen = None
+    held_out = None
     if part == "test" and data.validation is not None:
-        held_out = program.logits(state, "validation")
-        found = tau_sweep(held_out, data.validation.labels, data.class_counts, taus)
-        tau = max(found["class_accuracy"], key=lambda tau: found["class_accuracy"][tau] or 0.0)
+        held_out = program.logits(state, "validation"), data.validation.labels
+
+    def swept(adjust: Callable[[Any, float], Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The sweep, and what the tau that is best on the validation part gives."""
+        sweep = tau_sweep(adjust, logits, labels, taus)
+        if held_out is None:
+            return sweep, None
+        there = tau_sweep(adjust, *held_out, taus)["class_accuracy"]
+        tau = max(there, key=lambda tau: there[tau] or 0.0)
         of_tau = {name: values[tau] for name, values in sweep.items()}
-        chosen = {"tau": float(tau), "on": "validation", **of_tau}
+        return sweep, {"tau": float(tau), "on": "validation", **of_tau}
+
+    prior = log_prior(np.asarray(data.class_counts))
+    sweep, chosen = swept(lambda logits, tau: adjust_logits(logits, prior, tau))
+    result |= {"params_checksum": recorded, "tau_sweep": sweep, "chosen_tau": chosen}
+    if normalise:
+        sweep, chosen = swept(_normalising(program, state))
+        result |= {"tau_normalisation_sweep": sweep, "tau_normalisation": chosen}
     program.feed.close()
-    weights = {"params_checksum": recorded}
-    return logits, weights | result | {"tau_sweep": sweep, "chosen_tau": chosen}
+    return logits, result
 
 
 def _ids(examples: LabelledImages) -> np.ndarray:

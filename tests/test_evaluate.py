@@ -4,19 +4,24 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 from sklearn import metrics
 
 from spa_jax import evaluate as command
 from spa_jax.data.sources.opening import load_data
 from spa_jax.evaluate import evaluate, open_runs
 from spa_jax.report import PARTS, report_page
+from spa_jax.reporting.evaluation_tables import evaluation_rows
 from spa_jax.reporting.figures.style import Drawing, save
 from spa_jax.reporting.finished_runs import read_run
 from spa_jax.reporting.grouping import group_runs
+from spa_jax.training.checking import prepare_run
 from spa_jax.training.config import resolve
 from spa_jax.training.loop import run
+from spa_jax.training.rundir.checkpoints import read_arrays
 from tests.refusals import refusal
 from tests.training.small import small_config, small_program
 
@@ -90,6 +95,65 @@ def test_tau_is_chosen_on_the_validation_part(finished, evaluated, tmp_path):
     assert sweep[f"{chosen['tau']:g}"] == max(sweep.values())
     on_test = numbers_of(evaluated)["tau_sweep"]["class_accuracy"]
     assert chosen["class_accuracy"] == on_test[f"{chosen['tau']:g}"]
+
+
+def test_class_weights_are_normalised_by_a_tau_of_the_validation_part(program, finished, tmp_path):
+    """Predictions are those of the features and of the weights over a power of their lengths."""
+    taus = (0.0, 0.5, 1.0, 2.0)
+    arguments = [str(finished), f"--out={tmp_path}", "--tau-normalisation", "--taus"]
+    assert command.main([*arguments, *map(str, taus)]) == 0
+    found = numbers_of(tmp_path / "digits" / "test")
+    arrays = read_arrays(finished / "checkpoints" / "10")
+    run_of = prepare_run(resolve(CONFIG), program.data)
+    variables = unflatten_dict(
+        {tuple(path.split("/")): array for path, array in arrays.items() if "opt_state" not in path}
+    )
+    kernel = variables["params"]["head"]["kernel"].astype(np.float64)
+    sweeps = {}
+    for part in ("validation", "test"):
+        examples = getattr(program.data, part)
+        images = program.feed.normalize(jnp.asarray(examples.images))
+        applied = {name: variables[name] for name in ("params", "batch_stats")}
+        features = np.float64(run_of.model.apply(applied, images, train=False)[0])
+        for tau in taus:
+            scaled = kernel / np.linalg.norm(kernel, axis=0) ** tau
+            right = (features @ scaled).argmax(axis=1) == examples.labels
+            recalls = [right[examples.labels == c].mean() for c in np.unique(examples.labels)]
+            sweeps[part, f"{tau:g}"] = np.mean(recalls)
+    for tau in taus:
+        there = found["tau_normalisation_sweep"]["class_accuracy"][f"{tau:g}"]
+        assert there == pytest.approx(sweeps["test", f"{tau:g}"], abs=0.005)
+    chosen = found["tau_normalisation"]
+    best = max(taus, key=lambda tau: sweeps["validation", f"{tau:g}"])
+    assert chosen["tau"] == best and chosen["on"] == "validation"
+    assert (
+        chosen["class_accuracy"] == found["tau_normalisation_sweep"]["class_accuracy"][f"{best:g}"]
+    )
+    (row,) = evaluation_rows("tau", {"digits": [found]})
+    assert row["tau-normalised"] == f"{100 * chosen['class_accuracy']:.1f}"
+
+
+def of_cosines(folder):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["model"]["head"] = "cosine"
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("change", "part", "parts"),
+    [
+        (lambda folder: without_validation(folder, None), "test", ("config.data.validation=True",)),
+        (of_cosines, "test", ("all have one length, or no linear head",)),
+        (lambda folder: None, "validation", ("is shown on the test set", "--part=validation")),
+    ],
+)
+def test_what_has_no_tau_of_normalisation_is_refused(change, part, parts, copy, tmp_path):
+    change(copy)
+    message = refusal(evaluate, [copy], tmp_path / "out", part, normalise=True)
+    for text in ("--tau-normalisation", *parts):
+        assert text in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_data_set_takes_the_place_of_the_test_set(finished, evaluated, tmp_path):

@@ -108,7 +108,7 @@ def test_the_page_on_evaluation(tmp_path):
 
 def test_the_page_on_two_stages(tmp_path):
     follow("two_stages", tmp_path, less=("--config.model.small.widths=(8,)",))
-    for made in ("crt", "crt_aligned/proj-seed0", "fine_tuned"):
+    for made in ("crt", "lws", "crt_aligned/proj-seed0", "fine_tuned"):
         summary = read_summary(tmp_path / "runs" / made)
         assert summary["init"]["run"] == str(tmp_path / "runs/first")
 

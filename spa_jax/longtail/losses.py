@@ -135,6 +135,37 @@ def adjust_logits(
     return widen(logits) - tau * class_row(log_prior, logits.shape[1], "log_prior")
 
 
+def tau_normalised(
+    logits: Logits, lengths: Float[Array | np.ndarray, " C"], tau: Scalar = 1.0
+) -> Float[Array, "B C"]:
+    r"""Logits of class weights that are divided by a power of their lengths, after training.
+
+    .. math:: \langle f, w_c \rangle / \|w_c\|^\tau
+
+    Args:
+      logits: `(B, C)` floating, :math:`\langle f, w_c \rangle`, without a bias.
+      lengths: `(C,)` floating, :math:`\|w_c\|`; a weight of length 0 stays.
+      tau: strength: 0 leaves lengths as they are, with 1 all weights have length 1.
+
+    Returns:
+      `(B, C)` float32, to take the largest of.
+
+    Raises:
+      InputError: shapes or dtypes that do not fit.
+
+    Example:
+      >>> tau_normalised(jnp.array([[3.0, 1.0]]), jnp.array([4.0, 1.0])).tolist()
+      [[0.75, 1.0]]
+
+    Reference:
+      Kang et al., "Decoupling Representation and Classifier for Long-Tailed Recognition", ICLR
+      2020, which leaves the bias out as well.
+    """
+    check_matrix(logits, "logits")
+    of_classes = class_row(lengths, logits.shape[1], "lengths")
+    return widen(logits) / jnp.where(of_classes > 0, of_classes, 1.0) ** tau
+
+
 def batch_counts(
     labels: Labels, num_classes: int, axis_name: str | None = None
 ) -> Float[Array, " C"]:

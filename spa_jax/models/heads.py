@@ -28,23 +28,32 @@ class LinearHead(nn.Module):
         The scale starts at 1, which is about the length of the columns that the kernel starts with.
         The gradient of such a column is orthogonal to it, and smaller the longer it is; a rotation
         of it, as by SpA, turns :math:`\hat w_c` by the same angle.
+      scaled: whether each class weight has a learned scale of its own besides, which starts at 1:
+        :math:`a_c w_c` in place of :math:`w_c`.
 
     Reference:
       Wang, Xiang, Cheng and Yuille, "NormFace: L2 Hypersphere Embedding for Face Verification", ACM
-      Multimedia 2017, on layers that normalise, and why they need a scale.
+      Multimedia 2017, on layers that normalise, and why they need a scale. Kang et al., "Decoupling
+      Representation and Classifier for Long-Tailed Recognition", ICLR 2020, on scales of classes.
     """
 
     num_classes: int
     normalised: bool = False
+    scaled: bool = False
 
     @nn.compact
     def __call__(self, features: Float[Array, "B D"], train: bool) -> Float[Array, "B num_classes"]:
-        """Features `(B, D)` to logits `(B, C)`; `kernel` `(D, C)`, `bias` `(C,)`, `scale` `()`."""
+        """Features `(B, D)` to logits `(B, C)`.
+
+        `kernel` is `(D, C)`, `bias` `(C,)`; where there are, `scale` is `()` and `scales` `(C,)`.
+        """
         shape = (features.shape[-1], self.num_classes)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
         if self.normalised:
             kernel = self.param("scale", nn.initializers.ones, ()) * unit_rows(kernel.T).T
+        if self.scaled:
+            kernel *= self.param("scales", nn.initializers.ones, (self.num_classes,))[None]
         return features @ kernel + bias[None]
 
 

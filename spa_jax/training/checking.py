@@ -250,7 +250,7 @@ def prepare_run(
         data.num_classes,
         jnp.dtype(options.model.dtype),
         layout.axis_name if options.model.batch_norm == "global" else None,
-        frozen_backbone=options.optimizer.train_only == "head",
+        frozen_backbone=options.optimizer.train_only != "all",
     )
     _check_kind(options, data, getattr(model.backbone, "takes_features", False))
     return PreparedRun(options, layout, data, streamed, image_shape, model)

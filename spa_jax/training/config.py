@@ -209,7 +209,8 @@ def resolve(config: Config) -> RunOptions:
         }
         chosen[group] = read[flat[CHOSEN_BY[group]]]
     augment, spa, name = groups["augment"], groups["spa"], groups["method"].name
-    method = _with_head(METHODS[name].make(chosen["method"]), groups["model"].head, name)
+    method = METHODS[name].make(chosen["method"])
+    method = _with_head(method, groups["model"].head, groups["optimizer"].train_only, name)
     views = method.views
     if views.mix == "none":  # which leaves the choice to the config
         views = dataclasses.replace(views, mix=augment.mix)
@@ -321,7 +322,7 @@ def check_fields(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         )
 
 
-def _with_head(method: Method, chosen: str, name: str) -> Method:
+def _with_head(method: Method, chosen: str, train_only: str, name: str) -> Method:
     """The method with the head that was chosen; InputError if it has one of its own."""
     if chosen != "auto":
         if method.head != "linear":
@@ -333,6 +334,15 @@ def _with_head(method: Method, chosen: str, name: str) -> Method:
         head, options = CHOSEN_HEADS[chosen]
         unit = chosen != "linear"
         method = dataclasses.replace(method, head=head, head_options=options, unit_weights=unit)
+    if train_only == "scales":
+        if method.head != "linear":
+            raise InputError(
+                "config.optimizer.train_only=scales learns lengths of the class weights of a "
+                f"linear head, and here it is {method.head}, by config.model.head={chosen} and "
+                f"config.method.name={name}: choose another, or set train_only to head."
+            )
+        options = {**method.head_options, "scaled": True}
+        method = dataclasses.replace(method, head_options=options)
     return method
 
 
@@ -383,10 +393,21 @@ def _check_unused(options: RunOptions) -> None:
             "features towards fixed class weights: set it to all, or choose another "
             "config.method.name."
         )
-    if train_only == "head" and not init.run:
+    if train_only == "scales" and spa.method != "none":
         raise InputError(
-            "config.optimizer.train_only=head trains a classifier on features that stay as they "
-            "are: give the run that has learned them by config.init.run, or set it to all."
+            f"config.spa.method={spa.method} has nothing to act on with config.optimizer.train_only"
+            "=scales, which learns how long class weights are and keeps where they point: set it "
+            "to none, or train the head."
+        )
+    if train_only == "scales" and init.parts != "all":
+        raise InputError(
+            "config.optimizer.train_only=scales keeps the class weights of the first run: set "
+            "config.init.parts=all, or the class weights would be random ones."
+        )
+    if train_only != "all" and not init.run:
+        raise InputError(
+            f"config.optimizer.train_only={train_only} trains a classifier on features that stay "
+            "as they are: give the run that has learned them by config.init.run, or set it to all."
         )
     if options.model.batch_norm == "per_device" and options.parallel == "jit":
         raise InputError(

@@ -265,7 +265,7 @@ def tested_classifier(
 ) -> tuple[Float[Array, "C D"], Float[Array, " C"]]:
     """Weights and bias of the classifier that is used at test, as the weights act there.
 
-    Where they act at length 1 they have that, and a learned scale is part of them. Of several
+    Where they act at length 1 they have that, and learned scales are part of them. Of several
     classifiers it is the mean, as theirs is of the logits.
     """
     classifiers = []
@@ -276,7 +276,9 @@ def tested_classifier(
         weights = kernel_rows(variables, path)
         if method.unit_weights:
             weights = unit_rows(weights)
-        bias = layer.get("bias", jnp.zeros(len(weights)))
-        classifiers.append((layer.get("scale", 1.0) * weights, bias))
+        weights *= layer.get("scale", 1.0)
+        if "scales" in layer:
+            weights *= layer["scales"][:, None]
+        classifiers.append((weights, layer.get("bias", jnp.zeros(len(weights)))))
     weights, biases = (jnp.stack(parts) for parts in zip(*classifiers, strict=True))
     return jnp.mean(weights, axis=0), jnp.mean(biases, axis=0)

@@ -33,11 +33,15 @@ class OptimizerOptions:
     nesterov: bool = option(False, "of sgd")
     weight_decay: float = option(5e-4, "on every parameter that is trained", low=0)
     train_only: str = option(
-        "all", "head: all else stays, batch statistics too", choices=("all", "head")
+        "all",
+        "head: all else stays, batch statistics too; scales: one of each class, all else stays",
+        choices=("all", "head", "scales"),
     )
 
     def trained(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The part of the parameters that steps change, as an optimiser sees it."""
+        if self.train_only == "scales":
+            return {"head": {"scales": params["head"]["scales"]}}
         return dict(params) if self.train_only == "all" else {"head": params["head"]}
 
     def check(self, epochs: int) -> None:

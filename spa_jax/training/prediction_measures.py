@@ -1,6 +1,6 @@
 """What the predictions of a run come to, as JSON can hold it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 
 from spa_jax.dynamics import classification
-from spa_jax.longtail.losses import adjust_logits, log_prior
 from spa_jax.training.metrics import accuracy, mean_class_accuracy, number
 
 _MOST_CELLS = 100
@@ -75,32 +74,33 @@ def prediction_measures(
 
 
 def tau_sweep(
+    adjust: Callable[[Any, float], Any],
     logits: Float[np.ndarray, "N C"],
     labels: Int[np.ndarray, " N"],
-    class_counts: Sequence[int],
     taus: Sequence[float],
 ) -> dict[str, dict[str, float | None]]:
-    """Accuracy under post-hoc logit adjustment, on top of what the run does itself.
+    """Accuracy of logits that are adjusted after training, on top of what the run does itself.
 
     Args:
+      adjust: `(logits, tau)` -> `(N, C)`.
       logits: `(N, C)`.
       labels: `(N,)` integers in [0, C).
-      class_counts: training examples of each class.
-      taus: the strengths; 0 is the run as it is.
+      taus: the strengths.
 
     Returns:
       `accuracy`, over examples, and `class_accuracy`, over classes, by tau as text.
 
     Example:
       >>> logits = np.array([[0.5, 0.0], [1.0, 0.0]], np.float32)
-      >>> tau_sweep(logits, np.array([1, 0]), [30, 10], [0, 0.75])["accuracy"]
+      >>> adjust = lambda logits, tau: logits - tau * np.array([1.0, 0.0])
+      >>> tau_sweep(adjust, logits, np.array([1, 0]), [0, 0.75])["accuracy"]
       {'0': 0.5, '0.75': 1.0}
     """
-    prior, everything = log_prior(np.asarray(class_counts)), {"all": range(len(class_counts))}
-    found = {}
+    num_classes = logits.shape[1]
+    everything, found = {"all": range(num_classes)}, {}
     for tau in taus:
-        predicted = np.asarray(jnp.argmax(adjust_logits(logits, prior, tau), axis=1))
-        counts = classification.count_by_class(labels, predicted, len(class_counts))
+        predicted = np.asarray(jnp.argmax(adjust(logits, tau), axis=1))
+        counts = classification.count_by_class(labels, predicted, num_classes)
         found[f"{tau:g}"] = _accuracies(counts, everything)
     return {
         name: {tau: values[name]["all"] for tau, values in found.items()}

@@ -28,7 +28,7 @@ from spa_jax.training.metrics import STEP_METRICS, Totals, alignment_metrics, kn
 from spa_jax.training.optimizer import build_optimizer
 from spa_jax.training.rundir.first_run import FirstRun
 from spa_jax.training.rundir.workdir import FREE_ON_RESUME
-from spa_jax.training.state import STATE_PLACES, TrainState
+from spa_jax.training.state import STATE_PLACES, TrainState, replaced
 from spa_jax.training.step import make_train_step
 
 
@@ -177,7 +177,7 @@ class Program:
         variables = self._init_variables(seeds)
         if first is not None:
             taken = self.layout.stack(len(configs) * [first.variables])
-            variables = {name: part | taken.get(name, {}) for name, part in variables.items()}
+            variables = replaced(variables, taken)
         return self._start(seeds, hyperparams, variables, means)
 
     def device_bytes(self) -> int | None:

@@ -286,6 +286,20 @@ def crt_recipe(config: Config) -> None:
     config.optimizer.per_epoch = False
 
 
+def lws_recipe(config: Config) -> None:
+    """Learnable weight scaling (LWS) for CIFAR, another second stage than `crt_recipe`.
+
+    Network and classifier stay as the first run has left them; one scale of each class's weight is
+    learned, from 1 on, all else being as in `crt_recipe`.
+
+    Reference:
+      Kang, Xie, Rohrbach, Yan, Gordo, Feng and Kalantidis, "Decoupling Representation and
+      Classifier for Long-Tailed Recognition", ICLR 2020.
+    """
+    crt_recipe(config)
+    config.init.parts, config.optimizer.train_only = "all", "scales"
+
+
 def adamw_recipe(config: Config) -> None:
     """What networks without batch normalisation, and classifiers alone, are usually trained with.
 
@@ -307,6 +321,7 @@ CIFAR_RECIPES = {
     "spa": spa_recipe,
     "balms": balms_recipe,
     "crt": crt_recipe,
+    "lws": lws_recipe,
 }
 """The recipes for CIFAR by name."""
 

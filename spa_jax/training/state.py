@@ -5,9 +5,21 @@ from typing import Any
 
 import flax.struct
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PyTree
 
 from spa_jax.training.devices import OWN, SHARED
+
+
+def replaced(tree: PyTree, part: PyTree) -> Any:
+    """Nested dictionaries with the leaves that a part of them has in place of their own.
+
+    Example:
+      >>> replaced({"head": {"kernel": 1, "bias": 2}}, {"head": {"bias": 3}})
+      {'head': {'kernel': 1, 'bias': 3}}
+    """
+    whole = flatten_dict(tree, keep_empty_nodes=True)
+    return unflatten_dict(whole | flatten_dict(part))
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -50,13 +62,14 @@ class TrainState(flax.struct.PyTreeNode):
 
         Args:
           tx: whose state was made of those parameters that have a gradient.
-          grads: by part of the network, of all parts or of some.
+          grads: of all parameters or of some, in nested dictionaries as those.
           extra_args: such as `class_means`, go on to `tx.update`.
         """
         tx = optax.with_extra_args_support(tx)
-        trained = {part: self.params[part] for part in grads}
+        params = flatten_dict(self.params)
+        trained = unflatten_dict({path: params[path] for path in flatten_dict(grads)})
         updates, opt_state = tx.update(grads, self.opt_state, trained, **extra_args)
-        params = self.params | optax.apply_updates(trained, updates)
+        params = replaced(self.params, optax.apply_updates(trained, updates))
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state)
 
 

@@ -18,7 +18,7 @@ from spa_jax.longtail.method import LossContext
 from spa_jax.models.classifier import Classifier
 from spa_jax.training.config import RunOptions
 from spa_jax.training.feeds.batch import Batch, Inputs
-from spa_jax.training.state import TrainState
+from spa_jax.training.state import TrainState, replaced
 
 
 def _is_correct(logits: Float[Array, "B C"], labels: Int[Array, " B"]) -> Float[Array, " B"]:
@@ -41,8 +41,8 @@ def make_train_step(
     those that this batch has updated, or those of the whole training set. The forwards come in the
     order of the released code: unmixed images, if class means are made of them, then the first
     view, then the second.
-    Where the head alone is trained, gradients are those of the head, and a model that is
-    `frozen_backbone` gives the features of evaluation mode.
+    Where the head alone is trained, or its scales, gradients are of those alone, and a model that
+    is `frozen_backbone` gives the features of evaluation mode.
 
     Args:
       options: of the run.
@@ -63,7 +63,7 @@ def make_train_step(
         return features, of_head, mutated["batch_stats"]
 
     def loss_fn(trained: dict[str, PyTree], state: TrainState, inputs: Inputs) -> Any:
-        params = state.params | trained
+        params = replaced(state.params, trained)
         batch_stats, targets = state.batch_stats, inputs.targets(len(class_counts))
         clean = None
         if inputs.clean_images is not None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from spa_jax.longtail.losses import adjust_logits, tau_normalised
 from spa_jax.training.prediction_measures import prediction_measures, tau_sweep
 
 COUNTS = [100, 30, 10, 3]
@@ -58,11 +59,27 @@ def test_the_confusion_matrix_has_the_largest_class_first_and_many_classes_share
 
 def test_a_sweep_is_the_accuracy_of_adjusted_logits():
     logits, labels = made(seed=1)
-    found = tau_sweep(logits, labels, COUNTS, (0, 0.5, 2.0))
-    assert [*found["accuracy"]] == ["0", "0.5", "2"]
     prior = np.log(np.array(COUNTS) / sum(COUNTS))
+
+    def adjust(logits, tau):
+        return adjust_logits(logits, prior.astype(np.float32), tau)
+
+    found = tau_sweep(adjust, logits, labels, (0, 0.5, 2.0))
+    assert [*found["accuracy"]] == ["0", "0.5", "2"]
     for tau, value in found["class_accuracy"].items():
         predicted = (logits - float(tau) * prior).argmax(axis=1)
         expected = [np.mean(predicted[labels == c] == c) for c in range(4)]
         assert value == pytest.approx(np.mean(expected))
         assert found["accuracy"][tau] == pytest.approx(np.mean(predicted == labels))
+
+
+@pytest.mark.parametrize("tau", [0, 0.7, 1.0])
+def test_tau_normalised_logits_are_those_of_weights_over_a_power_of_their_lengths(tau):
+    generator = np.random.default_rng(3)
+    features, weights = generator.normal(size=(9, 6)), generator.normal(size=(4, 6))
+    weights *= np.array([[5.0], [1.0], [0.2], [0.0]])
+    lengths = np.linalg.norm(weights, axis=1)
+    powers = np.where(lengths > 0, lengths, 1) ** tau
+    expected = features @ (weights / powers[:, None]).T
+    found = tau_normalised((features @ weights.T).astype(np.float32), lengths, tau)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

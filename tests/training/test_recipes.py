@@ -116,6 +116,8 @@ CRT = STANDARD | {
     "optimizer.per_epoch": False,
 }
 
+LWS = CRT | {"init.parts": "all", "optimizer.train_only": "scales"}
+
 # Random-resized crops of 224 pixels, flips, colour jitter; the rate changes between epochs.
 IMAGENET_LT = {
     "data.profile": "natural",
@@ -219,18 +221,19 @@ def test_balanced_meta_softmaxs_recipe_has_thirteen_thousand_steps_to_half_an_ep
         assert config.optimizer.warmup_epochs * steps == pytest.approx(800)
 
 
-def crt(name="cifar10", **arguments):
-    """Classifier re-training after a run, which a recipe cannot know."""
-    config = getattr(recipes, f"{name}_lt")(recipe="crt", **arguments)
+def second_stage(name="cifar10", recipe="crt", **arguments):
+    """A second stage after a run, which a recipe cannot know."""
+    config = getattr(recipes, f"{name}_lt")(recipe=recipe, **arguments)
     assert "config.init.run" in refusal(resolve, config)
     config.init.run = "runs/first"
     return config
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_the_recipe_of_classifier_retraining_needs_a_first_run(name):
+@pytest.mark.parametrize(("recipe", "expected"), [("crt", CRT), ("lws", LWS)])
+def test_the_recipe_of_a_second_stage_needs_a_first_run(name, recipe, expected):
     of_data_set = {"eval_batch_size", "data.name", "data.imbalance_factor"}
-    assert_recipe(crt(name, imbalance_factor=50.0), CRT, of_data_set)
+    assert_recipe(second_stage(name, recipe, imbalance_factor=50.0), expected, of_data_set)
 
 
 @pytest.mark.parametrize("epochs", IMAGENET_LT_BY_EPOCHS)
@@ -277,7 +280,7 @@ RATES = {
     "glmc": (recipes.cifar100_lt(recipe="glmc"), 0.01 * by_epoch(half_cosine(200))),
     "spa": (recipes.cifar10_lt(recipe="spa"), 0.01 * released()),
     "balms": (recipes.cifar10_lt(recipe="balms"), 0.1 * cosine_by_step(542, 800 / 24)),
-    "crt": (crt(), 0.1 * half_cosine(10 * SPE)),
+    "crt": (second_stage(), 0.1 * half_cosine(10 * SPE)),
     "imagenet90": (recipes.imagenet_lt(90), 0.1 * by_epoch(half_cosine(90))),
     "imagenet135": (recipes.imagenet_lt(135), 0.1 * by_epoch(rising(10), half_cosine(125))),
     "imagenet180": (recipes.imagenet_lt(180), 0.1 * by_epoch(half_cosine(180))),
@@ -362,8 +365,16 @@ def test_a_configuration_file_builds_what_its_argument_says(file, argument):
 @pytest.mark.parametrize(
     ("file", "argument", "parts"),
     [
-        ("cifar10_lt", "recipe=ldam", ("of small, standard, glmc, spa, balms, crt:", "got 'ldam'")),
-        ("cifar100_lt", "recipe=small", ("one of standard, glmc, spa, balms, crt:", "got 'small'")),
+        (
+            "cifar10_lt",
+            "recipe=ldam",
+            ("of small, standard, glmc, spa, balms, crt, lws:", "got 'ldam'"),
+        ),
+        (
+            "cifar100_lt",
+            "recipe=small",
+            ("one of standard, glmc, spa, balms, crt, lws:", "got 'small'"),
+        ),
         ("cifar10_lt", "recipes=glmc", ("imbalance_factor=VALUE, recipe=VALUE", "'recipes=glmc'")),
         ("cifar10_lt", "glmc", ("recipe=VALUE", "'glmc'")),
         ("cifar100_lt", "imbalance_factor=many", ("imbalance_factor", "'many'")),
@@ -389,7 +400,8 @@ def test_a_recipe_changes_a_configuration_of_another_data_set_too():
     for recipe in recipes.CIFAR_RECIPES.values():
         config = default_config()
         recipe(config)
-        config.init.run = "runs/first" if recipe is recipes.crt_recipe else ""
+        second = recipe in (recipes.crt_recipe, recipes.lws_recipe)
+        config.init.run = "runs/first" if second else ""
         resolve(config)
         assert (config.data.name, config.model.name) == ("digits", "cifar_resnet")
     config = default_config()

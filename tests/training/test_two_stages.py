@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from spa_jax.models import import_weights
 from spa_jax.models.peer_names import Naming
+from spa_jax.training import evaluation, recipes
 from spa_jax.training.checking import check_run, check_runs, prepare_run
 from spa_jax.training.config import resolve
 from spa_jax.training.devices import Layout
@@ -70,6 +71,11 @@ def second(first, tmp_path_factory):
     return folder
 
 
+def array_paths(tree):
+    """The arrays of a tree by their paths."""
+    return dict(zip(array_shapes(tree), jax.tree.leaves(tree), strict=True))
+
+
 def last_state(workdir, step):
     """The arrays of a checkpoint, by their paths."""
     return read_arrays(workdir / "checkpoints" / str(step))
@@ -87,6 +93,39 @@ def test_the_second_stage_trains_the_classifier_alone_and_names_the_first_run(fi
     checksum = read_summary(first)["params_checksum"]
     expected = {"run": str(first), "parts": "backbone", "step": STEPS, "params_checksum": checksum}
     assert summary["init"] == expected
+
+
+def test_scales_of_classes_are_learned_and_all_else_stays(first):
+    """At first the run predicts as the first one has; then one scale a class moves, by its slope.
+
+    That of the loss is the mean over examples of (p_c - y_c) <w_c, f>.
+    """
+    lws = {"init__parts": "all", "optimizer__train_only": "scales", "optimizer__weight_decay": 0.01}
+    config = second_config(first, **lws)
+    program = small_program(config)
+    start, there = program.init_state(config), last_state(first, STEPS)
+    batch = program.feed.batch(start, next(program.batches(start, seed=0, epoch=0)))
+    model = prepare_run(resolve(config)).model
+    images = program.feed.normalize(batch.images)
+    features, logits = map(np.float64, model.apply(start.variables, images, train=False))
+    kernel, bias = (there[f"params/head/{name}"].astype(np.float64) for name in ("kernel", "bias"))
+    np.testing.assert_allclose(logits, features @ kernel + bias, atol=1e-4)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    slope = np.mean((shares - np.eye(10)[batch.labels]) * (features @ kernel), axis=0)
+    (before, after, last), _ = take_steps(program, start, 2)
+    rate = config.optimizer.learning_rate
+    assert np.abs(slope).max() > 1e-4
+    expected = 1 - rate * (slope + 0.01)
+    np.testing.assert_allclose(after.params["head"]["scales"], expected, atol=1e-5)
+    assert [leaf.shape for leaf in jax.tree.leaves(last.opt_state) if leaf.ndim] == [(10,)]
+    for path, array in array_paths(last.variables).items():
+        if path != "params/head/scales":
+            np.testing.assert_array_equal(array, there[path])
+    np.testing.assert_array_equal(before.params["head"]["scales"], 1)
+    weights, _ = evaluation.tested_classifier(last.variables, program.method)
+    scaled = kernel * np.asarray(last.params["head"]["scales"])
+    np.testing.assert_allclose(weights, scaled.T, rtol=1e-5)
 
 
 def test_a_run_that_goes_on_ends_as_without_a_stop_and_its_first_run_may_be_gone(
@@ -131,8 +170,7 @@ def test_a_checkpoint_can_be_named_and_all_of_it_is_taken(first):
     checkpoint = first / "checkpoints" / str(STEPS)
     config = small_config(init__run=str(checkpoint), seed=1, **PLAIN)
     state, there = fetch(small_program(config).init_state(config)), last_state(first, STEPS)
-    paths = array_shapes(state.variables)
-    found = dict(zip(paths, jax.tree.leaves(state.variables), strict=True))
+    found = array_paths(state.variables)
     assert found.keys() == {path for path in there if path.startswith(("params/", "batch_stats/"))}
     for path, array in found.items():
         np.testing.assert_array_equal(array, there[path])
@@ -198,6 +236,19 @@ def test_imported_weights_are_of_one_network_without_a_classifier(imported):
         assert part in message
 
 
+@pytest.mark.parametrize("recipe", ["crt", "lws"])
+def test_the_recipes_of_second_stages_train_and_test_on_less(first, recipe, tmp_path):
+    """With the network and the images of the first run in place of CIFAR's."""
+    config = small_config(**PLAIN)
+    recipes.CIFAR_RECIPES[recipe](config)
+    config.model.name, config.batch_size, config.epochs = "small", 64, 1
+    config.augment.crop_padding, config.augment.flip = 0, False
+    config.init.run = str(first)
+    summary = run(config, tmp_path, small_program(config), silent)
+    assert summary["init"]["step"] == STEPS and summary["steps"] == 5
+    assert summary["test_accuracy"]["last"] > 0.3
+
+
 WRONG = {
     "no such run": ({"init__run": "no/such/run"}, ("config.init.run=no/such/run is no folder",)),
     "a folder without a checkpoint": (
@@ -228,6 +279,18 @@ WRONG = {
     "a classifier that is fixed": (
         {"method__name": "etf", "model__small__widths": (12,)},
         ("config.optimizer.train_only=head", "fixed class weights"),
+    ),
+    "alignment of weights whose directions stay": (
+        {"optimizer__train_only": "scales", "init__parts": "all", "spa__method": "proj"},
+        ("config.spa.method=proj has nothing to act on", "keeps where they point"),
+    ),
+    "scales of random class weights": (
+        {"optimizer__train_only": "scales"},
+        ("config.optimizer.train_only=scales", "config.init.parts=all", "random"),
+    ),
+    "scales of no class weights": (
+        {"optimizer__train_only": "scales", "init__parts": "all", "model__head": "cosine"},
+        ("lengths of the class weights of a linear head", "config.model.head=cosine"),
     ),
 }
 

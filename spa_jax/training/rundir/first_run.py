@@ -23,6 +23,7 @@ from spa_jax.training.rundir.checkpoints import (
 from spa_jax.training.rundir.workdir import read_summary
 
 _COLLECTIONS = ("params", "batch_stats", "constants")
+_SCALES = "params/head/scales"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,8 @@ def check_first_run(options: InitOptions, variables: PyTree, class_names: Sequen
         {path: shape for path, shape in shapes.items() if _is_taken(path, options.parts)}
         for shapes in ((imported or read_record(checkpoint))["shapes"], array_shapes(variables))
     )
+    if _SCALES not in there:  # which learnable weight scaling begins with ones
+        here.pop(_SCALES, None)
     if not here:
         raise InputError(
             f"config.init.parts={options.parts} takes nothing from {options.run}, as this network "
