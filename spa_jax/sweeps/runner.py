@@ -231,37 +231,43 @@ class Runner:
 
 def check_same_data(claims: Iterable[Claim]) -> None:
     """Raises InputError if results that name the same data were made on different ones."""
-    first: dict[Hashable, tuple[str, str]] = {}
-    for what, data, checksum in claims:
-        if checksum is None:
-            continue
-        other, known = first.setdefault(data, (what, checksum))
-        if checksum != known:
-            raise InputError(
-                f"{what} and {other} are not of the same data, so that they cannot stand side by "
-                f"side: the checksums of what is trained and tested on are {checksum} and {known}. "
-                "Put the data back as they were, or choose another --out."
-            )
+    if found := _unlike(claims):
+        what, checksum, other, known = found
+        raise InputError(
+            f"{what} and {other} are not of the same data, so that they cannot stand side by "
+            f"side: the checksums of what is trained and tested on are {checksum} and {known}. "
+            "Put the data back as they were, or choose another --out."
+        )
 
 
 def check_same_start(starts: Iterable[Start]) -> None:
     """Raises InputError if results that name one first run started from different states of it."""
-    first: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    for what, init in starts:
-        if not init:
+    named = ((what, init["run"], init) for what, init in starts if init)
+    if found := _unlike(named, lambda init: init["params_checksum"]):
+        what, init, other, known = found
+        here, there = (
+            f"step {start['step']} (checksum {start['params_checksum']})" for start in (init, known)
+        )
+        raise InputError(
+            f"{what} and {other} do not start from one state of {init['run']}, so that they "
+            f"cannot stand side by side: one from {here}, the other from {there}. Choose "
+            "another --out, and let that run end before or name a checkpoint of it by "
+            "config.init.run."
+        )
+
+
+def _unlike(
+    claims: Iterable[tuple[str, Hashable, Any]], told_by: Callable[[Any], Any] = lambda value: value
+) -> tuple[str, Any, str, Any] | None:
+    """The first two results that say different things of the same, with what each says."""
+    first: dict[Hashable, tuple[str, Any]] = {}
+    for what, key, said in claims:
+        if said is None:
             continue
-        other, known = first.setdefault(init["run"], (what, init))
-        if init["params_checksum"] != known["params_checksum"]:
-            here, there = (
-                f"step {start['step']} (checksum {start['params_checksum']})"
-                for start in (init, known)
-            )
-            raise InputError(
-                f"{what} and {other} do not start from one state of {init['run']}, so that they "
-                f"cannot stand side by side: one from {here}, the other from {there}. Choose "
-                "another --out, and let that run end before or name a checkpoint of it by "
-                "config.init.run."
-            )
+        other, known = first.setdefault(key, (what, said))
+        if told_by(said) != told_by(known):
+            return what, said, other, known
+    return None
 
 
 def _start(member: Member) -> Start:
