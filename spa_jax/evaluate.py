@@ -298,7 +298,7 @@ def _check_normalised(run: OpenedRun, part: str) -> None:
 
 def _normalising(program: Program, state: TrainState) -> Callable[[Any, float], Array]:
     """`(logits, tau)` -> the logits of tau-normalised class weights, without bias."""
-    weights, bias = fetch(tested_classifier(state.variables, program.method))
+    weights, bias = fetch(tested_classifier(state.evaluated, program.method))
     counts = jnp.asarray(program.data.class_counts, jnp.float32)
     of_zero = np.asarray(program.method.test_logits(bias[None], counts))  # of a feature of zeros
     lengths = np.linalg.norm(weights, axis=1)

@@ -94,6 +94,7 @@ class ConvNeXt(nn.Module):
     Attributes:
       stages: patch size, widths, blocks and start of the scales; `STAGES` has the published ones.
       dtype: computation in float32 or bfloat16. Parameters are float32 either way.
+      remat: whether the backward pass computes what is inside a block again.
 
     Raises:
       InputError: when it is called, an image has too few pixels for the stages.
@@ -108,6 +109,7 @@ class ConvNeXt(nn.Module):
 
     stages: Stages
     dtype: DTypeLike = jnp.float32
+    remat: bool = False
 
     @property
     def dim(self) -> int:
@@ -127,13 +129,14 @@ class ConvNeXt(nn.Module):
             )
         x = _downsample(widths[0], patch, self.dtype, "stem_0")(images)
         x = nn.LayerNorm(_EPSILON, dtype=self.dtype, name="stem_1")(x)
+        make = nn.remat(ConvNeXtBlock) if self.remat else ConvNeXtBlock
         for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
             if stage > 0:
                 x = nn.LayerNorm(_EPSILON, dtype=self.dtype, name=f"stage{stage}_norm")(x)
                 x = _downsample(width, 2, self.dtype, f"stage{stage}_reduce")(x)
             for block in range(count):
                 name = f"stage{stage}_block{block}"
-                x = ConvNeXtBlock(scale_init, self.dtype, name=name)(x)
+                x = make(scale_init, self.dtype, name=name)(x)
         return nn.LayerNorm(_EPSILON, name="norm")(jnp.mean(x, axis=(1, 2), dtype=jnp.float32))
 
 

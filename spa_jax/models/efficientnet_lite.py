@@ -129,6 +129,7 @@ class EfficientNetLite(nn.Module):
       axis_name: of :func:`spa_jax.models.residual.batch_norm`.
       stem: channels of the first convolution.
       dim: the feature width D.
+      remat: whether the backward pass computes what is inside a block again.
 
     Example:
       >>> EfficientNetLite().dim
@@ -145,6 +146,7 @@ class EfficientNetLite(nn.Module):
     axis_name: str | None = None
     stem: int = 32
     dim: int = 1280
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: Float[Array, "B _ _ _"], train: bool) -> Float[Array, "B _"]:
@@ -153,9 +155,10 @@ class EfficientNetLite(nn.Module):
         settings = {"use_bias": False, "kernel_init": _FAN_OUT, "dtype": self.dtype}
         x = nn.Conv(self.stem, (3, 3), (2, 2), name="stem", **settings)(images)
         x = nn.relu6(norm("stem_norm")(x))
+        make = nn.remat(InvertedResidual, static_argnums=(2,)) if self.remat else InvertedResidual
         for number, stage in enumerate(self.stages):
             for block in range(stage.blocks):
-                x = InvertedResidual(
+                x = make(
                     stage.channels,
                     stage.window,
                     stage.stride if block == 0 else 1,

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from spa_jax.errors import InputError
 from spa_jax.models.adapter import Adapter, AdapterOptions, make_identity
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.convnext import STAGES, ConvNeXt, ConvNeXtOptions, make_convnext
@@ -87,6 +88,7 @@ def build_classifier(
     dtype: DTypeLike = "float32",
     axis_name: str | None = None,
     frozen_backbone: bool = False,
+    remat: bool = False,
 ) -> Classifier:
     """A network of `NETWORKS` with a head of `HEADS`.
 
@@ -99,14 +101,23 @@ def build_classifier(
       dtype: computation of the network in float32 or bfloat16; heads compute in float32.
       axis_name: mapped axis that batch statistics are taken over, in network and head.
       frozen_backbone: as in :class:`spa_jax.models.classifier.Classifier`.
+      remat: whether the backward pass computes the inside of the network's blocks again, which
+        takes time and saves memory.
 
     Raises:
-      InputError: options that the network or the head refuses.
+      InputError: options that the network or the head refuses, or a network without blocks.
 
     Example:
       >>> build_classifier("vit", VitOptions(width=8, heads=2), "linear", {}, 10).backbone.dim
       8
     """
     backbone = NETWORKS[network].make(options, jnp.dtype(dtype), axis_name)
+    if remat:
+        if not hasattr(backbone, "remat"):
+            raise InputError(
+                f"config.model.remat computes the blocks of a network again, and {network} has "
+                "none: leave it at False, or choose another config.model.name."
+            )
+        backbone = backbone.clone(remat=True)
     classes = HEADS[head](num_classes, axis_name, **head_options)
     return Classifier(backbone, classes, frozen_backbone)

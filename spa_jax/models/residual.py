@@ -6,6 +6,7 @@ them; ResNet-18, 34, 50, 101 and ResNeXt-50 for 224 x 224 images.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
@@ -182,12 +183,14 @@ class ResNet(nn.Module):
       stages: the blocks of each stage.
       layers: how they are made.
       pool: whether a maximum pool follows the stem, 3x3 with stride 2.
+      remat: whether the backward pass computes what is inside a block again.
     """
 
     stem: Convolution
     stages: tuple[tuple[Block, ...], ...]
     layers: Layers
     pool: bool = False
+    remat: bool = False
 
     @property
     def dim(self) -> int:
@@ -201,10 +204,12 @@ class ResNet(nn.Module):
         x = nn.relu(self.layers.norm(train, "bn1")(x))
         if self.pool:
             x = nn.max_pool(x, (3, 3), (2, 2), padding=_POOL_PADDING)
+        make = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
+        flax_names = (f"ResidualBlock_{number}" for number in itertools.count())
         for stage, blocks in enumerate(self.stages, start=1):
             for number, block in enumerate(blocks):
-                name = self.layers.name(f"layer{stage}_{number}")
-                x = ResidualBlock(block, self.layers, name=name)(x, train)
+                name = self.layers.name(f"layer{stage}_{number}") or next(flax_names)
+                x = make(block, self.layers, name=name)(x, train)
         return jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -357,6 +362,7 @@ ARCHITECTURES = MappingProxyType(
         "resnet34": Architecture((3, 4, 6, 3), bottleneck=False),
         "resnet50": Architecture((3, 4, 6, 3), bottleneck=True),
         "resnet101": Architecture((3, 4, 23, 3), bottleneck=True),
+        "resnet152": Architecture((3, 8, 36, 3), bottleneck=True),
         "resnext50_32x4d": Architecture((3, 4, 6, 3), True, groups=32, width_per_group=4),
     }
 )

@@ -67,6 +67,7 @@ class VisionTransformer(nn.Module):
     Attributes:
       size: patch size, width, layers and heads; `SIZES` has the published ones.
       dtype: computation in float32 or bfloat16. Parameters are float32 either way.
+      remat: whether the backward pass computes what is inside a layer of attention again.
 
     Raises:
       InputError: the heads do not divide the width; when it is called, the patches do not tile the
@@ -84,6 +85,7 @@ class VisionTransformer(nn.Module):
 
     size: VitOptions
     dtype: DTypeLike = jnp.float32
+    remat: bool = False
 
     def __post_init__(self) -> None:
         if self.size.width % self.size.heads:
@@ -116,6 +118,7 @@ class VisionTransformer(nn.Module):
         x = jnp.concatenate([jnp.tile(token.astype(x.dtype), (len(x), 1, 1)), x], axis=1)
         positions = self.param("positions", nn.initializers.normal(0.02), (1, x.shape[1], width))
         x += positions.astype(x.dtype)
+        make = nn.remat(EncoderLayer) if self.remat else EncoderLayer
         for layer in range(self.size.layers):
-            x = EncoderLayer(self.size.heads, self.dtype, name=f"layer{layer}")(x)
+            x = make(self.size.heads, self.dtype, name=f"layer{layer}")(x)
         return nn.LayerNorm(_EPSILON, name="ln")(x[:, 0].astype(jnp.float32))

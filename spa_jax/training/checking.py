@@ -251,6 +251,7 @@ def prepare_run(
         jnp.dtype(options.model.dtype),
         layout.axis_name if options.model.batch_norm == "global" else None,
         frozen_backbone=options.optimizer.train_only != "all",
+        remat=options.model.remat,
     )
     _check_kind(options, data, getattr(model.backbone, "takes_features", False))
     return PreparedRun(options, layout, data, streamed, image_shape, model)

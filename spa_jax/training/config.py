@@ -47,6 +47,7 @@ class ModelOptions:
         choices=("auto", *CHOSEN_HEADS),
     )
     dtype: str = option("float32", "of the computation", choices=("float32", "bfloat16"))
+    remat: bool = option(False, "compute the network's blocks again in the backward pass")
     batch_norm: str = option(
         "global",
         "whose statistics: per_device with pmap and shard_map only",

@@ -91,7 +91,7 @@ class Evaluation:
         self._logits = layout.compile(self._logits_of, (OWN, feed.evaluation_places))
 
     def evaluate(self, state: TrainState) -> dict[str, Any]:
-        """Test accuracy and alignment, still on the device.
+        """Test accuracy and alignment, still on the device; of averages, where there are.
 
         Returns:
           `loss` scalar, `correct` and `count` `(C,)`, `cosines` and `test_cosines` `(H, C)`
@@ -101,7 +101,7 @@ class Evaluation:
           `validation_correct` and `validation_count` `(C,)`; with `config.logging.collapse` also
           `collapse`, which :func:`collapse_measures` finishes.
         """
-        variables, sums = state.variables, {}
+        variables, sums = state.evaluated, {}
         validation = () if self._feed.data.validation is None else ("validation",)
         for part in dict.fromkeys(("test", *validation, *self._measured)):
             sums[part] = self.no_sums
@@ -126,7 +126,7 @@ class Evaluation:
           `(N, C)` float32, in the order of the part.
         """
         batches = self._feed.evaluation(part)
-        found = [fetch(self._logits(state.variables, inputs)) for inputs in batches]
+        found = [fetch(self._logits(state.evaluated, inputs)) for inputs in batches]
         return np.concatenate(found)[: len(getattr(self._feed.data, part))]
 
     def _apply(self, variables: PyTree, inputs: Any) -> tuple[Array, Any, Batch]:

@@ -4,13 +4,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
 from spa_jax.errors import InputError
 from spa_jax.options import option
 from spa_jax.training.variants import Aligned, Variant
 
+_NO_KERNELS = ("bias", "scale", "scales", "class_token", "positions")
 _RELEASED_WARMUP = 11  # epochs; the tenth is at the peak, the last a tenth above it
 
 
@@ -31,7 +34,16 @@ class OptimizerOptions:
     step_factor: float = option(0.01, "steps: what it is multiplied by each time", low=0, high=1)
     momentum: float = option(0.9, "of sgd", low=0, high=1)
     nesterov: bool = option(False, "of sgd")
-    weight_decay: float = option(5e-4, "on every parameter that is trained", low=0)
+    weight_decay: float = option(5e-4, "on what is trained, see decayed", low=0)
+    decayed: str = option(
+        "all",
+        "kernels: not biases, norms, scales, tokens and positions",
+        choices=("all", "kernels"),
+    )
+    clip_norm: float = option(0.0, "largest norm of the gradient, all in one; 0: any", low=0)
+    ema: float = option(
+        0.0, "decay of averaged parameters, which are evaluated; 0: none", low=0, below=1
+    )
     train_only: str = option(
         "all",
         "head: all else stays, batch statistics too; scales: one of each class, all else stays",
@@ -82,7 +94,10 @@ def build_optimizer(
     epochs: int,
     steps_per_epoch: int,
 ) -> optax.GradientTransformationExtraArgs:
-    """Chains the variant's first link, weight decay and the optimiser, and the variant's last link.
+    """Chains the variant's first link, clipping, decay and the optimiser, the variant's last link.
+
+    What is clipped is what the first link has left of the gradient: SpA-Proj never makes it longer,
+    so that no more is clipped than has to be.
 
     Args:
       options: of the optimiser.
@@ -98,22 +113,31 @@ def build_optimizer(
     """
     schedule = learning_rate_multiple(options, epochs, steps_per_epoch)
     weight_decay = hyperparams["weight_decay"]
+    mask = _kernels if options.decayed == "kernels" else None
 
     def learning_rate(count: Any) -> Any:
         return hyperparams["learning_rate"] * schedule(count)
 
+    links: list[optax.GradientTransformation]
     if options.name == "sgd":
         links = [
-            optax.add_decayed_weights(weight_decay),
+            optax.add_decayed_weights(weight_decay, mask),
             optax.sgd(learning_rate, momentum=options.momentum, nesterov=options.nesterov),
         ]
     else:
-        links = [optax.adamw(learning_rate, weight_decay=weight_decay)]
+        links = [optax.adamw(learning_rate, weight_decay=weight_decay, mask=mask)]
+    if options.clip_norm:
+        links.insert(0, optax.clip_by_global_norm(options.clip_norm))
     first, last = (
         [make(hyperparams, aligned, epochs * steps_per_epoch)] if make is not None else []
         for make in (variant.first_link, variant.last_link)
     )
     return optax.chain(*first, *links, *last)
+
+
+def _kernels(params: PyTree) -> PyTree:
+    """Whether a parameter is a kernel, for each of them."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in _NO_KERNELS, params)
 
 
 def learning_rate_multiple(

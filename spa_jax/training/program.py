@@ -195,7 +195,7 @@ class Program:
                 (self.train_step, (state, self.zero_totals, inputs), self._places),
                 (
                     evaluation.add_batch,
-                    (state.variables, evaluation.no_sums, images),
+                    (state.evaluated, evaluation.no_sums, images),
                     evaluation.places,
                 ),
             )
@@ -218,16 +218,22 @@ class Program:
         variables: PyTree,
         means: ClassMeans,
     ) -> TrainState:
-        params = variables["params"]
+        params, optimizer = variables["params"], self._options.optimizer
+        trained, average = optimizer.trained(params), None
+        if optimizer.ema:
+            average = {"params": trained}
+            if optimizer.train_only == "all":
+                average["batch_stats"] = variables.get("batch_stats", {})
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             batch_stats=variables.get("batch_stats", {}),
             constants=variables.get("constants", {}),
-            opt_state=self._optimizer(hyperparams).init(self._options.optimizer.trained(params)),
+            opt_state=self._optimizer(hyperparams).init(trained),
             class_means=means,
             rng=jax.random.key(seed),
             hyperparams=dict(hyperparams),
+            average=average,
         )
 
     def _measure(self, state: TrainState, totals: Totals) -> Totals:

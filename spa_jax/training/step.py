@@ -102,6 +102,8 @@ def make_train_step(
                 batch_stats = jax.lax.pmean(batch_stats, axis_name)
         state = state.replace(class_means=means, batch_stats=batch_stats)
         state = state.apply_gradients(optimizer(state.hyperparams), grads, class_means=means)
+        if options.optimizer.ema:
+            state = state.averaged(options.optimizer.ema)
         return state, {
             "loss": loss,
             "accuracy": accuracy,

@@ -121,3 +121,56 @@ def test_a_network_without_stages_is_refused(name):
     group = defaults_of(options) | {"widths": ()}
     message = refusal(read_options, options, group, f"config.model.{name}")
     assert f"config.model.{name}.widths" in message
+
+
+BLOCKS = {
+    "small": {"widths": (4, 6, 8)},
+    "cifar_resnet": {"depth": 8},
+    "vit": {"width": 8, "layers": 2},
+    "convnext": {"widths": (4, 4, 8)},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("small", 3),
+        ("vit", 2),
+        pytest.param("cifar_resnet", 3, marks=pytest.mark.thorough),
+        pytest.param("convnext", 3, marks=pytest.mark.thorough),
+    ],
+)
+def test_blocks_that_are_computed_again_have_the_same_parameters_values_and_gradients(name, blocks):
+    entry, images = (
+        NETWORKS[name],
+        jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 1)), jnp.float32),
+    )
+    options = entry.options(**BLOCKS[name])
+    plain, again = (
+        build_classifier(name, options, "linear", {}, 5, remat=remat) for remat in (False, True)
+    )
+    variables = jax.jit(plain.init, static_argnames="train")(jax.random.key(0), images, train=False)
+    structure = jax.tree.map(jnp.shape, variables)
+    assert jax.tree.map(jnp.shape, shapes_of(again, images)[0]) == structure
+
+    def gradient(model):
+        def loss(params):
+            (_, logits), changed = model.apply(
+                variables | {"params": params}, images, train=True, mutable=["batch_stats"]
+            )
+            return jnp.mean(jnp.square(logits - 1)), changed
+
+        return jax.value_and_grad(loss, has_aux=True)
+
+    one, other = (jax.jit(gradient(model))(variables["params"]) for model in (plain, again))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(a).max()))
+    programs = [
+        str(jax.make_jaxpr(gradient(model))(variables["params"])) for model in (plain, again)
+    ]
+    assert [text.count("prevent_cse=True") for text in programs] == [0, blocks]
+
+
+def test_a_network_without_blocks_computes_none_again():
+    message = refusal(build_classifier, "identity", NoOptions(), "linear", {}, 5, remat=True)
+    assert "config.model.remat" in message and "identity has none" in message

@@ -5,9 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from spa_jax.alignment import ClassMeans
+from spa_jax.alignment.kernels import path_names
+from spa_jax.models.networks import build_classifier
+from spa_jax.models.vision_transformer import VitOptions
 from spa_jax.options import NoOptions
 from spa_jax.training.optimizer import OptimizerOptions, build_optimizer, learning_rate_multiple
-from spa_jax.training.variants import make_none
+from spa_jax.training.variants import ProjOptions, make_none, make_proj
 from tests.refusals import refusal
 
 EPOCHS, STEPS_PER_EPOCH = 10, 4
@@ -75,6 +79,79 @@ def test_adamw_decays_weights_apart_from_the_gradient():
     for gradient in (1.0, 100.0):
         found = first_updates(gradient, steps=1, name="adamw")
         np.testing.assert_allclose(found, [-0.5 * (1 + 0.1 * 2.0)], rtol=1e-5)
+
+
+def norm(*arrays):
+    return np.sqrt(sum(np.sum(np.square(array)) for array in arrays))
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5, 4.0, 50.0])
+def test_what_alignment_has_left_of_a_gradient_is_clipped_before_it_is_decayed(clip_norm):
+    """Its norm is 13 before and about 3 after Proj has taken out what turns weights away."""
+    generator = np.random.default_rng(0)
+    kernel, means = generator.normal(size=(2, 6, 4))
+    centred = means - means.mean(axis=1, keepdims=True)
+    units = kernel / np.linalg.norm(kernel, axis=0)
+    towards = centred / np.linalg.norm(centred, axis=0)
+    tangent = towards - units * np.sum(units * towards, axis=0)
+    tangent /= np.linalg.norm(tangent, axis=0)
+    small = 0.5 * generator.normal(size=(6, 4))
+    small -= tangent * np.sum(tangent * small, axis=0)
+    params = {"head": {"kernel": kernel.astype(np.float32), "bias": np.ones(4, np.float32)}}
+    gradient = {
+        "kernel": (small + 6 * tangent).astype(np.float32),
+        "bias": np.array([0.5, -1.0, 1.5, 1.0], np.float32),
+    }
+    tx = build_optimizer(
+        OptimizerOptions(clip_norm=clip_norm, momentum=0.0),
+        make_proj(ProjOptions()),
+        {"classifier": "head/kernel", "center": True},
+        {"learning_rate": 0.5, "weight_decay": 0.1, "gamma": 0.0},
+        epochs=EPOCHS,
+        steps_per_epoch=STEPS_PER_EPOCH,
+    )
+    seen = ClassMeans.create(4, 6).update(means.T.astype(np.float32), np.arange(4))
+    state = tx.init(params)
+    updates, _ = tx.update({"head": gradient}, state, params, class_means=seen)
+    left = norm(small, gradient["bias"])
+    assert left < 4 < norm(*gradient.values())
+    factor = min(1.0, clip_norm / left) if clip_norm else 1.0
+    expected = -0.5 * (factor * small + 0.1 * kernel)
+    np.testing.assert_allclose(updates["head"]["kernel"], expected, atol=1e-5)
+    expected = -0.5 * (factor * gradient["bias"] + 0.1)
+    np.testing.assert_allclose(updates["head"]["bias"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("decayed", ["all", "kernels"])
+def test_decay_is_on_all_parameters_or_on_kernels_alone(name, decayed):
+    """Of the vision transformer, whose attention has biases of two axes."""
+    model = build_classifier("vit", VitOptions(width=4, heads=2), "cosine", {"scale": 2.0}, 3)
+    variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)), train=False)
+    )
+    others = {"depthwise": jnp.zeros((3, 3, 1, 4))}  # a kernel of another name
+    params = jax.tree.map(
+        lambda leaf: np.full(leaf.shape, 2, np.float32), variables["params"] | others
+    )
+    tx = build_optimizer(
+        OptimizerOptions(name=name, decayed=decayed),
+        make_none(NoOptions()),
+        {},
+        {"learning_rate": 0.5, "weight_decay": 0.1},
+        epochs=EPOCHS,
+        steps_per_epoch=STEPS_PER_EPOCH,
+    )
+    zeros = jax.tree.map(np.zeros_like, params)
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    found = {
+        path_names(path)[0]: leaf for path, leaf in jax.tree_util.tree_leaves_with_path(updates)
+    }
+    kernels = {path for path in found if path.endswith(("/kernel", "depthwise"))}
+    assert len(kernels) == 9 and len(found) == 25
+    for path, leaf in found.items():
+        expected = -0.1 if decayed == "all" or path in kernels else 0.0
+        np.testing.assert_allclose(leaf, expected, atol=1e-7, err_msg=path)
 
 
 def check(epochs=EPOCHS, **options):

@@ -84,7 +84,7 @@ class Checkpoints:
             "position": dict(position or {}),
         }
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+            state=ocp.args.StandardSave(_fields(state)), record=ocp.args.JsonSave(record)
         )
         with self._storage_told(), jax.transfer_guard("allow"):  # or jax takes it for an accident
             self._manager.save(step, args=args)
@@ -139,7 +139,7 @@ class Checkpoints:
             )
         return _with_key(restored, like)
 
-    def _restore(self, step: int, template: PyTree) -> tuple[Any, str]:
+    def _restore(self, step: int, template: TrainState) -> tuple[Any, str]:
         """The checkpointed state, or None and why it cannot be read; the same on every host."""
         state, reason = None, "another host cannot read it"
         try:
@@ -147,8 +147,8 @@ class Checkpoints:
             record = self._manager.restore(step, args=args)["record"]
             self._check_fits(step, record, template)
             self.position = record.get("position", {})  # which earlier ones lack
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(template))
-            state = self._manager.restore(step, args=args)["state"]
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(_fields(template)))
+            state = type(template)(**self._manager.restore(step, args=args)["state"])
             if tree_checksum(state) != record["checksum"]:
                 state, reason = None, "its content does not match its checksum"
         except InputError:
@@ -234,6 +234,11 @@ def serializable(state: TrainState) -> TrainState:
     if not jnp.issubdtype(state.rng.dtype, jax.dtypes.prng_key):
         return state  # it has been made so
     return state.replace(rng=jax.random.key_data(state.rng))
+
+
+def _fields(state: TrainState) -> dict[str, Any]:
+    """The fields of a state that it has, so that a checkpoint knows nothing of the others."""
+    return {name: part for name, part in vars(state).items() if part is not None}
 
 
 def _with_key(restored: TrainState, like: TrainState) -> TrainState:

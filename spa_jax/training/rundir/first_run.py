@@ -23,6 +23,7 @@ from spa_jax.training.rundir.checkpoints import (
 from spa_jax.training.rundir.workdir import read_summary
 
 _COLLECTIONS = ("params", "batch_stats", "constants")
+_AVERAGE = "average/"
 _SCALES = "params/head/scales"
 
 
@@ -133,7 +134,10 @@ def read_first_run(options: InitOptions, variables: PyTree, class_names: Sequenc
     else:
         arrays, of_file = read_arrays(checkpoint), {}
     params = {path: arrays[path] for path in arrays if path.startswith("params/")}
-    taken = {path: arrays[path] for path in arrays if _is_taken(path, options.parts)}
+    # What that run was evaluated with, where it is not what it trained.
+    averages = {path: array for path, array in arrays.items() if path.startswith(_AVERAGE)}
+    evaluated = arrays | {path.removeprefix(_AVERAGE): x for path, x in averages.items()}
+    taken = {path: array for path, array in evaluated.items() if _is_taken(path, options.parts)}
     record = {
         **dataclasses.asdict(options),
         **of_file,
