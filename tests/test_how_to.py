@@ -75,13 +75,13 @@ def start(program, arguments):
             flags.FLAGS.remove_flag_values({*flags.FLAGS} - known)
 
 
-def follow(page, folder, *places, less=()):
+def follow(page, folder, *places, less=(), short=SHORT):
     """Runs the commands of a page; what it writes to, or reads, is put into a folder."""
     places = {place: f"{folder}/{place}" for place in ("runs/", *places)}
     for program, arguments in commands_of(page):
         for name, place in places.items():
             arguments = [re.sub(rf"(^|=){name}", rf"\g<1>{place}", word) for word in arguments]
-        start(program, [*arguments, *(LESS[program] + SHORT + less if program in LESS else ())])
+        start(program, [*arguments, *(LESS[program] + short + less if program in LESS else ())])
 
 
 def test_the_page_on_feature_banks(tmp_path):
@@ -111,6 +111,16 @@ def test_the_page_on_two_stages(tmp_path):
     for made in ("crt", "lws", "crt_aligned/proj-seed0", "fine_tuned"):
         summary = read_summary(tmp_path / "runs" / made)
         assert summary["init"]["run"] == str(tmp_path / "runs/first")
+
+
+def test_the_page_on_training(tmp_path, monkeypatch):
+    """Whose commands train on from 40 epochs to 60, and here from one to two."""
+    text = PAGES["train"].replace("epochs=40", "epochs=1").replace("epochs=60", "epochs=2")
+    monkeypatch.setitem(PAGES, "train", text)
+    less = ("--config.optimizer.warmup_epochs=0.0",)
+    follow("train", tmp_path, short=SHORT[1:], less=less)
+    assert read_summary(tmp_path / "runs/vit")["epochs"] == 1
+    assert read_summary(tmp_path / "runs/longer")["epochs"] == 2
 
 
 def test_the_page_on_heads(tmp_path):

@@ -98,6 +98,7 @@ def make_glmc(options: GlmcOptions) -> Method:
         kernels=("fc/kernel", "fc_cb/kernel"),
         tested=("fc_cb/kernel",),
         aligned=("fc/kernel",),
+        needs_end=True,
     )
 
 

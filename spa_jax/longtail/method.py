@@ -71,6 +71,7 @@ class Method:
       unit_weights: whether class weights classify as unit vectors, whatever their lengths.
       fixed_kernel: whether the class weights are not trained, so that SpA has nothing to act on.
       check: of the epochs of a run; raises InputError where the method needs more of them.
+      needs_end: whether the loss depends on how many epochs the run has.
     """
 
     head: str
@@ -85,3 +86,4 @@ class Method:
     unit_weights: bool = False
     fixed_kernel: bool = False
     check: Callable[[int], None] = lambda epochs: None
+    needs_end: bool = False

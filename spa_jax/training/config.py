@@ -187,6 +187,33 @@ class RunOptions(ConfigOptions):
     aligned: Mapping[str, Any]
     hyperparams: Mapping[str, np.ndarray]
 
+    def check_longer(self, before: int) -> None:
+        """Raises InputError unless a run of fewer epochs is the beginning of this one.
+
+        Args:
+          before: epochs of that run, whose configuration is otherwise the same.
+        """
+        optimizer, reason = self.optimizer, ""
+        if optimizer.schedule != "steps":
+            reason = f"the rate of config.optimizer.schedule={optimizer.schedule}"
+        elif optimizer.warmup_epochs > before - 1:
+            reason = (
+                f"the rate, as config.optimizer.warmup_epochs={optimizer.warmup_epochs:g} do not "
+                "fit into that run,"
+            )
+        elif self.variant.needs_end:
+            reason = f"what config.spa.method={self.spa.method} does at a step"
+        elif self.longtail.needs_end:
+            reason = f"the loss of config.method.name={self.method.name}"
+        if reason:
+            raise InputError(
+                f"A run of {before} epochs is not trained on to {self.epochs}: {reason} depends on "
+                "how many epochs there are, so that a run of that length would have been another "
+                f"from the start. Set config.epochs to {before}, or train anew in another workdir; "
+                "with config.optimizer.schedule=steps and without what depends on it runs are "
+                "trained on."
+            )
+
 
 def resolve(config: Config) -> RunOptions:
     """Reads a configuration into frozen values.

@@ -1,6 +1,7 @@
 """The one loop over epochs: steps, evaluation, records and checkpoints, of one run or of many."""
 
 import contextlib
+import copy
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -19,7 +20,13 @@ from spa_jax.training.progress import ProgressBar
 from spa_jax.training.rundir.checkpoints import Checkpoints, saved_steps, serializable
 from spa_jax.training.rundir.owner import owned
 from spa_jax.training.rundir.run_record import RunRecord, Trained
-from spa_jax.training.rundir.workdir import check_finished, check_workdir, read_summary
+from spa_jax.training.rundir.workdir import (
+    check_data,
+    check_finished,
+    check_workdir,
+    epochs_before,
+    read_summary,
+)
 from spa_jax.training.state import STATE_PLACES, TrainState
 
 Say = Callable[[str], None]
@@ -44,7 +51,7 @@ def run(
       config: see :func:`spa_jax.training.config.default_config`.
       workdir: gets `config.json`, `metrics.jsonl`, `steps.jsonl`, `summary.json`, checkpoints,
         event files and plots; on several hosts a folder that all of them see. A finished run is not
-        run again.
+        run again, but trained on where the configuration has more epochs than it.
       program: compiled functions to share with other runs whose configs differ only in the seed
         and the traced hyper-parameters; None builds one.
       say: gets a line for a person now and then.
@@ -66,12 +73,20 @@ def run(
       KeyboardInterrupt: the same, after Ctrl-C; a second one ends the process at once.
     """
     options = resolve(config)
-    check_workdir(workdir, config)
+    before = epochs_before(workdir, config)
+    as_begun = copy.deepcopy(config)
+    as_begun.epochs = before or config.epochs
+    check_workdir(workdir, as_begun)
     summary = read_summary(workdir)
-    if summary is not None:
+    if summary is not None and before is None:
         check_finished(workdir, options.data)
         say(f"The run in {workdir} is finished: {_accuracy(summary)}. Nothing to do.")
         return summary
+    if summary is not None and not saved_steps(workdir / "checkpoints"):
+        raise InputError(
+            f"The run in {workdir} is finished and has no checkpoint to train on from: put that of "
+            "its last step back, or train anew in another workdir."
+        )
     if program is None:
         program = Program(config)
     program.check_fits(config)
@@ -86,6 +101,10 @@ def run(
     record = RunRecord(config, workdir)
     loop = EpochLoop(program, [record], workdir / "checkpoints", say, show_progress, keep_going)
     with owned(workdir, say=say):
+        if before is not None:
+            check_data(workdir, data)
+            record.lengthen()
+            say(f"Training on from {before} epochs to {config.epochs}.")
         summary = record.finish(program, loop.train()[0], command)
     say(f"Finished: {_accuracy(summary)}; see {workdir / 'summary.json'}.")
     return summary

@@ -34,6 +34,7 @@ class Variant:
       last_link: the same for the link after all others, which sees the updates.
       traced: names of its options that are traced, so that one program trains many values.
       metrics: by name, a scalar of the state of its link.
+      needs_end: whether it depends on how many steps the run has.
     """
 
     loss_term: LossTerm | None = None
@@ -43,6 +44,7 @@ class Variant:
     metrics: Mapping[str, Callable[[PyTree], Float[Array, ""]]] = dataclasses.field(
         default_factory=dict
     )
+    needs_end: bool = False
 
 
 def make_none(_: NoOptions) -> Variant:
@@ -86,7 +88,7 @@ def make_slerp(options: SlerpOptions) -> Variant:
         turning = spa_slerp_transform(alpha, strengths["threshold"], **aligned)
         return turning if options.direction == "means" else in_random_directions(turning, aligned)
 
-    return Variant(last_link=link, traced=("alpha_max", "threshold"))
+    return Variant(last_link=link, traced=("alpha_max", "threshold"), needs_end=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Every long-tailed method trains, and what it says of itself reaches step and evaluation."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +78,7 @@ def test_a_method_of_every_kind_learns(name):
             assert np.abs(after - before).max() > 1e-4
 
 
-def loss_and_gradient(name, axis_name):
+def loss_and_gradient(name, axis_name, epochs=3):
     """A function of a matrix before the head, features and labels: this view's share of both."""
     options = {"epoch": 0} if deferral(name, 0) else {}
     method = METHODS[name].make(METHODS[name].options(**options))
@@ -85,7 +86,7 @@ def loss_and_gradient(name, axis_name):
 
     def share(matrix, variables, features, labels):
         counts = jnp.arange(10.0, 0.0, -1.0)
-        context = LossContext(labels, counts, jnp.int32(1), epochs=3, axis_name=axis_name)
+        context = LossContext(labels, counts, jnp.int32(1), epochs, axis_name=axis_name)
         views = [features, jnp.square(features)] if method.views.two else [features]
         outputs = [
             head.apply(variables, view @ matrix, train=True, mutable=["batch_stats"])[0]
@@ -120,6 +121,22 @@ def test_the_devices_shares_of_a_methods_loss_are_that_of_the_batch_and_a_step_l
     step = 0.1 * gradient / np.linalg.norm(gradient)
     lower, _ = whole(matrix - step, variables, features, labels)
     assert float(lower) < float(value) - 0.02 * np.linalg.norm(gradient)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_whether_its_loss_depends_on_the_number_of_epochs(name):
+    """By the program that it is, of a run of three epochs and of thirty."""
+    features, labels = jnp.ones((12, 12)), jnp.arange(12, dtype=jnp.int32) % 10
+    programs = []
+    for epochs in (3, 30):
+        head, whole = loss_and_gradient(name, None, epochs)
+        variables = jax.eval_shape(
+            lambda head=head: head.init(jax.random.key(0), features, train=True)
+        )
+        text = str(jax.make_jaxpr(whole)(features, variables, features, labels))
+        programs.append(re.sub(r"0x[0-9a-f]+", "", text))
+    needs_end = METHODS[name].make(METHODS[name].options()).needs_end
+    assert (programs[0] != programs[1]) == needs_end
 
 
 def test_class_weights_begin_with_the_epoch_that_is_named():

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.files import write_json
@@ -21,7 +22,12 @@ from spa_jax.training.program import Program
 from spa_jax.training.rundir.events import EventWriter
 from spa_jax.training.rundir.first_run import FirstRun
 from spa_jax.training.rundir.json_lines import JsonLines
-from spa_jax.training.rundir.summary import evaluation_line, make_summary, train_line
+from spa_jax.training.rundir.summary import (
+    TRAIN_FIELDS,
+    evaluation_line,
+    make_summary,
+    train_line,
+)
 from spa_jax.training.rundir.workdir import (
     SUMMARY,
     check_config,
@@ -81,6 +87,20 @@ class RunRecord:
         if self._primary:
             claim_data(self.workdir, data, init)
             write_config(self.workdir, self.config)
+
+    def lengthen(self) -> None:
+        """Makes the folder's run, finished or not, one of as many epochs as the configuration has.
+
+        An evaluation that it had only because it ended there is forgotten.
+        """
+        if self._primary:
+            lines = self.epochs.read()
+            if lines and lines[-1]["epoch"] % self.config.evaluate_every:
+                lines[-1] = {name: x for name, x in lines[-1].items() if name in TRAIN_FIELDS}
+                self.epochs.write(lines)
+            (self.workdir / SUMMARY).unlink(missing_ok=True)
+            write_config(self.workdir, self.config)
+        multihost_utils.sync_global_devices("the run has more epochs")
 
     def note_unread_test(self) -> None:
         """Lets the run go on with other test data, as these could not be read."""

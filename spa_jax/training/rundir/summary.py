@@ -19,6 +19,12 @@ from spa_jax.training.evaluation import collapse_measures
 from spa_jax.training.metrics import Totals, accuracy, mean_class_accuracy, number
 from spa_jax.training.rundir.checkpoints import tree_checksum
 
+TRAIN_FIELDS = (
+    *("epoch", "step", "train_loss", "train_accuracy"),
+    *("images_per_second", "seconds"),
+)
+"""Of a line of `metrics.jsonl`, those that it has before it is evaluated."""
+
 _COSINES = ("mean_cosine", "min_cosine", "test_mean_cosine", "test_min_cosine")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 

@@ -12,7 +12,13 @@ from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.data.sources.opening import load_data
 from spa_jax.errors import InputError
 from spa_jax.files import local_path, output_folder, read_json, write_json
-from spa_jax.training.config import Config, check_fields, default_config, flatten_config
+from spa_jax.training.config import (
+    Config,
+    check_fields,
+    default_config,
+    flatten_config,
+    resolve,
+)
 from spa_jax.training.rundir.owner import check_owner
 
 SUMMARY = "summary.json"
@@ -163,6 +169,21 @@ def note_unread_test(workdir: Path) -> None:
 def write_config(workdir: Path, config: Config) -> None:
     """Writes `config.json`, which from then on claims the workdir for this run."""
     write_json(workdir / "config.json", config.to_dict(), indent=2)
+
+
+def epochs_before(workdir: Path, config: Config) -> int | None:
+    """The epochs of a workdir's run, where the configuration has more of them; else None.
+
+    Raises:
+      InputError: that run is not the beginning of one with so many epochs.
+    """
+    path = workdir / "config.json"
+    made = read_json(path, "choose another workdir.", {"epochs": int}) if path.exists() else {}
+    before = made.get("epochs", config.epochs)
+    if before >= config.epochs:
+        return None
+    resolve(config).check_longer(before)
+    return before
 
 
 def made_config(workdir: Path) -> Config:
