@@ -110,7 +110,7 @@ def cifar100_lt(imbalance_factor: float = 100.0, recipe: str = "standard") -> Co
     return _cifar_lt("cifar100", imbalance_factor, recipe, CIFAR_RECIPES)
 
 
-def imagenet_lt(epochs: int = 90) -> Config:
+def imagenet_lt(epochs: int = 90, model: str = "resnet") -> Config:
     """ImageNet-LT: 90 epochs (as BCL), 135 (GLMC), or 180 (MiSLAS's first stage, mixup).
 
     BCL augments by RandAugment; here it is colour jitter, as with the others. GLMC's code sets its
@@ -119,10 +119,13 @@ def imagenet_lt(epochs: int = 90) -> Config:
 
     Args:
       epochs: which of the three recipes.
+      model: "resnet", the recipe's own network; or "vit_s16" or "convnext_tiny" with AdamW, batches
+        of 1,024 and decay on kernels alone, which follows no published code for long tails.
 
     Raises:
-      InputError: another number of epochs.
+      InputError: another number of epochs, or another network.
     """
+    _check_choice("model", model, ("resnet", "vit_s16", "convnext_tiny"))
     if epochs not in (90, 135, 180):
         raise InputError(f"The recipes of ImageNet-LT have 90, 135 or 180 epochs, got {epochs}.")
     config = default_config()
@@ -139,6 +142,47 @@ def imagenet_lt(epochs: int = 90) -> Config:
         config.augment.grey, config.augment.blur = 0.2, 0.5
         _use_glmc(config, 0.2, 1.0, 10.0)
         config.method.glmc.projection_dim = 256
+    if model != "resnet":
+        config.model.name, config.batch_size, optimizer.per_epoch = model, 1024, False
+        adamw_recipe(config)
+        optimizer.decayed = "kernels"
+    return config
+
+
+def places_lt(recipe: str = "mixup") -> Config:
+    """Places-LT: ResNet-152 for ImageNet, fine-tuned, and the second stages of it.
+
+    The first stage is MiSLAS's: 90 epochs of mixup in batches of 256, decay 5e-4, a cosine. There
+    the last block and the classifier alone are trained, the latter with rate 0.1; here the whole
+    network, with 0.01, which is what Kang's code has for networks. `config.init` has to name the
+    ImageNet weights, with `parts=backbone`. The second stages are Kang's.
+
+    Args:
+      recipe: "mixup", the first stage; "crt" or "lws", second stages of ten and five epochs on
+        class-aware draws, for which `config.init.run` names the first.
+
+    Raises:
+      InputError: another recipe.
+
+    Reference:
+      Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", CVPR 2019, has the lists.
+      Zhong et al., "Improving Calibration for Long-Tailed Recognition", CVPR 2021. Kang et al.,
+      "Decoupling Representation and Classifier for Long-Tailed Recognition", ICLR 2020.
+    """
+    _check_choice("recipe", recipe, ("mixup", "crt", "lws"))
+    config = default_config()
+    config.epochs, config.batch_size, config.eval_batch_size = 90, 256, 256
+    _stream_natural(config, "places_lt")
+    config.augment.color_jitter, config.model.name = 0.4, "resnet152"
+    config.optimizer.learning_rate, config.optimizer.weight_decay = 0.01, 5e-4
+    if recipe == "mixup":
+        config.augment.mix, config.augment.mix_alpha = "mixup", 0.2
+        config.optimizer.per_epoch = True
+    else:
+        config.epochs, config.data.sampler = 10 if recipe == "crt" else 5, "class_aware"
+        config.optimizer.learning_rate = 0.1
+        config.optimizer.train_only = "head" if recipe == "crt" else "scales"
+        config.init.parts = "backbone" if recipe == "crt" else "all"
     return config
 
 

@@ -243,6 +243,59 @@ def test_each_recipe_of_imagenet_lt_has_its_published_values(epochs):
     assert_recipe(recipes.imagenet_lt(epochs), expected, of_data_set)
 
 
+# From ImageNet weights, the network too; the second stages are on the classifier.
+PLACES = IMAGENET_LT | {
+    "epochs": 90,
+    "batch_size": 256,
+    "model.name": "resnet152",
+    "method.name": "cross_entropy",
+    "augment.mix": "mixup",
+    "augment.mix_alpha": 0.2,
+    "optimizer.learning_rate": 0.01,
+    "optimizer.weight_decay": 5e-4,
+}
+SECOND = PLACES | {
+    "augment.mix": "none",
+    "augment.mix_alpha": 1.0,
+    "data.sampler": "class_aware",
+    "init.run": "runs/first",
+    "optimizer.learning_rate": 0.1,
+    "optimizer.per_epoch": False,
+}
+PLACES_BY_RECIPE = {
+    "mixup": PLACES,
+    "crt": SECOND | {"epochs": 10, "init.parts": "backbone", "optimizer.train_only": "head"},
+    "lws": SECOND | {"epochs": 5, "init.parts": "all", "optimizer.train_only": "scales"},
+}
+
+
+@pytest.mark.parametrize("recipe", PLACES_BY_RECIPE)
+def test_each_recipe_of_places_lt_has_its_published_values(recipe):
+    config = recipes.places_lt(recipe)
+    if recipe != "mixup":
+        assert "config.init.run" in refusal(resolve, config)
+        config.init.run = "runs/first"
+    of_data_set = {"eval_batch_size", "data.name", "loader.workers"}
+    assert_recipe(config, PLACES_BY_RECIPE[recipe], of_data_set)
+
+
+@pytest.mark.parametrize("model", ["vit_s16", "convnext_tiny"])
+def test_networks_without_batch_normalisation_decay_kernels_alone_on_imagenet_lt(model):
+    expected = IMAGENET_LT | IMAGENET_LT_BY_EPOCHS[90]
+    expected |= {
+        "batch_size": 1024,
+        "model.name": model,
+        "optimizer.name": "adamw",
+        "optimizer.learning_rate": 1e-3,
+        "optimizer.weight_decay": 0.05,
+        "optimizer.decayed": "kernels",
+        "optimizer.warmup_epochs": 9.0,
+        "optimizer.per_epoch": False,
+    }
+    of_data_set = {"epochs", "eval_batch_size", "data.name", "loader.workers"}
+    assert_recipe(recipes.imagenet_lt(model=model), expected, of_data_set)
+
+
 SPE = 7  # steps of an epoch
 
 
@@ -291,6 +344,7 @@ RATES = {
     "fashion": (recipes.fashion_mnist_lt(), 0.1 * cosine_by_step(30, 1)),
     "fashion_vit": (recipes.fashion_mnist_lt(model="vit"), 1e-3 * cosine_by_step(30, 3)),
     "cifar_small": (recipes.cifar10_lt(recipe="small"), 0.1 * cosine_by_step(10, 1)),
+    "places": (recipes.places_lt(), 0.01 * by_epoch(half_cosine(90))),
     "inat": (recipes.inaturalist2018(), 0.2 * cosine_by_step(90, 5)),
 }
 
@@ -341,6 +395,8 @@ FILES = {
     ),
     ("imagenet_lt", ""): recipes.imagenet_lt(90),
     ("imagenet_lt", "epochs=180"): recipes.imagenet_lt(180),
+    ("imagenet_lt", "model=vit_s16"): recipes.imagenet_lt(90, "vit_s16"),
+    ("places_lt", ""): recipes.places_lt("mixup"),
 }
 
 
@@ -382,6 +438,8 @@ def test_a_configuration_file_builds_what_its_argument_says(file, argument):
         ("fashion_mnist_lt", "model=convnext", ("one of small, vit:", "'convnext'")),
         ("fashion_mnist_lt", "class_order=backwards", ("label, reversed", "'backwards'")),
         ("imagenet_lt", "epochs=100", ("90, 135 or 180 epochs", "got 100")),
+        ("imagenet_lt", "model=resnet50", ("one of resnet, vit_s16,", "got 'resnet50'")),
+        ("places_lt", "recipe=glmc", ("one of mixup, crt, lws:", "got 'glmc'")),
         (
             "imagenet_lt",
             "epochs=long",

@@ -22,6 +22,7 @@ from spa_jax.training.config import resolve
 from spa_jax.training.feeds.batch import prepare
 from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.program import Program
+from spa_jax.training.recipes import places_lt
 from tests.data.tiny_jpeg import write_photographs
 from tests.refusals import refusal
 from tests.training.feeds.feeding import after_steps, batches_of, state_at
@@ -363,6 +364,31 @@ def test_a_held_out_part_is_evaluated_too_with_all_its_classes_alike(tmp_path):
 
 
 # Refusals
+
+
+@pytest.mark.thorough
+def test_both_stages_of_places_lt_train_on_photographs_that_lists_name(folder, tmp_path):
+    """With a small network in place of ResNet-152, which no ImageNet weights start here."""
+    lists = {}
+    for part, name in (("train", "train"), ("val", "test")):
+        files = sorted((folder / part).rglob("*.jpg"))
+        lines = [f"{file.relative_to(folder)} {file.parent.name[-1]}" for file in files]
+        lists[name] = tmp_path / f"{name}.txt"
+        lists[name].write_text("\n".join(lines))
+    for recipe, first in (("mixup", ""), ("crt", "mixup")):
+        config = places_lt(recipe)
+        config.data.folder = str(folder)
+        config.data.train_list, config.data.test_list = map(str, lists.values())
+        config.init.run = str(tmp_path / first) if first else ""
+        config.model.name, config.model.dtype = "small", "float32"
+        config.model.small.widths = (4,)
+        config.augment.image_size, config.augment.resize = 12, 14
+        config.epochs, config.batch_size, config.loader.workers = 1, 16, 0
+        config.logging.plots, config.logging.tensorboard = False, False
+        summary = run(config, tmp_path / recipe, small_program(config), lambda line: None)
+        assert summary["class_counts"] == [20, 10, 7]
+        assert summary["steps"] == 2
+    assert summary["init"]["run"] == str(tmp_path / "mixup")
 
 
 def test_a_broken_file_stops_the_run_with_its_name(folder, tmp_path):
