@@ -57,7 +57,7 @@ def cubic_matrix(size: int, target: int) -> Float[np.ndarray, "target size"]:
       `(target, size)` float32; rows add up to 1.
 
     Example:
-      >>> cubic_matrix(2, 4).round(2).tolist()[0]
+      >>> cubic_matrix(2, 4)[0].astype(float).round(2).tolist()
       [1.11, -0.11]
 
     Reference:

@@ -165,7 +165,7 @@ def _find_naming(
     found: Counter[tuple[Naming, str]] = Counter()
     for name in tensors:
         for place in (0, *(dot.end() for dot in re.finditer(r"\.", name))):
-            if prefix in (None, name[:place]):
+            if prefix is None or prefix.rstrip(".") == name[:place].rstrip("."):
                 has = (naming for naming in wanted if name[place:] in wanted[naming])
                 found.update((naming, name[:place]) for naming in has)
     if not found:

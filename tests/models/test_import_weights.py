@@ -66,16 +66,28 @@ def shapes_in(module, side):
     return {path: leaf.shape for path, leaf in flatten_dict(variables, sep="/").items()}
 
 
+def larger(*case):
+    """A network with the layers of another one."""
+    return pytest.param(*case, marks=pytest.mark.thorough)
+
+
 @pytest.mark.parametrize(
     ("model", "peer", "image_size"),
     [
-        *((name, f"torchvision/{name}", 224) for name in (*ARCHITECTURES, *STAGES)),
+        ("resnet18", "torchvision/resnet18", 224),
+        ("resnet50", "torchvision/resnet50", 224),
+        *(
+            larger(name, f"torchvision/{name}", 224)
+            for name in ("resnet34", "resnet101", "resnext50_32x4d", "convnext_small")
+        ),
+        ("convnext_tiny", "torchvision/convnext_tiny", 224),
         ("vit_s16", "torchvision/vit_s16", 64),
-        ("vit_b16", "torchvision/vit_b_16", 224),
-        ("resnet50", "timm/resnet50", 224),
+        larger("vit_b16", "torchvision/vit_b_16", 224),
+        larger("resnet50", "timm/resnet50", 224),
         ("vit_s16", "timm/vit_small_patch16_224", 224),
-        ("vit_b16", "timm/vit_base_patch16_224", 224),
-        *((name, f"timm/{name}", 224) for name in STAGES),
+        larger("vit_b16", "timm/vit_base_patch16_224", 224),
+        ("convnext_tiny", "timm/convnext_tiny", 224),
+        larger("convnext_small", "timm/convnext_small", 224),
         ("efficientnet_lite0", "timm/tf_efficientnet_lite0", 224),
         ("efficientnet_lite0", f"efficientnet-lite-pytorch/{LITE}", 224),
     ],
@@ -94,7 +106,7 @@ def test_every_tensor_but_the_classifier_has_a_place(model, peer, image_size):
     assert len(fitted.arrays) - projections == taken
 
 
-@pytest.mark.parametrize("name", ["resnet50", "resnext50_32x4d"])
+@pytest.mark.parametrize("name", ["resnet18", larger("resnet50"), larger("resnext50_32x4d")])
 def test_residual_networks_get_the_weights_with_which_they_give_what_pytorch_gives(name):
     """As `test_imagenet_resnet` compares features with these weights."""
     fitted = fit_weights(
@@ -109,7 +121,7 @@ def test_residual_networks_get_the_weights_with_which_they_give_what_pytorch_giv
     ("name", "network", "sizes", "names"),
     [
         ("vit_s16", VisionTransformer, SIZES, vit_name),
-        ("convnext_tiny", ConvNeXt, STAGES, convnext_name),
+        larger("convnext_tiny", ConvNeXt, STAGES, convnext_name),
     ],
 )
 def test_transformers_get_the_weights_with_which_they_give_what_torchvision_gives(
@@ -164,6 +176,9 @@ def test_features_of_efficientnet_lite0_are_those_that_pytorch_computed(peer):
     np.testing.assert_allclose(recorded_columns(features), expected, rtol=1e-4, atol=1e-4)
 
 
+shapes_of_resnet18 = functools.cache(lambda: network_shapes("resnet18"))
+
+
 def small_tensors(prefix=""):
     """resnet18's, all zero."""
     return {
@@ -173,7 +188,7 @@ def small_tensors(prefix=""):
 
 
 def fit_resnet18(tensors, **settings):
-    return fit_weights(tensors, network_shapes("resnet18"), PEER_NAMES["resnet18"], **settings)
+    return fit_weights(tensors, shapes_of_resnet18(), PEER_NAMES["resnet18"], **settings)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "state_dict.module.encoder.", "layer1.0."])
@@ -191,7 +206,8 @@ def test_of_several_networks_one_is_chosen():
     message = refusal(fit_resnet18, both)
     assert "'encoder_k.', 'encoder_q.'" in message
     assert "--prefix" in message
-    fitted = fit_resnet18(both, prefix="encoder_q.")
+    fitted = fit_resnet18(both, prefix="encoder_q")
+    assert fitted.prefix == "encoder_q."
     assert fitted.arrays["params/conv1/kernel"].min() == 1
     assert "would be called encoder_x.bn1.bias" in refusal(fit_resnet18, both, prefix="encoder_x.")
 
@@ -248,21 +264,30 @@ def test_what_is_no_part_of_the_network_may_be_named():
 
 def test_the_command_writes_what_it_found_and_prints_it(tmp_path, capsys):
     file, out = tmp_path / "weights.safetensors", tmp_path / "imported"
-    tensors = tensors_of("timm/vit_small_patch16_224", transformer_peers.peer_tensor)
+    model, tensors = "efficientnet_lite0", tensors_of("timm/tf_efficientnet_lite0", peer_tensor)
     save_file({f"model.{name}": tensor for name, tensor in tensors.items()}, file)
-    assert main([str(file), "--model=vit_s16", f"--out={out}"]) == 0
+    assert main([str(file), f"--model={model}", f"--out={out}"]) == 0
     printed, record = capsys.readouterr().out, imported_record(out)
     assert record["prefix"] == "model."
-    assert record["left_over"] == {"model.head.bias": [1000], "model.head.weight": [1000, 384]}
-    for part in (record["file_checksum"], "as timm name them", f"--config.init.run={out}"):
+    left_over = {"model.classifier.bias": [1000], "model.classifier.weight": [1000, 1280]}
+    assert record["left_over"] == left_over
+    for part in (record["file_checksum"], "as timm (tf_", f"--config.init.run={out}"):
         assert part in printed
-    fitted = fit_weights(tensors, network_shapes("vit_s16"), PEER_NAMES["vit_s16"])
+    fitted = fit_weights(tensors, network_shapes(model), PEER_NAMES[model])
     arrays = read_imported(out)
     assert arrays.keys() == record["shapes"].keys()
     assert len(arrays) == len(fitted.arrays)
     for path, array in fitted.arrays.items():
         collection, _, rest = path.partition("/")
         np.testing.assert_array_equal(arrays[f"{collection}/backbone/{rest}"], array)
+
+
+@pytest.fixture(scope="module")
+def resnet18(tmp_path_factory):
+    """A file of its weights, all zero."""
+    file = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    save_file({name: np.array(array) for name, array in small_tensors().items()}, file)
+    return file
 
 
 @pytest.mark.parametrize(
@@ -274,10 +299,9 @@ def test_the_command_writes_what_it_found_and_prints_it(tmp_path, capsys):
         (["--model=vit_b16", "--image_size=50"], ("do not tile images of 50 x 50",)),
     ],
 )
-def test_the_command_refuses_and_writes_nothing(arguments, parts, tmp_path, capsys):
-    file, out = tmp_path / "weights.safetensors", tmp_path / "imported"
-    save_file({name: np.array(array) for name, array in small_tensors().items()}, file)
-    assert main([str(file), *arguments, f"--out={out}"]) == 2
+def test_the_command_refuses_and_writes_nothing(arguments, parts, resnet18, tmp_path, capsys):
+    out = tmp_path / "imported"
+    assert main([str(resnet18), *arguments, f"--out={out}"]) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ")
     for part in parts:
