@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -86,7 +87,7 @@ def _correlation(found: Sequence[Point]) -> str:
     if len(found) < _FEWEST:
         return "too few"
     lost = [1 - point.cosine**2 for point in found]
-    result = spearmanr(lost, [point.gain for point in found])
+    result: Any = spearmanr(lost, [point.gain for point in found])
     return f"{result.statistic:+.2f} (p = {result.pvalue:.2f})"
 
 
