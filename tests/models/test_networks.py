@@ -136,7 +136,7 @@ BLOCKS = {
     ("name", "blocks"),
     [
         ("small", 3),
-        ("vit", 2),
+        pytest.param("vit", 2, marks=pytest.mark.thorough),
         pytest.param("cifar_resnet", 3, marks=pytest.mark.thorough),
         pytest.param("convnext", 3, marks=pytest.mark.thorough),
     ],

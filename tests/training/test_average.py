@@ -13,7 +13,9 @@ from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.metrics import fetch
 from spa_jax.training.program import Program
 from spa_jax.training.rundir.checkpoints import array_shapes, read_arrays, read_record
+from tests.data.test_features import write_npz
 from tests.training.small import small_config, small_program, take_steps
+from tests.training.test_feature_banks import bank_config
 from tests.training.test_parallel import assert_close
 
 DECAY = 0.35
@@ -62,6 +64,7 @@ def test_averages_are_evaluated_and_their_cosines_reported(program, states):
     assert np.abs(live - cosines).max() > 1e-4
 
 
+@pytest.mark.thorough
 def test_members_of_one_program_have_averages_of_their_own(program, states):
     configs = [small_config(optimizer__ema=DECAY, spa__method="proj", seed=seed) for seed in (0, 1)]
     together = Program(configs[0], layout=Layout("vmap", jax.devices()[:1], members=2))
@@ -92,10 +95,11 @@ def test_a_run_that_goes_on_has_the_average_of_one_without_a_stop(program, tmp_p
 
 
 def test_without_averages_a_state_and_its_checkpoint_know_nothing_of_them(tmp_path):
-    config = small_config(epochs=1)
+    bank = write_npz(tmp_path / "bank")
+    config = bank_config(bank, epochs=1)
     plain = small_program(config)
     assert plain.init_state(config).average is None
-    run(config, tmp_path, plain, say=lambda line: None)
-    place = tmp_path / "checkpoints" / "5"
+    run(config, tmp_path / "run", plain, say=lambda line: None)
+    place = tmp_path / "run/checkpoints/5"
     assert not any("average" in path for path in read_record(place)["shapes"])
     assert "average" not in (place / "state" / "_METADATA").read_text()

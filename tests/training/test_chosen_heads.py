@@ -25,7 +25,9 @@ def bank(tmp_path_factory):
     return write_npz(tmp_path_factory.mktemp("bank"))
 
 
-@pytest.mark.parametrize("head", CASES)
+@pytest.mark.parametrize(
+    "head", ["normalised", "cosine", pytest.param("linear", marks=pytest.mark.thorough)]
+)
 def test_every_head_learns_and_is_measured_by_the_weights_that_it_acts_with(bank, head):
     changes = {"model__name": "adapter", "model__head": head, "spa__method": CASES[head]}
     config = bank_config(bank, **changes)
