@@ -178,7 +178,7 @@ def glmc_loss(
       global_view: outputs for the mixup view.
       local_view: outputs for the cutmix view.
       targets: `(B,)` integer labels or `(B, C)` mixed targets, the same for both views.
-      class_weights: `(C,)`, from :func:`class_weights`.
+      class_weights: `(C,)`, from :func:`spa_jax.longtail.reweighting.class_weights`.
       plain_weight: :math:`\alpha`, from :func:`cumulative_weight`.
       similarity_weight: w.
 
