@@ -212,7 +212,8 @@ def features(imbalance_factor: float = 0.0, model: str = "identity") -> Config:
     _check_choice("model", model, ("identity", "adapter"))
     config = default_config()
     config.epochs, config.batch_size, config.eval_batch_size = 20, 128, 1000
-    config.evaluate_every = 5  # an epoch takes less than its evaluation
+    # An epoch takes less than its evaluation, or its checkpoint.
+    config.evaluate_every = config.checkpoint.every_epochs = 5
     config.data.name, config.model.name = "features", model
     config.spa.means_from = "dataset" if model == "identity" else "auto"
     if imbalance_factor:
