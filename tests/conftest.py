@@ -28,8 +28,8 @@ _KEEP_ALL = {
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
-# And most of the rest into making programs fast that run once. Newer versions know no such flag, and
-# end a process that is given one.
+# And most of the rest into making programs fast that run once. Newer versions know no such flag,
+# and end a process that is given one.
 _QUICK = "--xla_cpu_use_fusion_emitters=false" if jax.__version_info__ < (0, 11) else ""
 
 
