@@ -45,7 +45,7 @@ myst_heading_anchors = 3
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 180
+nb_execution_timeout = 900  # seconds a cell, on a machine that is busy too
 nb_merge_streams = True
 
 default_role = "code"  # docstrings put code between single backticks
