@@ -1,7 +1,7 @@
 """The sections on frozen features: what was chosen, results by imbalance factor, controls."""
 
+import functools
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from spa_jax.reporting.statistics import statistics
@@ -9,7 +9,7 @@ from spa_jax.reporting.table_text import markdown_rows, number_text, spread_text
 from spa_jax.reproduction.cells import Cell
 from spa_jax.reproduction.feature_tables import HEADS, IMBALANCE_FACTORS, METHODS
 from studies.names import name_of
-from studies.reproduction import pairing
+from studies.reproduction import claim, pairing
 from studies.reproduction.pairing import COLUMNS, Difference, Group, TableRuns
 from studies.reproduction.results_tables import seeds_of
 
@@ -19,17 +19,20 @@ _COLUMNS = ("last", "many", "medium", "few", pairing.COSINE)
 def results(factor: float, runs: TableRuns) -> str:
     """A row for each method and variant, as tuned, and what a variant changes."""
 
-    def wanted(cell: Cell) -> bool:
-        place = (cell.stage, cell.imbalance_factor)
-        return place == ("final", factor) and cell.method in METHODS
-
-    groups = sorted(runs.where(wanted).items(), key=lambda item: [*METHODS].index(item[0].method))
+    groups = runs.where(functools.partial(_is_result, factor)).items()
+    groups = sorted(groups, key=lambda item: [*METHODS].index(item[0].method))
     rows = [["method", "SpA", "settings", "seeds", *_COLUMNS, "last, minus none"]]
     for cell, group in groups:
         change = pairing.minus_none(group.runs, runs.records)
         names = [name_of(cell.method), name_of(cell.spa_method), _settings(group)]
         rows.append([*names, seeds_of(group), *_cells(runs.table, cell, group), _text(change)])
     return markdown_rows(rows, text=(0, 1, 2))
+
+
+def changes(factor: float, runs: TableRuns) -> str:
+    """Sentences on what variants change, once every row has its seeds."""
+    wanted = functools.partial(_is_result, factor)
+    return claim.changes_sentences(wanted, pairing.pair_name, runs)
 
 
 def controls(factor: float, runs: TableRuns) -> str:
@@ -80,12 +83,17 @@ def posthoc_tables(record: Mapping[str, Any]) -> str:
 
 def feature_sections() -> dict[str, Any]:
     """By name, for the page."""
-    parts = {"results": results, "controls": controls}
+    parts = {"results": results, "changes": changes, "controls": controls}
     return {
-        f"{part}_if{factor:g}": partial(make, factor)
+        f"{part}_if{factor:g}": functools.partial(make, factor)
         for factor in sorted(IMBALANCE_FACTORS)
         for part, make in parts.items()
     }
+
+
+def _is_result(factor: float, cell: Cell) -> bool:
+    place = (cell.stage, cell.imbalance_factor)
+    return place == ("final", factor) and cell.method in METHODS
 
 
 def _control_name(cell: Cell) -> str:
