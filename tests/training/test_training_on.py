@@ -12,6 +12,7 @@ from spa_jax.options import defaults_of
 from spa_jax.training.config import resolve
 from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.rundir.checkpoints import read_record
+from spa_jax.training.rundir.json_lines import JsonLines
 from spa_jax.training.rundir.workdir import read_summary
 from spa_jax.training.variants import VARIANTS
 from tests.data.test_features import write_npz
@@ -91,6 +92,24 @@ def test_so_does_one_that_was_stopped(bank, whole, tmp_path):
         train(config_of(bank, 5), tmp_path, keep_going=lambda: False)
     train(config_of(bank, 6), tmp_path)
     assert_same(tmp_path, whole)
+
+
+def test_a_crash_as_it_begins_leaves_a_run_that_the_old_command_finishes_again(
+    bank, finished, tmp_path, monkeypatch
+):
+    train(config_of(bank, 3), tmp_path)
+    write = JsonLines.write
+
+    def crash(self, records):
+        write(self, records)
+        raise OSError("power")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonLines, "write", crash)
+        with pytest.raises(OSError, match="power"):
+            train(config_of(bank, 6), tmp_path)
+    train(config_of(bank, 3), tmp_path)
+    assert metrics(tmp_path) == metrics(finished)
 
 
 WRONG = {

@@ -94,11 +94,12 @@ class RunRecord:
         An evaluation that it had only because it ended there is forgotten.
         """
         if self._primary:
+            # First, or a crash would leave a finished run whose last line lacks its evaluation.
+            (self.workdir / SUMMARY).unlink(missing_ok=True)
             lines = self.epochs.read()
             if lines and lines[-1]["epoch"] % self.config.evaluate_every:
                 lines[-1] = {name: x for name, x in lines[-1].items() if name in TRAIN_FIELDS}
                 self.epochs.write(lines)
-            (self.workdir / SUMMARY).unlink(missing_ok=True)
             write_config(self.workdir, self.config)
         multihost_utils.sync_global_devices("the run has more epochs")
 
