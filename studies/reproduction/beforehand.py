@@ -16,7 +16,7 @@ from spa_jax.reporting.table_text import markdown_rows
 from spa_jax.reproduction.cells import read_records
 from spa_jax.reproduction.feature_tables import VARIANTS
 from studies.names import name_of
-from studies.reproduction.pairing import COSINE, TableRuns, intervals, minus_none
+from studies.reproduction.pairing import TableRuns, intervals, minus_none
 
 TABLES = {
     "fashion_mnist": "Fashion-MNIST-LT",
@@ -59,12 +59,9 @@ def points(runs_of: RunsOf) -> list[Point]:
             change = minus_none(group.runs, runs.records)
             if change is None or change.pairs < 2 or cell.method == "etf":
                 continue
-            (gain, half), (moved, _) = (
-                intervals([change], column)[:, 0] for column in ("last", COSINE)
-            )
-            with_spa = np.mean([run["summary"]["test_mean_cosine"] for run in group.runs])
-            cosine = float(with_spa - moved)
-            found.append(Point(table, cell.spa_method, cosine, float(gain), float(half)))
+            gain, half = intervals([change], "last")[:, 0]
+            cosine = np.mean([run["summary"]["test_mean_cosine"] for run in change.others])
+            found.append(Point(table, cell.spa_method, float(cosine), float(gain), float(half)))
     return found
 
 

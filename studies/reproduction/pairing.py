@@ -41,10 +41,14 @@ class Group(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Mean paired difference and half its 95% interval by column, and of how many pairs."""
+    """Mean paired difference and half its 95% interval by column, of how many pairs, and to whom.
+
+    The others are the records that were subtracted, one a pair.
+    """
 
     columns: Mapping[str, Mapping[str, Any]]
     pairs: int
+    others: Sequence[Record]
 
 
 Compare = Callable[[Sequence[Record], Records], Difference | None]
@@ -140,7 +144,8 @@ def difference_of(runs: Sequence[Record], others: Sequence[Record]) -> Differenc
     same_weights = runs[0]["config"]["spa"]["classifier"] == "auto"
     columns = COLUMNS if same_weights else ACCURACIES
     summaries = [(run["summary"], other["summary"]) for run, other in pairs]
-    return Difference(paired_differences(summaries, columns), len(pairs))
+    differences = paired_differences(summaries, columns)
+    return Difference(differences, len(pairs), [other for _, other in pairs])
 
 
 def intervals(differences: Iterable[Difference], column: str) -> np.ndarray:

@@ -37,3 +37,16 @@ def test_the_correlation_is_that_of_ranks():
     rows = correlations(runs_of).splitlines()
     assert "| Reg | 5 | too few | too few | +1.00 (p = 0.00) | +1.00 (p = 0.00) |" in rows
     assert "| SLERP | 0 | too few | too few | too few | too few |" in rows
+
+
+def test_the_cosine_is_that_of_the_runs_that_the_gain_is_over():
+    def without_a_plain_seed(table):
+        records = runs_of(table).records
+        for record in records:
+            record["summary"]["test_mean_cosine"] += 0.3 * (record["seed"] == 2)
+        lacking = ("none", 2)
+        kept = [r for r in records if (r["spa_method"], r["seed"]) != lacking]
+        return TableRuns(table, kept)
+
+    found = sorted(point.cosine for point in points(without_a_plain_seed))
+    assert found == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9])
