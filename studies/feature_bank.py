@@ -196,7 +196,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "normalization": _NORMALIZATION,
             "verified": not values.no_verify,
         }
-        for name in values.names.split(","):
+        names = values.names.split(",")
+        for name in names:  # or what is wrong with the second would be told after the first's hours
+            read_cifar(name, data, made_of["verified"])
+        for name in names:
             make_bank(name, data, extract, made_of, out / name)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

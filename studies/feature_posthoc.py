@@ -52,7 +52,7 @@ class Runs:
       table: its name.
       folder: holds a folder for each run.
       bank: the feature bank.
-      records: of the finished runs, by name.
+      records: of the runs, by name.
     """
 
     table: str
@@ -61,7 +61,7 @@ class Runs:
     records: Mapping[str, Mapping[str, Any]]
 
     def groups(self, **fields: Any) -> dict[Cell, list[Cell]]:
-        """The groups of cells with these fields of which every run is finished."""
+        """The groups of cells with these fields of which every run was finished; none diverged."""
         cells = find_table(self.table).cells([*self.records.values()])
         wanted = [
             cell for cell in cells if all(getattr(cell, key) == x for key, x in fields.items())
@@ -69,7 +69,7 @@ class Runs:
         return {
             group: members
             for group, members in group_by(wanted, lambda cell: cell.group).items()
-            if all(cell.name in self.records for cell in members)
+            if all(self.records.get(cell.name, {}).get("summary") for cell in members)
         }
 
     def data(self, cell: Cell) -> LongTailedDataset:
@@ -218,8 +218,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parser.parse_args(argv)
     records = values.records or Path("results") / f"{values.table}.jsonl"
     out = values.out or Path("results") / f"{values.table}_posthoc.json"
-    known = {record["cell"]: record for record in read_records(records)}
     try:
+        known = {record["cell"]: record for record in read_records(records)}
+        if not known:
+            raise InputError(
+                f"{records} has no record of a run: make some with "
+                f"python -m spa_jax.reproduce {values.table}, or name another file by --records."
+            )
         runs = Runs(values.table, values.runs, values.bank, known)
         factors = {f"{factor:g}": measure(runs, factor) for factor in sorted(IMBALANCE_FACTORS)}
     except InputError as error:

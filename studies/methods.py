@@ -8,6 +8,7 @@ data and differ in method and seed. `python -m studies.build methods` puts the t
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,14 +87,19 @@ def _shared(run: Run) -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the runs, prints the table, and writes the record where it is asked to."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Reads the runs, prints the table, writes the record where it is asked to; 2 if it cannot."""
     parser = argparse.ArgumentParser(prog="python -m studies.methods", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--record", help="a JSON file for the numbers")
     values = parser.parse_args(argv)
-    publish("methods", measure(values.folders), values.record)
+    try:
+        publish("methods", measure(values.folders), values.record)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

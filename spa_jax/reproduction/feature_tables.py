@@ -23,7 +23,7 @@ BASE: Sequence[Settings] = [
         (10, 30), (0.003, 0.01, 0.03, 0.1), (1e-4, 1e-3, 5e-3, 2e-2)
     )
 ]
-"""What tuning tries for a method without SpA: six times as much as for a variant."""
+"""What tuning tries for a method without SpA: six to eight times as much as for a variant."""
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "cross_entropy": {},

@@ -72,3 +72,15 @@ def test_what_there_is_no_bank_of_is_refused(data, tmp_path, capsys):
     assert main([str(data), f"--weights={tmp_path}", f"--out={out}"]) == 2
     assert "import the weights again" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_all_data_sets_are_looked_at_before_any_bank_is_made(data, tmp_path, capsys, monkeypatch):
+    images = Means()
+    record = {"model": "efficientnet_lite0", "file_checksum": "0"}
+    monkeypatch.setattr(feature_bank, "make_extract", lambda weights: (images, record))
+    out = tmp_path / "banks"
+    given = [str(data), f"--weights={tmp_path}", f"--out={out}", "--no-verify"]
+    assert main(given) == 2  # CIFAR-100, the second of them, is not there
+    assert "cifar100" in capsys.readouterr().err.lower().replace("-", "")
+    assert images.calls == 0 and not out.exists()
+    assert main([*given, "--names=cifar10"]) == 0

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from spa_jax.data.sources.opening import load_data
+from spa_jax.reproduction.feature_tables import SEEDS
+from spa_jax.reproduction.tables import find_table
 from spa_jax.training.config import resolve
 from spa_jax.training.recipes import features
-from studies.feature_posthoc import accuracies, image_interval, nearest_mean
+from studies.feature_posthoc import Runs, accuracies, image_interval, main, nearest_mean
 from studies.reproduction.feature_sections import posthoc_tables
 from tests.data.test_features import CLASSES, arrays, write_npz
 
@@ -60,3 +62,29 @@ def test_the_tables_say_what_was_measured():
     )
     assert "| 100 | cross-entropy, tau-normalised by 0.75 | 2 | 40.0 ± 0.0 |" in text
     assert "| 100 | cross-entropy | SLERP | +1.20 [+0.10, +2.30] |" in text
+
+
+def test_groups_with_a_run_that_diverged_are_left_out(tmp_path):
+    place = {"stage": "final", "spa_method": "none", "imbalance_factor": 100.0}
+    cells = [
+        cell
+        for cell in find_table("features_cifar100").cells([])
+        if all(getattr(cell, key) == x for key, x in place.items())
+        and cell.method in ("arb", "crt")
+    ]
+    assert len(cells) == 2 * len(SEEDS)
+    diverged = next(cell for cell in cells if cell.method == "crt")
+    records = {
+        cell.name: {"cell": cell.name, "summary": None if cell == diverged else {"seed": cell.seed}}
+        for cell in cells
+    }
+    runs = Runs("features_cifar100", tmp_path, tmp_path, records)
+    assert [group.method for group in runs.groups(**place)] == ["arb"]
+
+
+def test_without_records_the_command_says_how_to_make_some(tmp_path, capsys):
+    records, out = tmp_path / "none.jsonl", tmp_path / "posthoc.json"
+    given = ["features_cifar100", f"--bank={tmp_path}", f"--runs={tmp_path}"]
+    assert main([*given, f"--records={records}", f"--out={out}"]) == 2
+    assert "python -m spa_jax.reproduce features_cifar100" in capsys.readouterr().err
+    assert not out.exists()

@@ -53,3 +53,8 @@ def test_runs_without_cross_entropy_are_refused(tmp_path):
     assert "no run of cross_entropy to compare with, only of focal" in refusal(
         measure, [tmp_path / "a"]
     )
+
+
+def test_the_command_says_what_is_wrong_and_ends_with_2(tmp_path, capsys):
+    assert main([str(tmp_path / "nothing")]) == 2
+    assert "error: " in capsys.readouterr().err
