@@ -93,11 +93,14 @@ class TablePlan:
       config: `(cell)` -> the configuration of its run.
       cells: `(records so far)` -> all runs in the order of their worth.
       waits_for: `(run, tuning run)` -> whether the first is set by what the second finds.
+      brief: whether its records leave out what there is of each class and epoch, as it has
+        thousands of runs.
     """
 
     config: Callable[[Cell], Config]
     cells: Callable[[Records], list[Cell]]
     waits_for: Callable[[Cell, Cell], bool] = lambda cell, tuning: False
+    brief: bool = False
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

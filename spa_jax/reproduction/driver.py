@@ -23,6 +23,10 @@ from spa_jax.training.rundir.json_lines import JsonLines
 from spa_jax.training.rundir.owner import owned
 from spa_jax.training.rundir.workdir import FREE_ANYWHERE, check_same, check_workdir
 
+_OF_CLASSES = (
+    *("split", "class_names", "class_counts", "test_class_counts"),
+    *("per_class_accuracy", "per_class_cosine", "per_class_test_cosine"),
+)
 _CURVES = ("test_accuracy", "mean_cosine", "test_mean_cosine", "validation_accuracy", "train_loss")
 
 
@@ -153,7 +157,8 @@ class Driver:
         for member in group:
             if member.is_done and member.name not in self._recorded:
                 self._recorded.add(member.name)
-                append_record(self.records, make_record(self.table, cells[member.name], member))
+                record = make_record(self.table, cells[member.name], member, self.plan.brief)
+                append_record(self.records, record)
                 if member.summary() is None:
                     self.runner.say(f"{member.name}: {member.failure()}")
         return not stopped
@@ -166,22 +171,26 @@ class Driver:
         return self._members[cell]
 
 
-def make_record(table: str, cell: Cell, member: Member) -> dict[str, Any]:
+def make_record(table: str, cell: Cell, member: Member, brief: bool = False) -> dict[str, Any]:
     """What is kept of a finished run: its place in the table, its config, summary and curves.
 
-    The summary is None if the loss or its gradient did not stay finite.
+    The summary is None if the loss or its gradient did not stay finite. A brief record has no
+    curves, and of its summary what is not of each class.
     """
     place = dataclasses.asdict(cell)
     del place["settings"]
     lines = JsonLines(member.folder / "metrics.jsonl").read()
-    kept = [name for name in _CURVES if lines and name in lines[-1]]
+    kept = [name for name in _CURVES if lines and name in lines[-1] and not brief]
+    summary = member.summary()
+    if summary and brief:
+        summary = {name: value for name, value in summary.items() if name not in _OF_CLASSES}
     return {
         "cell": cell.name,
         "dataset": table,
         **place,
         "date": datetime.now(UTC).date().isoformat(),
         "config": member.config.to_dict(),
-        "summary": member.summary(),
+        "summary": summary,
         "curves": {name: [line[name] for line in lines] for name in kept},
     }
 

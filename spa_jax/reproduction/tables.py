@@ -306,6 +306,7 @@ TABLES = {
             feature_tables.feature_config,
             functools.partial(feature_tables.feature_cells, _FEATURE_TUNING),
             feature_tables.waits_for,
+            brief=True,
         )
         for name in ("features_cifar100", "features_cifar10")
     },
