@@ -76,7 +76,9 @@ def run(
     before = epochs_before(workdir, config)
     as_begun = copy.deepcopy(config)
     as_begun.epochs = before or config.epochs
-    check_workdir(workdir, as_begun)
+    check_workdir(workdir, as_begun)  # which names what else is another than that run's
+    if before is not None:
+        options.check_longer(before)
     summary = read_summary(workdir)
     if summary is not None and before is None:
         check_finished(workdir, options.data)

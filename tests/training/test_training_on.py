@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from functools import partial
 
 import jax
@@ -13,7 +14,7 @@ from spa_jax.training.config import resolve
 from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.rundir.checkpoints import read_record
 from spa_jax.training.rundir.json_lines import JsonLines
-from spa_jax.training.rundir.workdir import read_summary
+from spa_jax.training.rundir.workdir import read_summary, write_config
 from spa_jax.training.variants import VARIANTS
 from tests.data.test_features import write_npz
 from tests.refusals import refusal
@@ -124,12 +125,16 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_run_that_is_no_beginning_of_the_longer_one_is_refused_and_stays(bank, finished, case):
+def test_a_run_that_is_no_beginning_of_the_longer_one_is_refused_and_stays(
+    bank, finished, case, tmp_path
+):
     changes, part = WRONG[case]
-    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
-    message = refusal(run, config_of(bank, 6, **changes), finished)
+    folder = shutil.copytree(finished, tmp_path / "run")
+    write_config(folder, config_of(bank, 3, **({} if case == "other data" else changes)))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    message = refusal(run, config_of(bank, 6, **changes), folder)
     assert part in message
-    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 def test_a_finished_run_without_a_checkpoint_is_not_begun_anew(bank, tmp_path):
