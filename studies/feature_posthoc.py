@@ -12,6 +12,7 @@ all seeds. Writes `results/TABLE_posthoc.json`.
 
 import argparse
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,9 @@ from jaxtyping import Bool, Float, Int
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.data.sources.opening import load_data
 from spa_jax.errors import InputError
+from spa_jax.evaluate import TAUS
 from spa_jax.files import write_json
+from spa_jax.longtail.losses import tau_normalised
 from spa_jax.reporting.grouping import group_by
 from spa_jax.reproduction.cells import Cell, read_records
 from spa_jax.reproduction.feature_tables import (
@@ -36,9 +39,9 @@ from spa_jax.reproduction.feature_tables import (
 )
 from spa_jax.reproduction.tables import find_table
 from spa_jax.training.config import Config, resolve
+from spa_jax.training.prediction_measures import tau_sweep
 from spa_jax.training.rundir.checkpoints import read_arrays, saved_steps
 
-TAUS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 _RESAMPLES = 2000
 
 Groups = Mapping[str, Sequence[int]]
@@ -173,13 +176,10 @@ def _without_training(runs: Runs, cells: Sequence[Cell], factor: float) -> dict[
         groups = runs.records[cell.name]["summary"]["shot_groups"]["classes"]
         labels, features = data.test.labels, features_of(data.test)
         nearest.append(accuracies(nearest_mean(data) == labels, labels, groups))
-        predicted = np.argmax(features @ _tau_normalised(kernel, tau), axis=1)
+        logits = tau_normalised(features @ kernel, np.linalg.norm(kernel, axis=0), tau)
+        predicted = np.argmax(np.asarray(logits), axis=1)
         normalised.append(accuracies(predicted == labels, labels, groups))
     return {"tau": tau, "tau_normalised": normalised, "nearest_mean": nearest}
-
-
-def _tau_normalised(kernel: Float[np.ndarray, "D C"], tau: float) -> Float[np.ndarray, "D C"]:
-    return kernel / np.linalg.norm(kernel, axis=0) ** tau
 
 
 def _best_tau(runs: Runs, factor: float) -> float:
@@ -193,18 +193,18 @@ def _best_tau(runs: Runs, factor: float) -> float:
         if cells[0].settings == (*(final[0].settings or ()), *held_out)
     ]
     assert final[0].settings in BASE
-    means = []
-    for tau in TAUS:
-        recalls = []
-        for cell in tuned:
-            validation = runs.data(cell).validation
-            assert validation is not None
-            logits = features_of(validation) @ _tau_normalised(runs.head(cell)[0], tau)
-            right = np.argmax(logits, axis=1) == validation.labels
-            classes = np.unique(validation.labels)
-            recalls.append(np.mean([right[validation.labels == c].mean() for c in classes]))
-        means.append(np.mean(recalls))
-    return TAUS[int(np.argmax(means))]
+    accuracy = []
+    for cell in tuned:
+        validation, (kernel, _) = runs.data(cell).validation, runs.head(cell)
+        assert validation is not None
+        divide = functools.partial(_divided, np.linalg.norm(kernel, axis=0))
+        sweep = tau_sweep(divide, features_of(validation) @ kernel, validation.labels, TAUS)
+        accuracy.append([*sweep["class_accuracy"].values()])
+    return TAUS[int(np.argmax(np.mean(accuracy, axis=0)))]
+
+
+def _divided(lengths: Float[np.ndarray, " C"], logits: Any, tau: float) -> Any:
+    return tau_normalised(logits, lengths, tau)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
