@@ -128,6 +128,12 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def validation_accuracy(record: Any) -> float:
+    """Of a run's last epoch, the mean over classes; of one that diverged the lowest."""
+    summary = record["summary"]
+    return summary["validation_accuracy"]["last"] if summary else float("-inf")
+
+
 def _is_record(record: Any) -> bool:
     return (
         isinstance(record, dict)

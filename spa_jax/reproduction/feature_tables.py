@@ -13,7 +13,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spa_jax.reproduction.cells import Cell, Records, Settings, settings_name, with_settings
+from spa_jax.reproduction.cells import (
+    Cell,
+    Records,
+    Settings,
+    settings_name,
+    validation_accuracy,
+    with_settings,
+)
 from spa_jax.training.config import Config
 from spa_jax.training.recipes import features
 
@@ -120,14 +127,8 @@ class FeatureCells:
             runs = [self._records.get(cell.name) for cell in cells]
             if None in runs:
                 return None
-            accuracy.append(sum(map(_validation_accuracy, runs)))
+            accuracy.append(sum(map(validation_accuracy, runs)))
         return choices[accuracy.index(max(accuracy))]
-
-
-def _validation_accuracy(record: Any) -> float:
-    """Of a run's last epoch, the mean over classes; of one that diverged the lowest."""
-    summary = record["summary"]
-    return summary["validation_accuracy"]["last"] if summary else float("-inf")
 
 
 def _both(first: Settings | None, second: Settings | None) -> Settings | None:

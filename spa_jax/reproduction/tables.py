@@ -18,6 +18,7 @@ from spa_jax.reproduction.cells import (
     Settings,
     TablePlan,
     settings_name,
+    validation_accuracy,
     with_settings,
 )
 from spa_jax.training.config import Config, default_config
@@ -116,8 +117,7 @@ def chosen_settings(
 
 def _best(runs: Sequence[Any]) -> int:
     """The place of the first with the highest validation accuracy; one that diverged is lowest."""
-    summaries = [record["summary"] for record in runs]
-    last = [s["validation_accuracy"]["last"] if s else float("-inf") for s in summaries]
+    last = [*map(validation_accuracy, runs)]
     return last.index(max(last))
 
 

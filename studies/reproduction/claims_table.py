@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from spa_jax.reporting.table_text import markdown_rows, number_text
-from spa_jax.reproduction.cells import Cell
 from spa_jax.reproduction.feature_tables import IMBALANCE_FACTORS
 from spa_jax.reproduction.feature_tables import METHODS as ON_FEATURES
 from spa_jax.reproduction.tables import TABLE_METHODS
 from studies.reproduction import pairing
 from studies.reproduction.pairing import TableRuns, Wanted
+from studies.reproduction.sections import of_gamma, of_imbalance
 
 _POINTS = 0.005  # the paper claims 0.5 to 2.6 points
 
@@ -44,15 +44,6 @@ def _pair(method: str, spa_method: str, variant: str, factor: float) -> Wanted:
         (cell.stage, cell.method, cell.spa_method, cell.variant, cell.imbalance_factor)
         == ("final", method, spa_method, variant, factor)
     )
-
-
-def _of_gamma(cell: Cell) -> bool:
-    return cell.stage == "ablation" and cell.variant.startswith("gamma=")
-
-
-def _of_imbalance(cell: Cell) -> bool:
-    place = (cell.stage, cell.method, cell.spa_method, cell.variant, cell.class_order)
-    return place == ("final", "glmc", "proj", "tuned", "reversed")
 
 
 PLACES = (
@@ -98,13 +89,13 @@ CLAIMS: Sequence[tuple[str, str, float, Sequence[Place]]] = (
         "Proj helps GLMC whatever gamma is, from 0.1 to 0.9",
         "last",
         0.0,
-        (Place("Fashion-MNIST-LT, IF 100", "fashion_mnist", _of_gamma),),
+        (Place("Fashion-MNIST-LT, IF 100", "fashion_mnist", of_gamma),),
     ),
     (
         "Proj helps GLMC at imbalance factors from 10 to 500",
         "last",
         0.0,
-        (Place("Fashion-MNIST-LT", "fashion_mnist", _of_imbalance),),
+        (Place("Fashion-MNIST-LT", "fashion_mnist", of_imbalance),),
     ),
 )
 """A claim, the column that it is about, what it claims at least, and where it can be tested."""

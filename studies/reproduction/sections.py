@@ -60,15 +60,16 @@ def _factor_name(cell: Cell) -> str:
     return f"imbalance factor {cell.imbalance_factor:g}"
 
 
-def _of_gamma(cell: Cell) -> bool:
+def of_gamma(cell: Cell) -> bool:
+    """GLMC with Proj over gamma."""
     return cell.stage == "ablation" and cell.variant.startswith("gamma=")
 
 
 def _of_ablation(cell: Cell) -> bool:
-    return cell.stage == "ablation" and not _of_gamma(cell)
+    return cell.stage == "ablation" and not of_gamma(cell)
 
 
-def _of_imbalance(cell: Cell) -> bool:
+def of_imbalance(cell: Cell) -> bool:
     """GLMC without SpA and with tuned Proj, at every imbalance factor."""
     own = (cell.method, cell.stage, cell.class_order) == ("glmc", "final", "reversed")
     return own and (cell.spa_method, cell.variant) in (("none", ""), ("proj", "tuned"))
@@ -81,10 +82,10 @@ SECTIONS: Mapping[str, Section] = {
     f"{_FASHION}/tuning": partial(tables.tuning_table, "reversed", 100.0),
     f"{_FASHION}/if100": partial(tables.results_table, _final("reversed", 100.0)),
     **_fashion("if200", _final("reversed", 200.0), pair_name),
-    **_fashion("imbalance", _of_imbalance, _factor_name),
+    **_fashion("imbalance", of_imbalance, _factor_name),
     f"{_FASHION}/ablation": _ablation,
     f"{_FASHION}/ablation_changes": partial(claim.ablation_sentences, _of_ablation, variant_name),
-    **_fashion("gamma", _of_gamma, variant_name),
+    **_fashion("gamma", of_gamma, variant_name),
     **_fashion("label", _final("label", 100.0), pair_name),
     **_cifar("cifar10"),
     **_cifar("cifar100"),
