@@ -6,49 +6,24 @@ import re
 import jax
 import pytest
 
+from benchmarks.scaling import collectives, compiled_step, expected
 from spa_jax.training.devices import PARALLEL_MODES
 from spa_jax.training.loop import run
 from tests.training.small import small_config, small_program
-
-
-def collectives(text):
-    """Of a compiled program: name of each collective, and how many numbers it has as results."""
-    pattern = r"= (.*?) (all-\w+|reduce-scatter|collective-\w+)(?:-start)?\("
-    return [
-        (name, sum(count(shape) for shape in re.findall(r"\w\d+\[([\d,]*)\]", results)))
-        for results, name in re.findall(pattern, text)
-    ]
-
-
-def count(shape):
-    product = 1
-    for side in filter(None, shape.split(",")):
-        product *= int(side)
-    return product
-
-
-def total_size(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 @pytest.mark.parametrize("mode", PARALLEL_MODES)
 def test_a_step_adds_up_gradients_class_sums_and_batch_statistics_and_moves_nothing_else(mode):
     config = small_config(spa__method="proj", parallel=mode, model__small__widths=(4,))
     program = small_program(config, num_devices=8)
-    state = program.init_state(config)
-    inputs = next(program.batches(state, 0, 0))
-    step = jax.jit(lambda *args: program.train_step(*args))
-    found = collectives(step.lower(state, program.zero_totals, inputs).compile().as_text())
+    found = collectives(compiled_step(program).as_text())
     assert {name for name, _ in found} == {"all-reduce"}
-    loss_and_accuracy, classes, dim = 2, *state.class_means.mean.shape
-    needed = total_size(state.params) + classes * dim + classes + loss_and_accuracy
-    # Mean and variance of each layer, and in the backward pass two sums of each.
-    statistics = total_size(state.batch_stats)
-    moved = sum(size for _, size in found)
+    numbers = expected(program.init_state(config))
+    needed, moved = sum(numbers.values()), sum(size for _, size in found)
     if mode == "jit":  # where sums of the backward pass that are gradients too are taken once
-        assert needed + statistics <= moved <= needed + 2 * statistics
+        assert needed - numbers["their gradients"] <= moved <= needed
     else:
-        assert moved == needed + 2 * statistics
+        assert moved == needed
 
 
 def test_a_run_compiles_each_of_its_programs_once(tmp_path, caplog):
