@@ -14,68 +14,33 @@ import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
-from benchmarks.peers.cifar_resnet import CifarResNet
+from benchmarks.peers.glmc import (
+    DIM,
+    NUM_CLASSES,
+    SETTING,
+    GlmcNetwork,
+    losses,
+    projected_gradient,
+    updated_means,
+)
 from benchmarks.peers.record_backbones import fill
 from tests.models.peer_weights import images, peer_tensor, uniform
 
 RECORD = Path("tests/training/recorded/glmc_step.npz")
 STEPS = 2
 NEAR_ZERO = 3e-5
-DIM, SIDE = 64, 8
+SIDE = 8
 CENTRE = (6, 2)
 """Row and column of the middle of CutMix's box, which leaves the image below and on the left."""
 BACKBONE_PARAMETERS = ("conv1.weight", "bn1.weight", "bn1.bias")
 """What is recorded of the backbone's gradient in full: it comes through all layers."""
-
-
-class Setting(NamedTuple):
-    """What the record says of the run; `share` is the mixing coefficient."""
-
-    labels: tuple[int, ...] = (0, 0, 3, 1, 9, 0, 4, 1)
-    partner_labels: tuple[int, ...] = (2, 0, 5, 1, 1, 7, 0, 3)
-    share: float = 0.35
-    class_counts: tuple[int, ...] = (5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50)
-    epoch: int = 120
-    epochs: int = 200
-    depth: int = 8
-    projection_dim: int = 32
-    label_power: float = 1.2
-    similarity_weight: float = 4.0
-    decay: float = 0.9
-    gamma: float = 0.6
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-3
-
-
-SETTING = Setting()
-NUM_CLASSES = len(SETTING.class_counts)
-
-
-class GlmcNetwork(nn.Module):
-    """Images to the outputs o and o_cb of two classifiers, z and p."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = CifarResNet(SETTING.depth, 1)
-        self.fc = nn.Linear(DIM, NUM_CLASSES)
-        self.fc_cb = nn.Linear(DIM, NUM_CLASSES)
-        self.projector = nn.Linear(DIM, SETTING.projection_dim)
-        self.predictor = nn.Linear(SETTING.projection_dim, SETTING.projection_dim)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Images `(B, 3, H, W)` to `(B, C)` twice and `(B, projection_dim)` twice."""
-        features = self.backbone(x)
-        projected = self.projector(features)
-        return self.fc(features), self.fc_cb(features), projected, self.predictor(projected)
 
 
 def draw_images(draw: int) -> dict[str, np.ndarray]:
@@ -95,11 +60,15 @@ def draw_images(draw: int) -> dict[str, np.ndarray]:
 def draw_start() -> dict[str, np.ndarray]:
     """Class means of earlier steps, and the parameters of the heads as PyTorch lays them out."""
     start = {"means": uniform("GLMC, means", (NUM_CLASSES, DIM), 0.0, 2.0)}
-    for name, parameter in GlmcNetwork().named_parameters():
+    for name, parameter in _recorded_network().named_parameters():
         if not name.startswith("backbone."):
             bound = math.sqrt((6 if parameter.ndim == 2 else 1) / parameter.shape[-1])
             start[name] = uniform(f"GLMC, {name}", tuple(parameter.shape), -bound, bound)
     return start
+
+
+def _recorded_network() -> GlmcNetwork:
+    return GlmcNetwork(SETTING.depth, 1, SETTING.projection_dim)
 
 
 def build_network(start: Mapping[str, np.ndarray]) -> GlmcNetwork:
@@ -108,63 +77,18 @@ def build_network(start: Mapping[str, np.ndarray]) -> GlmcNetwork:
     def tensor(key: str, shape: tuple[int, ...]) -> np.ndarray:
         return start[key] if key in start else peer_tensor(key.removeprefix("backbone."), shape)
 
-    network = GlmcNetwork()
+    network = _recorded_network()
     fill(network, tensor)
     return network.train()
 
 
-def updated_means(means: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """Moves the means of the classes in the batch towards their mean feature."""
-    means, labels = means.clone(), torch.tensor(SETTING.labels)
-    for label in set(SETTING.labels):
-        batch_mean = features[labels == label].mean(dim=0)
-        means[label] = SETTING.decay * means[label] + (1 - SETTING.decay) * batch_mean
-    return means
-
-
-def losses(
-    global_view: tuple[torch.Tensor, ...], local_view: tuple[torch.Tensor, ...]
-) -> dict[str, torch.Tensor]:
-    """L_b, L_r, L_c and their weighted sum."""
+def mixed_targets() -> torch.Tensor:
+    """Of the recorded batch and its partners."""
     own, partner = (
         functional.one_hot(torch.tensor(labels), NUM_CLASSES).double()
         for labels in (SETTING.labels, SETTING.partner_labels)
     )
-    targets = SETTING.share * own + (1 - SETTING.share) * partner
-    inverse = torch.tensor(SETTING.class_counts).double() ** -SETTING.label_power
-    weighted_targets = targets * NUM_CLASSES * inverse / inverse.sum()
-    logits_g, logits_cb_g, projected_g, predicted_g = global_view
-    logits_l, logits_cb_l, projected_l, predicted_l = local_view
-    plain = cross_entropy(logits_g, targets) + cross_entropy(logits_l, targets)
-    rebalanced = cross_entropy(logits_cb_g, weighted_targets)
-    rebalanced = rebalanced + cross_entropy(logits_cb_l, weighted_targets)
-    similarity = -(
-        functional.cosine_similarity(predicted_g, projected_l.detach()).mean()
-        + functional.cosine_similarity(predicted_l, projected_g.detach()).mean()
-    )
-    alpha = 1 - (SETTING.epoch / SETTING.epochs) ** 2
-    total = alpha * plain + (1 - alpha) * rebalanced + SETTING.similarity_weight * similarity
-    return {"plain": plain, "rebalanced": rebalanced, "similarity": similarity, "total": total}
-
-
-def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean over the batch; targets are weights of classes, of any sum."""
-    return -(targets * functional.log_softmax(logits, dim=1)).sum(dim=1).mean()
-
-
-def projected_gradient(
-    weight: torch.Tensor, gradient: torch.Tensor, means: torch.Tensor
-) -> torch.Tensor:
-    """SpA-Proj as released: gamma also scales the part along the weight."""
-    gamma, edited = SETTING.gamma, []
-    for w, g, mean in zip(weight, gradient, means - means.mean(dim=0), strict=True):
-        w, mean = w / w.norm(), mean / mean.norm()
-        tangent = g - (g @ w) * w
-        towards = mean - (mean @ w) * w
-        towards = towards / towards.norm().clamp(min=1e-8)
-        tangent = tangent - (tangent @ towards).clamp(min=0) * towards
-        edited.append((1 - gamma) * tangent + gamma * g)
-    return torch.stack(edited)
+    return SETTING.share * own + (1 - SETTING.share) * partner
 
 
 def take_step(
@@ -175,8 +99,8 @@ def take_step(
 ) -> dict[str, torch.Tensor]:
     """One step, and what it computed on the way; three forward passes, each on its own."""
     with torch.no_grad():
-        means = updated_means(means, network.backbone(views["clean"]))
-    parts = losses(network(views["global"]), network(views["local"]))
+        means = updated_means(means, network.backbone(views["clean"]), torch.tensor(SETTING.labels))
+    parts = losses(network(views["global"]), network(views["local"]), mixed_targets())
     optimizer.zero_grad()
     parts["total"].backward()
     before = {name: p.detach().clone() for name, p in network.named_parameters()}

@@ -1,15 +1,17 @@
-"""A training step of ours against PyTorch's: ResNet-32 with cross-entropy, in turn.
+"""A training step of ours against PyTorch's, in turn.
 
 python -m benchmarks.peers.torch_steps --torch=/path/to/python [--only=1x] [--record=FILE]
 
 The other side is `torch_worker` in an environment with PyTorch, so that neither has to stand the
-other's packages. Same network, batch of 128, crops and flips inside the step, SGD with momentum and
-decay. Prints medians over rounds in which all take a step in turn, and how often PyTorch's fit.
+other's packages. The small network of Fashion-MNIST-LT and ResNet-32 with cross-entropy, and
+ResNet-32 with GLMC and SpA-Proj: same networks, batch of 128, crops and flips inside the step, SGD
+with momentum and decay. Prints medians over rounds in which all take a step in turn.
 """
 
 import contextlib
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 from absl import app, flags
@@ -19,14 +21,36 @@ from benchmarks.workloads import Workload, noise
 from spa_jax.command_line import stop
 from spa_jax.training.config import Config
 from spa_jax.training.program import Program
-from spa_jax.training.recipes import cifar10_lt
+from spa_jax.training.recipes import cifar10_lt, fashion_mnist_lt
 
 _TORCH = flags.DEFINE_string("torch", None, "The Python of an environment with PyTorch.")
-_ONLY = flags.DEFINE_list("only", None, "Some of the widths: 1x, 4x.")
+_ONLY = flags.DEFINE_list("only", None, "Some of: small, 1x, glmc, 4x.")
 
 WAYS = ("eager", "channels-last", "compiled", "compiled, channels-last")
-WIDTHS = {"1x": (1, 11), "4x": (4, 3)}
-"""Name -> width factor, rounds."""
+
+
+def resnet32(width_factor: int) -> Config:
+    """The standard recipe."""
+    config = cifar10_lt()
+    config.model.cifar_resnet.width_factor = width_factor
+    return config
+
+
+def glmc_with_proj() -> Config:
+    """SpA's released recipe, on the narrow network and the others' batches."""
+    config = cifar10_lt(recipe="spa")
+    config.model.cifar_resnet.width_factor, config.batch_size = 1, 128
+    return config
+
+
+CIFAR_SHAPE = (32, 32, 3)
+STEPS = {
+    "small": ("small network", Workload(fashion_mnist_lt, (28, 28, 1), rounds=51)),
+    "1x": ("ResNet-32 (1x)", Workload(partial(resnet32, 1), CIFAR_SHAPE, rounds=11)),
+    "glmc": ("ResNet-32 (1x), GLMC, SpA-Proj", Workload(glmc_with_proj, CIFAR_SHAPE, rounds=7)),
+    "4x": ("ResNet-32 (4x)", Workload(partial(resnet32, 4), CIFAR_SHAPE, rounds=3)),
+}
+"""The worker's name of a step -> that of its row, and our side."""
 
 
 class TorchSteps:
@@ -51,9 +75,9 @@ class TorchSteps:
 
 
 @contextlib.contextmanager
-def torch_steps(width_factor: int, way: str) -> Iterator[TorchSteps]:
+def torch_steps(name: str, way: str) -> Iterator[TorchSteps]:
     """The other side, as long as it is needed."""
-    arguments = [_TORCH.value, "-m", "benchmarks.peers.torch_worker", str(width_factor), way]
+    arguments = [_TORCH.value, "-m", "benchmarks.peers.torch_worker", name, way]
     with subprocess.Popen(
         arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as worker:
@@ -62,30 +86,24 @@ def torch_steps(width_factor: int, way: str) -> Iterator[TorchSteps]:
         worker.stdin.close()
 
 
-def milliseconds(width_factor: int, rounds: int) -> tuple[dict[str, float], dict[str, object]]:
+def milliseconds(name: str, workload: Workload) -> tuple[dict[str, float], dict[str, object]]:
     """Of a step on each side, and the machine."""
-
-    def recipe() -> Config:
-        config = cifar10_lt()
-        config.model.cifar_resnet.width_factor = width_factor
-        return config
-
-    config = recipe()
-    program = Program(config, noise(Workload(recipe, (32, 32, 3)), config.batch_size))
+    config = workload.recipe()
+    program = Program(config, noise(workload, config.batch_size))
     with contextlib.ExitStack() as stack:
-        workers = {way: stack.enter_context(torch_steps(width_factor, way)) for way in WAYS}
+        workers = {way: stack.enter_context(torch_steps(name, way)) for way in WAYS}
         calls = {"spa_jax": (Stepper(program, 1),), **{way: (it,) for way, it in workers.items()}}
-        seconds = interleaved_seconds(calls, rounds)
-    return {name: 1e3 * time for name, time in seconds.items()}, loaded_hardware(program.layout)
+        seconds = interleaved_seconds(calls, workload.rounds)
+    return {side: 1e3 * time for side, time in seconds.items()}, loaded_hardware(program.layout)
 
 
 def main(argv: list[str]) -> None:
     """Prints the table, and writes the record where the flag says."""
     del argv
     times, machine = {}, {}
-    for name, (width_factor, rounds) in WIDTHS.items():
+    for name, (title, workload) in STEPS.items():
         if _ONLY.value is None or name in _ONLY.value:
-            times[f"ResNet-32 ({name})"], machine = milliseconds(width_factor, rounds)
+            times[title], machine = milliseconds(name, workload)
             jax.clear_caches()
     publish("torch_steps", {"hardware": machine, "milliseconds": times})
 
