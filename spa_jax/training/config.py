@@ -17,6 +17,7 @@ from spa_jax.longtail.registry import METHODS
 from spa_jax.models.networks import CHOSEN_HEADS, NETWORKS
 from spa_jax.options import CHOSEN_BY, Entry, defaults_of, is_read, option, read_options
 from spa_jax.training.devices import PARALLEL_MODES
+from spa_jax.training.guard import GuardOptions
 from spa_jax.training.optimizer import OptimizerOptions
 from spa_jax.training.variants import VARIANTS, Variant
 
@@ -127,6 +128,7 @@ class ConfigOptions(RunLength):
     method: MethodOptions
     init: InitOptions
     optimizer: OptimizerOptions
+    guard: GuardOptions
     spa: SpaOptions
     loader: LoaderOptions
     checkpoint: CheckpointOptions
@@ -277,6 +279,7 @@ def resolve(config: Config) -> RunOptions:
                 f"{defaults[field]!r}, as it is by default."
             )
     groups["data"].check_unused()
+    groups["guard"].check_unused()
     _check_unused(options)
     return options
 

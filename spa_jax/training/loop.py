@@ -65,7 +65,8 @@ def run(
     Raises:
       InputError: wrong configuration, data or workdir, or another process trains there, and nothing
         has been trained or overwritten; or the disk is full.
-      FloatingPointError: the loss or its gradient became infinite or NaN; the message says when.
+      FloatingPointError: the loss or its gradient became infinite or NaN, or too many steps in a
+        row were skipped; the message says when.
       RunStopped: `keep_going` said so.
       SystemExit: with status 75, after SIGTERM, at a checkpoint after the step that was under way;
         the run can be continued, also on other hosts. Handlers are installed where this is the main
@@ -309,7 +310,7 @@ class EpochLoop:
     def _record_step(self, step: int, totals: Totals, bar: ProgressBar) -> None:
         lines = [self._open[i].add_step(step, own) for i, own in self._finite(totals).items()]
         shown = {"loss": "loss", "train acc": "accuracy", "cosine": "mean_cosine"}
-        done = int(np.max(totals.steps))
+        done = (step - 1) % self.program.steps_per_epoch + 1
         bar.show(step, _mean_of(lines, shown) | {"img/s": self._rate(done)})
 
     def _rate(self, steps: int) -> float:

@@ -39,11 +39,11 @@ class Totals(flax.struct.PyTreeNode):
     """Running totals of an epoch's step metrics, on the device.
 
     Attributes:
-      steps: int32 scalar, steps so far.
-      loss: sum of the steps' losses.
-      accuracy: sum of the steps' accuracies.
-      bad_step: int32 scalar, the first step (counted from 1) whose loss or gradient was not
-        finite; -1 if none was.
+      steps: int32 scalar, steps so far, but for those that were skipped.
+      loss: sum of their losses.
+      accuracy: sum of their accuracies.
+      bad_step: int32 scalar, the first step (counted from 1) that stops the run, as its loss or
+        gradient was not finite, or too many in a row were skipped; -1 if none was.
       last: metrics of the newest step.
     """
 
@@ -65,14 +65,22 @@ class Totals(flax.struct.PyTreeNode):
             last=dict.fromkeys(metric_names, zero),
         )
 
-    def add(self, metrics: Mapping[str, Array], step: Array) -> "Totals":
-        """With one more step; `step` is its number, counted from 1."""
+    def add(self, metrics: Mapping[str, Array], step: Array, limit: int) -> "Totals":
+        """With one more step.
+
+        Args:
+          metrics: what it measured.
+          step: its number, counted from 1.
+          limit: of steps that are skipped in a row, where steps are skipped.
+        """
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
-        bad_step = jnp.where((self.bad_step >= 0) | finite, self.bad_step, step)
+        in_a_row = metrics.get("skipped_in_a_row")
+        taken, fine = (True, finite) if in_a_row is None else (in_a_row == 0, in_a_row < limit)
+        bad_step = jnp.where((self.bad_step >= 0) | fine, self.bad_step, step)
         return Totals(
-            steps=self.steps + 1,
-            loss=self.loss + metrics["loss"],
-            accuracy=self.accuracy + metrics["accuracy"],
+            steps=self.steps + taken,
+            loss=self.loss + jnp.where(taken, metrics["loss"], 0.0),
+            accuracy=self.accuracy + jnp.where(taken, metrics["accuracy"], 0.0),
             bad_step=bad_step.astype(jnp.int32),
             last=dict(metrics),
         )
@@ -92,16 +100,21 @@ class Totals(flax.struct.PyTreeNode):
 
 
 def check_finite(totals: Totals) -> None:
-    """Raises FloatingPointError naming the first step whose loss or gradient was not finite.
+    """Raises FloatingPointError naming the first step that stops the run, see :class:`Totals`.
 
     Args:
       totals: fetched totals.
     """
     if totals.bad_step >= 0:
+        what, step = "The loss or its gradient was not finite at", int(totals.bad_step)
+        if "skipped_in_a_row" in totals.last:
+            what = (
+                "As many steps in a row as config.guard.limit allows were skipped, as their loss "
+                "or gradient was not finite or the gradient too long, up to"
+            )
         raise FloatingPointError(
-            f"The loss or its gradient was not finite at step {int(totals.bad_step)}; the run "
-            "stopped, and no checkpoint holds that step. Lower config.optimizer.learning_rate or "
-            "config.spa.reg.weight, and start in a new workdir."
+            f"{what} step {step}; the run stopped, and no checkpoint holds that step. Lower "
+            "config.optimizer.learning_rate or config.spa.reg.weight, and start in a new workdir."
         )
 
 

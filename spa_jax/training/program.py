@@ -24,6 +24,7 @@ from spa_jax.training.feeds import Feed
 from spa_jax.training.feeds.batch import prepare
 from spa_jax.training.feeds.resident import ResidentFeed
 from spa_jax.training.feeds.streamed import StreamFeed
+from spa_jax.training.guard import GUARD_METRICS, Guard
 from spa_jax.training.metrics import STEP_METRICS, Totals, alignment_metrics, known_cosines
 from spa_jax.training.optimizer import build_optimizer
 from spa_jax.training.rundir.first_run import FirstRun
@@ -100,7 +101,8 @@ class Program:
             epochs=self._options.epochs,
             steps_per_epoch=self.steps_per_epoch,
         )
-        self.zero_totals: Totals = self.layout.compile(partial(Totals.create, STEP_METRICS))()
+        measured = STEP_METRICS + (GUARD_METRICS if self._options.guard.skips else ())
+        self.zero_totals: Totals = self.layout.compile(partial(Totals.create, measured))()
         # Apart, as it takes long to compile and is the same under every variant of SpA.
         self._init_variables = self.layout.compile(self._run.init_variables, (OWN,))
         self._start = self.layout.compile(
@@ -219,6 +221,7 @@ class Program:
         means: ClassMeans,
     ) -> TrainState:
         params, optimizer = variables["params"], self._options.optimizer
+        guard = self._options.guard
         trained, average = optimizer.trained(params), None
         if optimizer.ema:
             average = {"params": trained}
@@ -234,6 +237,7 @@ class Program:
             rng=jax.random.key(seed),
             hyperparams=dict(hyperparams),
             average=average,
+            guard=Guard.create(guard.window) if guard.skips else None,
         )
 
     def _measure(self, state: TrainState, totals: Totals) -> Totals:
@@ -262,7 +266,7 @@ class Program:
 
         def train(state: TrainState, totals: Totals, inputs: Any) -> tuple[TrainState, Totals]:
             state, metrics = step(state, feed.batch(state, inputs))
-            return state, totals.add(metrics, state.step)
+            return state, totals.add(metrics, state.step, options.guard.limit)
 
         return train
 

@@ -43,6 +43,7 @@ class TrainState(flax.struct.PyTreeNode):
       hyperparams: float32 scalars, traced, so that one program trains many settings.
       average: of `params` that are trained and of `batch_stats` that move, by collection, where
         averages are evaluated; else None.
+      guard: what decides which steps are skipped; None where none is.
     """
 
     # Any, because prefix trees of it hold other things than arrays.
@@ -55,6 +56,7 @@ class TrainState(flax.struct.PyTreeNode):
     rng: Any
     hyperparams: Any
     average: Any = None
+    guard: Any = None
 
     @property
     def variables(self) -> dict[str, PyTree]:
@@ -104,5 +106,5 @@ class TrainState(flax.struct.PyTreeNode):
         return self.replace(average=optax.incremental_update(now, self.average, share))
 
 
-STATE_PLACES: Any = TrainState(SHARED, OWN, OWN, OWN, OWN, OWN, OWN, OWN, OWN)
+STATE_PLACES: Any = TrainState(SHARED, OWN, OWN, OWN, OWN, OWN, OWN, OWN, OWN, OWN)
 """Of the states that a program trains: all runs are at one step, everything else is a run's own."""

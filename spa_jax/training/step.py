@@ -5,6 +5,7 @@ over a mesh. With an axis name it is the per-device view, under `jax.pmap` or `j
 batch is this device's part, and what depends on the whole batch is reduced over the axis.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,6 +44,7 @@ def make_train_step(
     view, then the second.
     Where the head alone is trained, or its scales, gradients are of those alone, and a model that
     is `frozen_backbone` gives the features of evaluation mode.
+    Of a step that is skipped (`config.guard`) the state's step and guard are all that changes.
 
     Args:
       options: of the run.
@@ -100,14 +102,15 @@ def make_train_step(
             loss, accuracy, grads = jax.lax.pmean((loss, accuracy, grads), axis_name)
             if options.model.batch_norm == "per_device":
                 batch_stats = jax.lax.pmean(batch_stats, axis_name)
-        state = state.replace(class_means=means, batch_stats=batch_stats)
-        state = state.apply_gradients(optimizer(state.hyperparams), grads, class_means=means)
+        after = state.replace(class_means=means, batch_stats=batch_stats)
+        after = after.apply_gradients(optimizer(state.hyperparams), grads, class_means=means)
         if options.optimizer.ema:
-            state = state.averaged(options.optimizer.ema)
-        return state, {
-            "loss": loss,
-            "accuracy": accuracy,
-            "gradient_norm": optax.tree.norm(grads),
-        }
+            after = after.averaged(options.optimizer.ema)
+        metrics = {"loss": loss, "accuracy": accuracy, "gradient_norm": optax.tree.norm(grads)}
+        if not options.guard.skips:
+            return after, metrics
+        guard, taken = state.guard.see(loss, metrics["gradient_norm"], options.guard.spike_factor)
+        kept = jax.tree.map(functools.partial(jnp.where, taken), after, state)
+        return kept.replace(step=after.step, guard=guard), metrics | guard.metrics
 
     return train_step

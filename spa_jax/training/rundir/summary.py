@@ -21,7 +21,7 @@ from spa_jax.training.rundir.checkpoints import tree_checksum
 
 TRAIN_FIELDS = (
     *("epoch", "step", "train_loss", "train_accuracy"),
-    *("images_per_second", "seconds"),
+    *("skipped_steps", "images_per_second", "seconds"),
 )
 """Of a line of `metrics.jsonl`, those that it has before it is evaluated."""
 
@@ -36,13 +36,21 @@ def train_line(epoch: int, step: int, totals: Totals) -> dict[str, Any]:
       epoch: the epoch, counted from 0.
       step: steps completed after it.
       totals: fetched totals of it.
+
+    Returns:
+      A part of a line. Where steps are skipped, it has how many of the run have been so far; the
+      means are over the others.
     """
-    return {
+    steps = totals.steps or np.nan  # of an epoch that was skipped nothing is known
+    line: dict[str, Any] = {
         "epoch": epoch + 1,
         "step": step,
-        "train_loss": number(totals.loss / totals.steps),
-        "train_accuracy": number(totals.accuracy / totals.steps),
+        "train_loss": number(totals.loss / steps),
+        "train_accuracy": number(totals.accuracy / steps),
     }
+    if "skipped_steps" in totals.last:
+        line["skipped_steps"] = int(totals.last["skipped_steps"])
+    return line
 
 
 def evaluation_line(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,6 +150,7 @@ def make_summary(
         "seed": config.seed,
         "steps": lines[-1]["step"],
         "epochs": lines[-1]["epoch"],
+        "skipped_steps": lines[-1].get("skipped_steps", 0),
         "method": config.method.name,
         "spa_method": config.spa.method,
         "parallel": layout.mode,
