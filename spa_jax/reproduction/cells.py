@@ -1,7 +1,9 @@
 """What a table is: its runs, each named by what sets it apart, and their configurations."""
 
 import dataclasses
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,10 +108,23 @@ class TablePlan:
 def read_records(path: Path) -> list[dict[str, Any]]:
     """The records of a file, none if it does not exist; a half-written last line is left out.
 
+    Where there is only `path.gz`, the same packed by gzip, they are those in it.
+
     Raises:
-      InputError: another line that is no record of a run; the message names it.
+      InputError: another line that is no record of a run, or a packed file that is damaged; the
+        message names it.
     """
-    lines = path.read_text(errors="replace").split("\n") if path.exists() else [""]
+    packed, text = path.with_name(f"{path.name}.gz"), ""
+    if path.exists():
+        text = path.read_text(errors="replace")
+    elif packed.exists():
+        try:
+            text = gzip.decompress(packed.read_bytes()).decode(errors="replace")
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(
+                f"{packed} cannot be unpacked ({error}): put the file back as it was."
+            ) from error
+    lines = text.split("\n")
     records = []
     for number, line in enumerate(lines, start=1):
         try:

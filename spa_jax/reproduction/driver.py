@@ -61,6 +61,9 @@ class Driver:
         # Never trained or recorded again by this driver, whatever becomes of the file.
         self._recorded: set[str] = set()
         self._members: dict[Cell, Member] = {}
+        # The records as they were last read, since thousands take longer to read than a run takes.
+        self._found: list[dict[str, Any]] = []
+        self._stamp: tuple[int, int] | None = None
         self.runner.keep_going = lambda: time.monotonic() < self._ends
 
     def train(self) -> int:
@@ -71,7 +74,7 @@ class Driver:
             than now, another process that trains there, or whatever a run that was asked for would
             be refused for, such as missing data; nothing has been trained.
         """
-        if not self.records.exists():
+        if not self._read():
             self.runner.say(f"There are no records yet: {self.records.absolute()} does not exist.")
         self._check()
         with owned(self.runner.out, say=self.runner.say):
@@ -79,8 +82,22 @@ class Driver:
                 pass
         return len(self._open_cells())
 
+    def _read(self) -> Records:
+        """The records; the file is read again only if somebody else has changed it."""
+        stamp = _stamp(self.records)
+        if stamp is None or stamp != self._stamp:
+            self._found, self._stamp = read_records(self.records), stamp
+        return self._found
+
+    def _append(self, record: dict[str, Any]) -> None:
+        known = self._stamp is not None and self._stamp == _stamp(self.records)
+        append_record(self.records, record)
+        if known:
+            self._found.append(record)
+            self._stamp = _stamp(self.records)
+
     def _check(self) -> None:
-        records = read_records(self.records)
+        records = self._read()
         check_records(self.plan, records)
         cells = self.plan.cells(records)
         known = {name for cell in cells for name in (cell.name, cell.group_name)}
@@ -114,7 +131,7 @@ class Driver:
 
     def _open_cells(self) -> list[Cell]:
         """The runs without a record that were asked for, and the tuning that those wait for."""
-        records = read_records(self.records)
+        records = self._read()
         self._recorded |= {record["cell"] for record in records}
         left = [cell for cell in self.plan.cells(records) if cell.name not in self._recorded]
         if not self.only:
@@ -131,7 +148,7 @@ class Driver:
 
     def _train_next(self) -> bool:
         """Trains the first runs that are open; False if none is, or no time is left for them."""
-        records, open_cells = read_records(self.records), self._open_cells()
+        records, open_cells = self._read(), self._open_cells()
         # Those that wait for tuning come later.
         cells = {c.name: c for c in self.plan.cells(records) if c.settings is not None}
         members = {name: self._member(cell) for name, cell in cells.items()}
@@ -158,7 +175,7 @@ class Driver:
             if member.is_done and member.name not in self._recorded:
                 self._recorded.add(member.name)
                 record = make_record(self.table, cells[member.name], member, self.plan.brief)
-                append_record(self.records, record)
+                self._append(record)
                 if member.summary() is None:
                     self.runner.say(f"{member.name}: {member.failure()}")
         return not stopped
@@ -195,11 +212,19 @@ def make_record(table: str, cell: Cell, member: Member, brief: bool = False) -> 
     }
 
 
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Tells versions of a file apart; None if there is none."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
 def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Adds a record; what a crash left of half a line is dropped first."""
+    """Adds a record; packed ones are unpacked first, and what a crash left of half a line drops."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size:
-        JsonLines(path).write(read_records(path))
+    if not (path.exists() and path.read_bytes().endswith(b"\n")) and (found := read_records(path)):
+        JsonLines(path).write(found)
     JsonLines(path).append(record)
 
 

@@ -1,6 +1,7 @@
 """The driver trains what is missing, in order, in pieces of any length, and loses nothing."""
 
 import dataclasses
+import gzip
 import itertools
 import json
 import shutil
@@ -265,6 +266,19 @@ def test_half_a_line_of_a_crash_is_dropped_before_the_next_is_added(tmp_path):
     path.write_text(path.read_text() + '{"cell": "half')
     append_record(path, record_of("b"))
     assert [json.loads(line)["cell"] for line in path.read_text().splitlines()] == ["a", "b"]
+
+
+def test_packed_records_are_read_and_unpacked_before_the_next_is_added(tmp_path):
+    path, packed = tmp_path / "r.jsonl", tmp_path / "r.jsonl.gz"
+    append_record(path, record_of("a"))
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert read_records(path) == [record_of("a")]
+    append_record(path, record_of("b"))
+    assert read_records(path) == [record_of("a"), record_of("b")]
+    path.unlink()
+    packed.write_bytes(packed.read_bytes()[:-10])
+    assert f"{packed} cannot be unpacked" in refusal(read_records, path)
 
 
 @pytest.mark.parametrize("damaged", ["[1]", '{"cell"', '{"cell": 3}', '{"cell": "b"}', ""])
