@@ -20,13 +20,13 @@ def results(factor: float, runs: TableRuns) -> str:
     """A row for each method and variant, as tuned, and what a variant changes."""
 
     groups = runs.where(functools.partial(_is_result, factor)).items()
-    groups = sorted(groups, key=lambda item: [*METHODS].index(item[0].method))
+    groups = dict(sorted(groups, key=lambda item: [*METHODS].index(item[0].method)))
     rows = [["method", "SpA", "settings", "seeds", *_COLUMNS, "last, minus none"]]
-    for cell, group in groups:
+    for cell, group in _begun(groups).items():
         change = pairing.minus_none(group.runs, runs.records)
         names = [name_of(cell.method), name_of(cell.spa_method), _settings(group)]
-        rows.append([*names, seeds_of(group), *_cells(runs.table, cell, group), _text(change)])
-    return markdown_rows(rows, text=(0, 1, 2))
+        rows.append([*names, seeds_of(group), *_cells(group), _text(change)])
+    return _with_missing(markdown_rows(rows, text=(0, 1, 2)), groups, runs.table)
 
 
 def changes(factor: float, runs: TableRuns) -> str:
@@ -49,11 +49,10 @@ def controls(factor: float, runs: TableRuns) -> str:
         if (cell.stage, cell.method, cell.spa_method) == ("final", "cross_entropy", "none")
     )
     rows = [["control", "seeds", *_COLUMNS, "last, minus cross-entropy"]]
-    for cell, group in groups.items():
+    for cell, group in _begun(groups).items():
         change = None if group.runs == plain else pairing.difference_of(group.runs, plain)
-        cells = _cells(runs.table, cell, group)
-        rows.append([_control_name(cell), seeds_of(group), *cells, _text(change)])
-    return markdown_rows(rows, text=(0,))
+        rows.append([_control_name(cell), seeds_of(group), *_cells(group), _text(change)])
+    return _with_missing(markdown_rows(rows, text=(0,)), groups, runs.table)
 
 
 def posthoc_tables(record: Mapping[str, Any]) -> str:
@@ -122,13 +121,31 @@ def _settings(group: Group) -> str:
     return found or f"{base}decay {optimizer['weight_decay']:g}"
 
 
-def _cells(table: str, cell: Cell, group: Group) -> Sequence[str]:
-    if group.runs:
-        summaries = [record["summary"] for record in group.runs]
-        found = statistics(summaries, {name: COLUMNS[name] for name in _COLUMNS})
-        return [spread_text(value, name in pairing.ACCURACIES) for name, value in found.items()]
-    command = f"not run: `python -m spa_jax.reproduce {table} --only={cell.group_name}`"
-    return ["diverged" if group.diverged else command, *[""] * (len(_COLUMNS) - 1)]
+def _begun(groups: Mapping[Cell, Group]) -> dict[Cell, Group]:
+    return {cell: group for cell, group in groups.items() if group.runs or group.diverged}
+
+
+def _with_missing(rows: str, groups: Mapping[Cell, Group], table: str) -> str:
+    """The rows, if there are any, and the command for those that are not there."""
+    begun = _begun(groups)
+    missing = [cell.group_name for cell in groups if cell not in begun]
+    if not missing:
+        return rows
+    note = (
+        f"Not run: {len(missing)} of {len(groups)} rows. `python -m spa_jax.reproduce {table}` "
+        f"trains all that is missing; one row alone: `--only={missing[0]}`"
+    )
+    others = ", ".join(f"`{name}`" for name in missing[1:])
+    note += f", or {others}." if begun and others else ", and so on." if others else "."
+    return f"{rows}\n\n{note}" if begun else note
+
+
+def _cells(group: Group) -> Sequence[str]:
+    if not group.runs:
+        return ["diverged", *[""] * (len(_COLUMNS) - 1)]
+    summaries = [record["summary"] for record in group.runs]
+    found = statistics(summaries, {name: COLUMNS[name] for name in _COLUMNS})
+    return [spread_text(value, name in pairing.ACCURACIES) for name, value in found.items()]
 
 
 def _text(change: Difference | None) -> str:

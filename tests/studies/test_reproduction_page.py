@@ -316,8 +316,13 @@ def test_a_row_on_frozen_features_is_compared_with_its_method_as_tuned_and_contr
     runs = TableRuns("features_cifar10", records)
     rows = results(100.0, runs).splitlines()
     assert "| cross-entropy | none | 30 epochs, rate 0.03, decay 0.005 | 20 | 41.9" in rows[2]
-    assert "| cross-entropy | SLERP | alpha_max 0.02, threshold 0.95 | 20 | 44.9 ± 1.2" in rows[4]
-    assert rows[4].endswith("| +3.00 ± 0.00 |")
+    assert "| cross-entropy | SLERP | alpha_max 0.02, threshold 0.95 | 20 | 44.9 ± 1.2" in rows[3]
+    assert rows[3].endswith("| +3.00 ± 0.00 |")
+    assert rows[5].startswith(
+        "Not run: 18 of 20 rows. `python -m spa_jax.reproduce features_cifar10`"
+    )
+    assert "`--only=final-cross_entropy-reg-tuned-if100-label`" in rows[5]
+    assert results(10.0, runs).startswith("Not run: 20 of 20 rows.")
     (decay,) = [row for row in controls(100.0, runs).splitlines() if "decay 0.02" in row]
     assert decay.endswith("| +1.00 ± 0.00 |")
 
