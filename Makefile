@@ -19,7 +19,7 @@ PYTEST := -m pytest --numprocesses=2 --dist=loadfile
 NUMERICAL := spa_jax/alignment tests/alignment tests/dynamics tests/training/test_step.py \
   tests/training/test_parallel.py tests/training/test_resume.py tests/training/test_glmc_peer.py
 
-.PHONY: demo test test-all test-slow test-floors lint format docs clean
+.PHONY: demo test test-all test-device test-slow test-floors lint format docs clean
 
 demo: $(READY)
 	$(BIN)/python -m spa_jax.compare --config=configs/digits_lt.py --seeds=0,1,2 --out=runs/demo
@@ -31,6 +31,10 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python $(PYTEST) -m 'not slow' --optimized $(NUMERICAL)
 	$(BIN)/python $(PYTEST) -m 'not slow' $(NUMERICAL:%=--deselect=%)
+
+# On the accelerator that jax finds there, without an environment of its own: what is marked so.
+test-device:
+	$(PYTHON) -m pytest -m device --optimized -W ignore tests/alignment/test_reference.py tests/training
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -18,11 +18,17 @@ import spa_jax
 from benchmarks.timing import interleaved_seconds, loaded_hardware, publish
 from spa_jax.training.devices import Layout
 
-_HEADS = ((10, 64), (100, 256), (1000, 2048), (8192, 2048))
-_LAYOUTS = {"(D, C)": None, "(C, D)": 0}
+HEADS = {
+    f"C = {c}, D = {d}, kernel {layout}": (c, d, class_axis)
+    for c, d in ((10, 64), (100, 256), (1000, 2048), (8192, 2048))
+    for layout, class_axis in {"(D, C)": None, "(C, D)": 0}.items()
+}
+"""Name -> C, D, the kernel's class axis."""
 
 
-def time_updates(num_classes: int, dim: int, class_axis: int | None) -> dict[str, float]:
+def time_updates(
+    num_classes: int, dim: int, class_axis: int | None, repeated: int = 1
+) -> dict[str, float]:
     """Microseconds of each SpA operation on one head, next to a plain sum with the gradient."""
     shape = (num_classes, dim) if class_axis == 0 else (dim, num_classes)
     keys = jax.random.split(jax.random.key(0), 3)
@@ -53,18 +59,15 @@ def time_updates(num_classes: int, dim: int, class_axis: int | None) -> dict[str
             jax.random.randint(keys[2], (256,), 0, num_classes),
         ),
     }
-    seconds = interleaved_seconds({name: (jax.jit(f), *args) for name, (f, *args) in calls.items()})
+    jitted = {name: (jax.jit(f), *args) for name, (f, *args) in calls.items()}
+    seconds = interleaved_seconds(jitted, repeated=repeated)
     return {name: 1e6 * time for name, time in seconds.items()}
 
 
 def main(argv: list[str]) -> None:
     """Prints the table, and writes the record where the flag says."""
     del argv
-    microseconds = {
-        f"C = {c}, D = {d}, kernel {layout}": time_updates(c, d, class_axis)
-        for c, d in _HEADS
-        for layout, class_axis in _LAYOUTS.items()
-    }
+    microseconds = {name: time_updates(*head) for name, head in HEADS.items()}
     numbers = {"hardware": loaded_hardware(Layout("jit")), "microseconds": microseconds}
     publish("alignment_cost", numbers)
 

@@ -1,13 +1,11 @@
 """What a training step takes longer under each SpA variant than without SpA.
 
-python -m benchmarks.overhead [--only=digits] [--record=FILE]
+python -m benchmarks.overhead [--workloads=digits] [--record=FILE]
 
 Prints a table of whole training steps, from the digits to a ResNet-50 with 1,000 classes: all
 variants of a workload are compiled first, and then take steps in turn, so that what else the
 machine does meets all of them. Images but those of the digits are noise of the right size.
 """
-
-from typing import Any
 
 import jax
 from absl import app, flags
@@ -15,11 +13,12 @@ from absl import app, flags
 from benchmarks.timing import Stepper, interleaved_seconds, loaded_hardware, publish
 from benchmarks.workloads import Workload, noise
 from spa_jax.training.config import Config, default_config
+from spa_jax.training.devices import Layout
 from spa_jax.training.program import Program
 from spa_jax.training.recipes import cifar10_lt, digits_lt, fashion_mnist_lt
 from spa_jax.training.variants import VARIANTS
 
-_ONLY = flags.DEFINE_list("only", None, "Some of the workloads, by name.")
+_ONLY = flags.DEFINE_list("workloads", None, "Some of them, by name.")
 
 
 def resnet50() -> Config:
@@ -37,29 +36,27 @@ WORKLOADS = {
 }
 
 
-def milliseconds(workload: Workload) -> tuple[dict[str, float], dict[str, Any]]:
-    """Of a step under each variant, and the machine."""
-    data, calls, machine = noise(workload, workload.recipe().batch_size), {}, {}
+def milliseconds(workload: Workload) -> dict[str, float]:
+    """Of a step under each variant."""
+    data, calls = noise(workload, workload.recipe().batch_size), {}
     for variant in VARIANTS:
         config = workload.recipe()
         config.spa.method = variant
         program = Program(config, data)
-        data, machine = program.data, loaded_hardware(program.layout)
-        calls[variant] = (Stepper(program, workload.steps),)
+        data, calls[variant] = program.data, (Stepper(program, workload.steps),)
     seconds = interleaved_seconds(calls, workload.rounds)
-    times = {name: 1e3 * each / workload.steps for name, each in seconds.items()}
-    return times, machine
+    return {name: 1e3 * each / workload.steps for name, each in seconds.items()}
 
 
 def main(argv: list[str]) -> None:
     """Prints the table, and writes the record where the flag says."""
     del argv
-    times, machine = {}, {}
+    times = {}
     for name, workload in WORKLOADS.items():
         if _ONLY.value is None or name in _ONLY.value:
-            times[name], machine = milliseconds(workload)
+            times[name] = milliseconds(workload)
             jax.clear_caches()
-    publish("overhead", {"hardware": machine, "milliseconds": times})
+    publish("overhead", {"hardware": loaded_hardware(Layout("jit")), "milliseconds": times})
 
 
 if __name__ == "__main__":

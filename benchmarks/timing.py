@@ -32,20 +32,27 @@ def median_seconds(function: Callable[..., Any], *args: Any, calls: int = 20) ->
 
 
 def interleaved_seconds(
-    calls: Mapping[str, tuple[Callable[..., Any], *tuple[Any, ...]]], rounds: int = 20
+    calls: Mapping[str, tuple[Callable[..., Any], *tuple[Any, ...]]],
+    rounds: int = 20,
+    repeated: int = 1,
 ) -> dict[str, float]:
     """Of one call each: the medians over rounds in which all are called in turn.
 
     Args:
       calls: a name, and a function with its arguments.
       rounds: after two for a warm-up.
+      repeated: how often each is called before its last result is waited for, as the way to an
+        accelerator and back takes longer than a small operation there.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(2 + rounds):
         for name, (function, *args) in calls.items():
             began = time.perf_counter()
-            jax.block_until_ready(function(*args))
-            seconds[name].append(time.perf_counter() - began)
+            result = None
+            for _ in range(repeated):
+                result = function(*args)
+            jax.block_until_ready(result)
+            seconds[name].append((time.perf_counter() - began) / repeated)
     return {name: statistics.median(times[2:]) for name, times in seconds.items()}
 
 

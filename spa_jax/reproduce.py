@@ -9,8 +9,8 @@ that was cut off goes on from its last checkpoint. --only names a run, or all se
 name without the seed, and may be given again. --set gives every run a place for its data, or fields
 of loader, checkpoint, logging and parallel. On accelerators runs that differ in the seed or in a
 strength train as one program; --together and --notogether decide where none was begun. --dry_run
-trains every cell of imagenet with one seed for two epochs on a few small JPEG files, to see that it
-would train.
+trains every cell for two epochs, to see that it would train: of imagenet with one seed on a few
+small JPEG files, of cifar10 and cifar100 with two seeds on some of their images.
 """
 
 import functools
@@ -25,7 +25,7 @@ from spa_jax.command_line import errors_told, own_command, parse_flags, stop
 from spa_jax.errors import InputError
 from spa_jax.files import output_file, output_folder
 from spa_jax.reproduction.driver import Driver
-from spa_jax.reproduction.dry_run import dry_run
+from spa_jax.reproduction.dry_run import dry_run, short_run
 from spa_jax.reproduction.tables import TABLES, find_table
 from spa_jax.sweeps.grid import parse_axis
 from spa_jax.sweeps.runner import Runner
@@ -42,13 +42,15 @@ def main(argv: Sequence[str]) -> None:
     records = f"results/{name}.jsonl" if values.records is None else values.records
     records = output_file(records, "--records")
     plan = find_table(table)
-    if values.dry_run and table != "imagenet":
-        stop("--dry_run is for imagenet, whose images are files; the others begin in seconds.")
+    if values.dry_run:
+        if table not in ("imagenet", "cifar10", "cifar100"):
+            stop("--dry_run is for imagenet, cifar10 and cifar100; the others begin in seconds.")
+        plan = dry_run(plan, folder / "images") if table == "imagenet" else short_run(plan)
     overrides = _parse_overrides(values.set)
     say = functools.partial(print, flush=True)
     driver = Driver(
         table,
-        dry_run(plan, folder / "images") if values.dry_run else plan,
+        plan,
         records,
         Runner(folder, values.together, say=say, command=own_command("-m spa_jax.reproduce")),
         values.minutes,
@@ -78,7 +80,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_string("only", [], "A run, with or without its seed; may be given again.")
     flags.DEFINE_multi_string("set", [], "FIELD=VALUE; may be given several times.")
     flags.DEFINE_boolean("together", None, "One program for many; default: where it is faster.")
-    flags.DEFINE_boolean("dry_run", False, "Two epochs of every cell on a few JPEG files.")
+    flags.DEFINE_boolean("dry_run", False, "Two epochs of every cell on little data.")
     flags.DEFINE_string("out", "runs/reproduce", "Folder for the runs.")
     flags.DEFINE_string("records", None, "JSON lines; default results/TABLE.jsonl.")
 

@@ -195,6 +195,7 @@ TABLES: Mapping[str | None, Callable[[Record], str]] = {
     "sweep": sweep_table,
     "overhead": steps_table,
     "torch_steps": steps_table,
+    "members": steps_table,
     "alignment_cost": alignment_cost_table,
     "error_exponents": error_exponents_table,
     "methods": methods_table,

@@ -50,6 +50,8 @@ def pytest_configure(config):
         folder = tempfile.mkdtemp(prefix="spa_jax_compiled_")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
         settings |= {"jax_compilation_cache_dir": folder} | _KEEP_ALL
+    if config.getoption("markexpr") == "device":  # exact products, where TF32 would be faster
+        settings["jax_default_matmul_precision"] = "highest"
     for name, value in settings.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)

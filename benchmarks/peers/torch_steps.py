@@ -1,6 +1,6 @@
 """A training step of ours against PyTorch's, in turn.
 
-python -m benchmarks.peers.torch_steps --torch=/path/to/python [--only=1x] [--record=FILE]
+python -m benchmarks.peers.torch_steps --torch=/path/to/python [--steps=1x] [--record=FILE]
 
 The other side is `torch_worker` in an environment with PyTorch, so that neither has to stand the
 other's packages. The small network of Fashion-MNIST-LT and ResNet-32 with cross-entropy, and
@@ -10,8 +10,9 @@ with momentum and decay. Prints medians over rounds in which all take a step in 
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import jax
 from absl import app, flags
@@ -20,11 +21,12 @@ from benchmarks.timing import Stepper, interleaved_seconds, loaded_hardware, pub
 from benchmarks.workloads import Workload, noise
 from spa_jax.command_line import stop
 from spa_jax.training.config import Config
+from spa_jax.training.devices import Layout
 from spa_jax.training.program import Program
 from spa_jax.training.recipes import cifar10_lt, fashion_mnist_lt
 
 _TORCH = flags.DEFINE_string("torch", None, "The Python of an environment with PyTorch.")
-_ONLY = flags.DEFINE_list("only", None, "Some of: small, 1x, glmc, 4x.")
+_ONLY = flags.DEFINE_list("steps", None, "Some of: small, 1x, glmc, 4x.")
 
 WAYS = ("eager", "channels-last", "compiled", "compiled, channels-last")
 
@@ -54,15 +56,15 @@ STEPS = {
 
 
 class TorchSteps:
-    """Takes a step in the worker at each call, and waits for its answer."""
+    """Takes some steps in the worker at each call, and waits for its answer."""
 
-    def __init__(self, worker: subprocess.Popen[str]) -> None:
-        self._worker = worker
+    def __init__(self, worker: subprocess.Popen[str], steps: int) -> None:
+        self._worker, self._steps = worker, steps
         self._answer()  # ready
 
     def __call__(self) -> None:
         assert self._worker.stdin is not None
-        self._worker.stdin.write("\n")
+        self._worker.stdin.write(f"{self._steps}\n")
         self._worker.stdin.flush()
         self._answer()
 
@@ -75,37 +77,54 @@ class TorchSteps:
 
 
 @contextlib.contextmanager
-def torch_steps(name: str, way: str) -> Iterator[TorchSteps]:
+def torch_steps(python: str, name: str, way: str, steps: int) -> Iterator[TorchSteps]:
     """The other side, as long as it is needed."""
-    arguments = [_TORCH.value, "-m", "benchmarks.peers.torch_worker", name, way]
+    arguments = [python, "-m", "benchmarks.peers.torch_worker", name, way]
     with subprocess.Popen(
         arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as worker:
-        yield TorchSteps(worker)
+        yield TorchSteps(worker, steps)
         assert worker.stdin is not None
         worker.stdin.close()
 
 
-def milliseconds(name: str, workload: Workload) -> tuple[dict[str, float], dict[str, object]]:
-    """Of a step on each side, and the machine."""
-    config = workload.recipe()
-    program = Program(config, noise(workload, config.batch_size))
+def milliseconds(
+    python: str, name: str, workload: Workload, bfloat16: bool = False
+) -> dict[str, float]:
+    """Of a step on each side.
+
+    Args:
+      python: of an environment with PyTorch.
+      name: of the worker's step.
+      workload: our side of it.
+      bfloat16: whether each side computes so too, and not in float32 alone.
+    """
+    data, steps = noise(workload, workload.recipe().batch_size), workload.steps
+    ours, theirs = {"spa_jax": "float32"}, [*WAYS]
+    if bfloat16:
+        ours["spa_jax, bfloat16"] = "bfloat16"
+        theirs.append(f"{WAYS[-1]}, bfloat16")
+    calls: dict[str, tuple[Callable[[], Any]]] = {}
     with contextlib.ExitStack() as stack:
-        workers = {way: stack.enter_context(torch_steps(name, way)) for way in WAYS}
-        calls = {"spa_jax": (Stepper(program, 1),), **{way: (it,) for way, it in workers.items()}}
+        for side, dtype in ours.items():
+            config = workload.recipe()
+            config.model.dtype = dtype
+            calls[side] = (Stepper(Program(config, data), steps),)
+        for way in theirs:
+            calls[way] = (stack.enter_context(torch_steps(python, name, way, steps)),)
         seconds = interleaved_seconds(calls, workload.rounds)
-    return {side: 1e3 * time for side, time in seconds.items()}, loaded_hardware(program.layout)
+    return {side: 1e3 * time / steps for side, time in seconds.items()}
 
 
 def main(argv: list[str]) -> None:
     """Prints the table, and writes the record where the flag says."""
     del argv
-    times, machine = {}, {}
+    times = {}
     for name, (title, workload) in STEPS.items():
         if _ONLY.value is None or name in _ONLY.value:
-            times[title], machine = milliseconds(name, workload)
+            times[title] = milliseconds(_TORCH.value, name, workload)
             jax.clear_caches()
-    publish("torch_steps", {"hardware": machine, "milliseconds": times})
+    publish("torch_steps", {"hardware": loaded_hardware(Layout("jit")), "milliseconds": times})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Takes training steps in PyTorch when asked to: the other side of `torch_steps`.
 
-Called as `python -m benchmarks.peers.torch_worker STEP WAY`. It says `ready` once it has taken a
-step; for each line on its standard input it takes another, and says `done`.
+Called as `python -m benchmarks.peers.torch_worker STEP WAY`, on a GPU where there is one. It says
+`ready` once it has taken a step; for each number on its standard input it takes so many more, and
+says `done` when the last is finished.
 """
 
 import math
@@ -118,7 +119,10 @@ def glmc_step(width_factor: int, way: str, augment: Augment) -> Callable[[], Non
 def _prepared(network: nn.Module, way: str) -> Callable[[torch.Tensor], torch.Tensor]:
     if "channels-last" in way:
         network.to(memory_format=torch.channels_last)
-    return torch.compile(network) if "compiled" in way else network
+    forward = torch.compile(network) if "compiled" in way else network
+    if "bfloat16" in way:
+        return torch.autocast(torch.get_default_device().type, torch.bfloat16)(forward)
+    return forward
 
 
 def build_step(name: str, way: str) -> Callable[[], None]:
@@ -142,12 +146,17 @@ def build_step(name: str, way: str) -> Callable[[], None]:
 
 def main(name: str, way: str) -> None:
     """Serves steps until the standard input ends."""
+    on_gpu = torch.cuda.is_available()
+    torch.set_default_device("cuda" if on_gpu else "cpu")
     torch.manual_seed(0)
     step = build_step(name, way)
     step()
     print("ready", flush=True)
-    for _ in sys.stdin:
-        step()
+    for line in sys.stdin:
+        for _ in range(int(line)):
+            step()
+        if on_gpu:
+            torch.cuda.synchronize()
         print("done", flush=True)
 
 

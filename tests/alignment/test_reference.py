@@ -11,7 +11,10 @@ import pytest
 import spa_jax
 from tests.alignment import reference
 
-pytestmark = pytest.mark.filterwarnings("ignore:spa_slerp.* turns a bfloat16 kernel")
+pytestmark = [
+    pytest.mark.device,
+    pytest.mark.filterwarnings("ignore:spa_slerp.* turns a bfloat16 kernel"),
+]
 
 SEEDS = range(24)
 

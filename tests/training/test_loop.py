@@ -158,6 +158,7 @@ def test_the_loop_fetches_at_logging_evaluation_and_end_only(program, tmp_path, 
     assert seen == [(3, 4), (7, 8)]  # each older than the newest dispatched
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("mode", PARALLEL_MODES)
 def test_nothing_compiles_after_the_first_epoch_and_buffers_are_donated(mode, program, caplog):
     config = small_config(spa__method="proj", parallel=mode)
@@ -181,6 +182,7 @@ def test_nothing_compiles_after_the_first_epoch_and_buffers_are_donated(mode, pr
                 assert not any("Compiling" in r.getMessage() for r in caplog.records)
 
 
+@pytest.mark.device
 def test_the_loop_forbids_transfers_that_are_not_asked_for(program, tmp_path, monkeypatch):
     dispatch = program.train_step
 
