@@ -41,11 +41,16 @@ IN_DTYPES = [
     (CASES[0], "bf16"),
     (CASES[-1], "bf16"),
 ]
-in_dtypes = pytest.mark.parametrize(
-    ("case", "dtype"), IN_DTYPES, ids=[f"{case.name}-{dtype}" for case, dtype in IN_DTYPES]
-)
 # What a wrapper that is compiled sees: the first link, the last link and SLERP.
 COMPILED = [(CASES[0], "f32"), (CASES[3], "bf16"), (CASES[-1], "f32")]
+in_dtypes = pytest.mark.parametrize(
+    ("case", "dtype"),
+    [
+        pytest.param(*pair, marks=() if pair in COMPILED else pytest.mark.thorough)
+        for pair in IN_DTYPES
+    ],
+    ids=[f"{case.name}-{dtype}" for case, dtype in IN_DTYPES],
+)
 when_compiled = pytest.mark.parametrize(
     ("case", "dtype"), COMPILED, ids=[f"{case.name}-{dtype}" for case, dtype in COMPILED]
 )

@@ -339,7 +339,12 @@ def test_the_committed_records_are_of_the_plan_that_there_is():
     results = Path(__file__).parents[2] / "results"
     assert len(read_records(results / "fashion_mnist.jsonl")) >= 24
     for name, plan in TABLES.items():
-        check_records(plan, read_records(results / f"{name}.jsonl"))
+        records = read_records(results / f"{name}.jsonl")
+        made = {record["cell"] for record in records}
+        cells = [cell for cell in plan.cells(records) if cell.name in made]
+        assert len(cells) == len(records)
+        some = cells[:: 1 + len(cells) // 300]  # a configuration takes milliseconds
+        check_records(dataclasses.replace(plan, cells=lambda _, some=some: some), records)
 
 
 def test_an_unknown_table_is_refused_with_those_that_there_are():

@@ -95,8 +95,9 @@ def test_controls_change_one_thing_of_what_was_tuned():
         c for c in PLAN.cells([]) if c.stage == "tune" and (c.method, c.imbalance_factor) == place
     ]
     records = [*recorded(tuned[: len(BASE) * 3], lambda seed, settings: 0.5)]
-    slerp = [cell for cell in PLAN.cells(records) if cell.name in {c.name for c in tuned}]
-    records += recorded([c for c in slerp if c.spa_method == "slerp"], lambda *_: 0.5)
+    names = {cell.name for cell in tuned if cell.spa_method == "slerp"}
+    slerp = [cell for cell in PLAN.cells(records) if cell.name in names]
+    records += recorded(slerp, lambda *_: 0.5)
     configs = {}
     for cell in PLAN.cells(records):
         if (cell.method, cell.imbalance_factor, cell.seed) == (*place, 0) and cell.settings:
