@@ -106,7 +106,7 @@ def test_the_example_of_a_method_weighs_the_prior(registries):
     exec(ADDED[0], {"__name__": "example"})
     entry = METHODS["soft_prior"]
     labels = jnp.array([0, 1])
-    context = LossContext(labels, jnp.array([9.0, 1.0]), jnp.int32(0), 1, None)
+    context = LossContext(labels, jnp.array([9.0, 1.0]), jnp.int32(0), 1, None, labels, labels)
     loss = entry.make(entry.options(share=1.0)).loss(jnp.zeros((2, 2)), labels, context)
     # With all of the prior the loss of a class is minus the log of its share.
     assert float(loss) == pytest.approx((math.log(10 / 9) + math.log(10)) / 2, rel=1e-5)

@@ -41,7 +41,7 @@ def make_arb(options: ArbOptions) -> Method:
     def loss(logits: Logits, targets: Targets, context: LossContext) -> Float[Array, ""]:
         counts = context.class_counts
         if options.counts == "batch":
-            counts = batch_counts(context.labels, logits.shape[1], context.axis_name)
+            counts = batch_counts(context.batch_labels, logits.shape[1], context.axis_name)
         return jnp.mean(arb(logits, targets, counts))
 
     return Method("linear", loss)

@@ -75,6 +75,7 @@ def make_bcl(options: BclOptions) -> Method:
         views=Views(second=True),
         logits=operator.attrgetter("logits"),
         unit_weights=True,
+        splits=False,
     )
 
 

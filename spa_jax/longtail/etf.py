@@ -48,7 +48,7 @@ def make_etf(options: EtfOptions) -> Method:
     def loss(outputs: Any, targets: Targets, context: LossContext) -> Float[Array, ""]:
         prototypes = outputs.kernel.T
         if options.rescaled:
-            counts = batch_counts(context.labels, len(prototypes), context.axis_name)
+            counts = batch_counts(context.batch_labels, len(prototypes), context.axis_name)
             prototypes = rescaled_prototypes(prototypes, counts)
         return jnp.mean(dot_regression(outputs.features, targets, prototypes))
 

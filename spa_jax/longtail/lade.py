@@ -47,7 +47,7 @@ def make_lade(options: LadeOptions) -> Method:
         bound = lade_bound(logits, targets, prior, options.penalty, axis_name)
         return jnp.mean(logit_adjusted(logits, targets, prior)) + options.weight * bound
 
-    return Method("linear", loss)
+    return Method("linear", loss, splits=False)
 
 
 def lade_bound(

@@ -24,10 +24,9 @@ from spa_jax.longtail.method import LossContext, Method
 from spa_jax.longtail.reweighting import (
     ClassWeights,
     check_deferral,
+    class_weighted_mean,
     deferred,
     effective_number_weights,
-    example_weights,
-    weighted_mean,
 )
 from spa_jax.options import option
 
@@ -50,7 +49,7 @@ def make_ldam_drw(options: LdamDrwOptions) -> Method:
         weights = deferred(weights, context.epoch, options.epoch)
         margins = ldam_margins(context.class_counts, options.margin)
         losses = ldam(logits, targets, margins, options.scale)
-        return weighted_mean(losses, example_weights(weights, targets), context.axis_name)
+        return class_weighted_mean(losses, weights, targets, context)
 
     return Method(
         "cosine",

@@ -13,11 +13,14 @@ class LossContext(NamedTuple):
     """What a loss may depend on besides the head's outputs and the targets.
 
     Attributes:
-      labels: `(B,)` integers, before any mixing; this device's part of the batch.
+      labels: `(B,)` integers, before any mixing; this device's part of the batch, or of one
+        micro-batch where gradients are accumulated.
       class_counts: `(C,)` float32, training images of each class.
       epoch: int32 scalar, epochs completed before this step; traced.
       epochs: of the whole run.
       axis_name: the mapped axis in the per-device view; None in the global view.
+      batch_labels: as `labels`, of all micro-batches of the step.
+      batch_targets: the targets of all micro-batches of the step.
     """
 
     labels: Int[Array, " B"]
@@ -25,6 +28,8 @@ class LossContext(NamedTuple):
     epoch: Int[Array, ""]
     epochs: int
     axis_name: str | None
+    batch_labels: Int[Array, " N"]
+    batch_targets: Targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +77,8 @@ class Method:
       fixed_kernel: whether the class weights are not trained, so that SpA has nothing to act on.
       check: of the epochs of a run; raises InputError where the method needs more of them.
       needs_end: whether the loss depends on how many epochs the run has.
+      splits: whether the loss of a batch is the mean of that of its micro-batches, each of which
+        knows the labels and targets of the whole; not where it compares examples.
     """
 
     head: str
@@ -87,3 +94,4 @@ class Method:
     fixed_kernel: bool = False
     check: Callable[[int], None] = lambda epochs: None
     needs_end: bool = False
+    splits: bool = True

@@ -56,7 +56,7 @@ def make_weighted_cross_entropy(options: WeightedOptions) -> Method:
 
     def loss(logits: Logits, targets: Targets, context: LossContext) -> Float[Array, ""]:
         weights = class_weights(context.class_counts, options.power)
-        return weighted_cross_entropy(logits, targets, weights, context.axis_name)
+        return class_weighted_mean(cross_entropy(logits, targets), weights, targets, context)
 
     return Method("linear", loss)
 
@@ -92,7 +92,7 @@ def make_ce_drw(options: CrossEntropyDrwOptions) -> Method:
     def loss(logits: Logits, targets: Targets, context: LossContext) -> Float[Array, ""]:
         weights = effective_number_weights(context.class_counts, options.beta)
         weights = deferred(weights, context.epoch, options.epoch)
-        return weighted_cross_entropy(logits, targets, weights, context.axis_name)
+        return class_weighted_mean(cross_entropy(logits, targets), weights, targets, context)
 
     check = functools.partial(check_deferral, "ce_drw", options.epoch)
     return Method("linear", loss, check=check)
@@ -105,34 +105,6 @@ def check_deferral(method: str, start: int, epochs: int) -> None:
             f"config.method.{method}.epoch={start} is not reached in config.epochs={epochs}, so "
             "that no class would be weighted: set it lower; published is epoch 160 of 200."
         )
-
-
-def weighted_cross_entropy(
-    logits: Logits, targets: Targets, class_weights: ClassWeights, axis_name: str | None = None
-) -> Float[Array, ""]:
-    r"""Cross-entropy, its mean weighted by the examples' classes.
-
-    .. math:: L = \frac{\sum_i w_i \operatorname{CE}_i}{\sum_i w_i}, \quad w_i = \sum_c t_{ic} w_c
-
-    Args:
-      logits: `(B, C)` floating.
-      targets: `(B,)` integer labels or `(B, C)` soft targets.
-      class_weights: `(C,)` floating, >= 0.
-      axis_name: as in :func:`weighted_mean`.
-
-    Returns:
-      Scalar float32; 0 if all weights are 0.
-
-    Raises:
-      InputError: as :func:`spa_jax.longtail.losses.cross_entropy`.
-
-    Example:
-      >>> logits, labels = jnp.log(jnp.array([[0.5, 0.5], [0.2, 0.8]])), jnp.array([0, 0])
-      >>> weighted_cross_entropy(logits, labels, jnp.array([0.5, 1.5])).round(3).item()
-      1.1510000228881836
-    """
-    weights = example_weights(class_weights, targets)
-    return weighted_mean(cross_entropy(logits, targets), weights, axis_name)
 
 
 def class_weights(counts: Counts, power: float) -> Float[Array, " C"]:
@@ -241,10 +213,21 @@ def example_weights(class_weights: ClassWeights, targets: Targets) -> Float[Arra
     return jnp.sum(weighted_targets(targets, class_weights), axis=1)
 
 
+def class_weighted_mean(
+    losses: Float[Array, " B"], class_weights: ClassWeights, targets: Targets, context: LossContext
+) -> Float[Array, ""]:
+    """A method's loss: :func:`weighted_mean` by the classes of the examples."""
+    own, of_batch = (
+        example_weights(class_weights, part) for part in (targets, context.batch_targets)
+    )
+    return weighted_mean(losses, own, context.axis_name, of_batch)
+
+
 def weighted_mean(
     losses: Float[Array | np.ndarray, " B"],
     weights: Shaped[Array | np.ndarray, " B"],
     axis_name: str | None = None,
+    batch_weights: Shaped[Array | np.ndarray, " N"] | None = None,
 ) -> Float[Array, ""]:
     r"""Weighted mean of losses over the whole batch, or this device's share of it.
 
@@ -262,6 +245,8 @@ def weighted_mean(
       losses: `(B,)` floating; this device's part under `axis_name`.
       weights: `(B,)`, >= 0 (False is 0); no gradient flows to them.
       axis_name: name of the mapped axis under `jax.pmap` or `jax.shard_map`.
+      batch_weights: `(N,)`, those of the whole batch (or this device's part of it), where `losses`
+        are of one micro-batch of it: the mean over the micro-batches is then the weighted mean.
 
     Returns:
       Scalar float32; 0 if all weights are 0.
@@ -272,7 +257,8 @@ def weighted_mean(
     """
     losses = widen(losses)
     weights = jax.lax.stop_gradient(jnp.asarray(weights, losses.dtype))
-    total = jnp.sum(weights)
+    whole = weights if batch_weights is None else jax.lax.stop_gradient(widen(batch_weights))
+    total = jnp.sum(whole) * (len(weights) / len(whole))
     if axis_name is not None:
         total = jax.lax.pmean(total, axis_name)
     return jnp.sum(weights * losses) / jnp.where(total > 0, total, 1.0)

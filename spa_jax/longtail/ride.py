@@ -14,10 +14,9 @@ from spa_jax.longtail.losses import Counts, Targets, class_row, log_prior
 from spa_jax.longtail.method import LossContext, Method
 from spa_jax.longtail.reweighting import (
     check_deferral,
+    class_weighted_mean,
     deferred,
     effective_number_weights,
-    example_weights,
-    weighted_mean,
 )
 from spa_jax.options import option
 
@@ -56,7 +55,7 @@ def make_ride(options: RideOptions) -> Method:
     def loss(cosines: ExpertLogits, targets: Targets, context: LossContext) -> Float[Array, ""]:
         counts = context.class_counts
         weights = effective_number_weights(counts, options.beta)
-        weights = example_weights(deferred(weights, context.epoch, options.epoch), targets)
+        weights = deferred(weights, context.epoch, options.epoch)
         margins = ldam_margins(counts, options.margin)
         temperatures = class_temperatures(counts, options.tilt)
         temperatures = deferred(temperatures, context.epoch, options.epoch)
@@ -64,7 +63,7 @@ def make_ride(options: RideOptions) -> Method:
             ldam(cosines[:, expert], targets, margins, options.scale)
             for expert in range(options.experts)
         ]
-        learned = weighted_mean(jnp.sum(jnp.stack(losses), axis=0), weights, context.axis_name)
+        learned = class_weighted_mean(jnp.sum(jnp.stack(losses), axis=0), weights, targets, context)
         apart = diversity(options.scale * widen(cosines), temperatures)
         return learned - options.diversity * jnp.mean(apart)
 

@@ -188,6 +188,13 @@ def prepare_run(
             f"config.batch_size={options.batch_size} cannot be shared evenly by "
             f"{layout.num_devices} devices: choose a multiple of {layout.num_devices}."
         )
+    parts = options.accumulation_steps * layout.num_devices
+    if options.batch_size % parts:
+        raise InputError(
+            f"config.batch_size={options.batch_size} cannot be cut into config.accumulation_steps="
+            f"{options.accumulation_steps} micro-batches that {layout.num_devices} device(s) share "
+            f"evenly: choose a multiple of {parts}."
+        )
     data = load_data(options.data) if data is None else data
     if len(data.train) < options.batch_size:
         raise InputError(

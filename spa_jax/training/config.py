@@ -32,6 +32,9 @@ class RunLength:
     seed: int = option(0, "of the initialisation, the order and the augmentation", low=0)
     epochs: int = option(30, "passes over the training set", low=1)
     batch_size: int = option(128, "images of a step, over all devices", low=1)
+    accumulation_steps: int = option(
+        1, "micro-batches that a step's batch is cut into, one after another", low=1
+    )
     evaluate_every: int = option(1, "epochs between evaluations; the last one has one", low=1)
     eval_batch_size: int = option(500, "images of a batch that is evaluated", low=1)
     parallel: str = option("jit", "how devices share a step", choices=PARALLEL_MODES)
@@ -405,6 +408,12 @@ def _check_unused(options: RunOptions) -> None:
         raise InputError(
             f"config.spa.decay={spa.decay} does nothing, as config.spa.means_from=dataset computes "
             f"class means once: leave it at {defaults_of(SpaOptions)['decay']}."
+        )
+    if options.accumulation_steps > 1 and not method.splits:
+        raise InputError(
+            f"The loss of {name} compares the examples of a batch with each other, so that it is "
+            "not the mean over micro-batches: leave config.accumulation_steps at 1, and where "
+            "memory is short set config.model.remat=true or lower config.batch_size."
         )
     if method.fixed_kernel and spa.method != "none":
         raise InputError(

@@ -26,6 +26,20 @@ def _is_correct(logits: Float[Array, "B C"], labels: Int[Array, " B"]) -> Float[
     return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
 
+def _micro_batches(inputs: Inputs, parts: int) -> Inputs:
+    """So many of them along a leading axis, each with rows from all over the batch.
+
+    Of a batch that is cut over devices each device then keeps the rows that it has.
+    """
+
+    def cut(leaf: Array) -> Array:
+        if leaf.ndim == 0:  # the share of mixed images, which all of them have
+            return jnp.broadcast_to(leaf, (parts,))
+        return leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(cut, inputs)
+
+
 def make_train_step(
     options: RunOptions,
     model: Classifier,
@@ -37,11 +51,11 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Builds the pure function `(state, batch) -> (state, metrics)`.
 
-    forward -> features and logits -> class means -> loss (+ Reg) -> gradients -> optimiser chain
-    (Proj first or last, SLERP last) -> apply -> metrics. Reg, Proj and SLERP see the same means,
-    those that this batch has updated, or those of the whole training set. The forwards come in the
-    order of the released code: unmixed images, if class means are made of them, then the first
-    view, then the second.
+    forward -> features, logits and loss, of one micro-batch after another where there are several
+    -> class means -> (+ Reg) -> gradients -> optimiser chain (Proj first or last, SLERP last) ->
+    apply -> metrics. Reg, Proj and SLERP see the same means, those that this batch has updated, or
+    those of the whole training set. The forwards come in the order of the released code: unmixed
+    images, if class means are made of them, then the first view, then the second.
     Where the head alone is trained, or its scales, gradients are of those alone, and a model that
     is `frozen_backbone` gives the features of evaluation mode.
     Of a step that is skipped (`config.guard`) the state's step and guard are all that changes.
@@ -64,7 +78,10 @@ def make_train_step(
         (features, of_head), mutated = outputs
         return features, of_head, mutated["batch_stats"]
 
-    def loss_fn(trained: dict[str, PyTree], state: TrainState, inputs: Inputs) -> Any:
+    def loss_fn(
+        trained: dict[str, PyTree], state: TrainState, inputs: Inputs, whole: Inputs
+    ) -> Any:
+        """The method's loss of a micro-batch of the whole, and what class means are made of."""
         params = replaced(state.params, trained)
         batch_stats, targets = state.batch_stats, inputs.targets(len(class_counts))
         clean = None
@@ -75,9 +92,6 @@ def make_train_step(
         logits: Any = method.logits(outputs)
         accuracy = jnp.mean(inputs.over_labels(_is_correct, logits))
         seen = (features, targets) if clean is None else (clean, inputs.labels)
-        means = state.class_means
-        if options.spa.means_from != "dataset":
-            means = means.update(*jax.lax.stop_gradient(seen), axis_name=axis_name)
         if inputs.second_images is not None:
             _, of_second, batch_stats = forward(state, params, batch_stats, inputs.second_images)
             outputs = (outputs, of_second)
@@ -87,17 +101,49 @@ def make_train_step(
             epoch=state.step // steps_per_epoch,
             epochs=options.epochs,
             axis_name=axis_name,
+            batch_labels=whole.labels,
+            batch_targets=whole.targets(len(class_counts)),
         )
         loss = method.loss(outputs, targets, context)
-        if variant.loss_term is not None:
-            loss = loss + variant.loss_term(params, means, state.hyperparams, aligned)
-        return loss, (means, batch_stats, accuracy)
+        return loss, (jax.lax.stop_gradient(seen), batch_stats, accuracy)
+
+    gradient = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def accumulated(trained: dict[str, PyTree], state: TrainState, whole: Inputs) -> Any:
+        """What `gradient` gives for the whole batch, from one micro-batch after another."""
+        parts = options.accumulation_steps
+
+        def add(carry: Any, part: Inputs) -> Any:
+            batch_stats, sums = carry
+            own = state.replace(batch_stats=batch_stats)
+            (loss, (seen, batch_stats, accuracy)), grads = gradient(trained, own, part, whole)
+            return (batch_stats, jax.tree.map(jnp.add, sums, (loss, accuracy, grads))), seen
+
+        zero = jnp.zeros((), jnp.float32)
+        begin = (state.batch_stats, (zero, zero, jax.tree.map(jnp.zeros_like, trained)))
+        (batch_stats, sums), seen = jax.lax.scan(add, begin, _micro_batches(whole, parts))
+        loss, accuracy, grads = jax.tree.map(lambda total: total / parts, sums)
+        # In the order of the batch again.
+        seen = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), seen)
+        return (loss, (seen, batch_stats, accuracy)), grads
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         inputs = prepare(state.rng, state.step, batch)
-        (loss, (means, batch_stats, accuracy)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            options.optimizer.trained(state.params), state, inputs
-        )
+        trained, means = options.optimizer.trained(state.params), state.class_means
+        if options.accumulation_steps == 1:
+            (loss, (seen, batch_stats, accuracy)), grads = gradient(trained, state, inputs, inputs)
+        else:
+            (loss, (seen, batch_stats, accuracy)), grads = accumulated(trained, state, inputs)
+        if options.spa.means_from != "dataset":
+            means = means.update(*seen, axis_name=axis_name)
+        if (loss_term := variant.loss_term) is not None:
+
+            def term_of(trained: dict[str, PyTree]) -> Array:
+                params = replaced(state.params, trained)
+                return loss_term(params, means, state.hyperparams, aligned)
+
+            term, of_term = jax.value_and_grad(term_of)(trained)
+            loss, grads = loss + term, jax.tree.map(jnp.add, grads, of_term)
         if axis_name is not None:
             loss, accuracy, grads = jax.lax.pmean((loss, accuracy, grads), axis_name)
             if options.model.batch_norm == "per_device":

@@ -16,5 +16,6 @@ def loss_of(name, outputs, targets, class_counts, labels=None, **options):
     sizes = jnp.asarray(class_counts, jnp.float32)
     if labels is None:
         labels = targets if targets.ndim == 1 else jnp.argmax(targets, axis=1)
-    context = LossContext(jnp.asarray(labels), sizes, jnp.int32(3), epochs=10, axis_name=None)
+    labels = jnp.asarray(labels)
+    context = LossContext(labels, sizes, jnp.int32(3), 10, None, labels, targets)
     return float(method(name, **options).loss(outputs, targets, context))

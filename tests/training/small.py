@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spa_jax.alignment.kernels import path_names
 from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.longtail.registry import METHODS
 from spa_jax.options import defaults_of
@@ -78,6 +79,17 @@ def take_steps(
         totals = program.measure(state, totals) if measured else totals
         metrics.append(fetch(totals).last)
     return states, metrics
+
+
+def assert_close(one: Any, other: Any, tolerance: float) -> None:
+    """Two trees of arrays, each array to a share of its largest number, or of 1 if that is more."""
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True
+    ):
+        scale = max(1.0, np.abs(a).max())
+        np.testing.assert_allclose(
+            b, a, rtol=0, atol=tolerance * scale, err_msg=path_names(path)[0]
+        )
 
 
 def _copy(state: TrainState) -> TrainState:

@@ -210,7 +210,7 @@ def losses_at(params, batch_stats):
         glmc.cumulative_weight(epoch, epochs),
         float(RECORD["similarity_weight"]),
     )
-    context = LossContext(seen.labels, counts, epoch, epochs, axis_name=None)
+    context = LossContext(seen.labels, counts, epoch, epochs, None, seen.labels, targets)
     of_method = METHOD.loss(tuple(outputs), targets, context)
     return jax.tree.map(jnp.mean, parts)._asdict() | {"method": of_method}
 

@@ -78,7 +78,7 @@ def test_a_method_of_every_kind_learns(name):
             assert np.abs(after - before).max() > 1e-4
 
 
-def loss_and_gradient(name, axis_name, epochs=3):
+def loss_and_gradient(name, axis_name, epochs=3, train=True, batch_labels=None):
     """A function of a matrix before the head, features and labels: this view's share of both."""
     options = {"epoch": 0} if deferral(name, 0) else {}
     method = METHODS[name].make(METHODS[name].options(**options))
@@ -86,10 +86,11 @@ def loss_and_gradient(name, axis_name, epochs=3):
 
     def share(matrix, variables, features, labels):
         counts = jnp.arange(10.0, 0.0, -1.0)
-        context = LossContext(labels, counts, jnp.int32(1), epochs, axis_name=axis_name)
+        whole = labels if batch_labels is None else batch_labels
+        context = LossContext(labels, counts, jnp.int32(1), epochs, axis_name, whole, whole)
         views = [features, jnp.square(features)] if method.views.two else [features]
         outputs = [
-            head.apply(variables, view @ matrix, train=True, mutable=["batch_stats"])[0]
+            head.apply(variables, view @ matrix, train=train, mutable=["batch_stats"])[0]
             for view in views
         ]
         return method.loss(tuple(outputs) if len(views) > 1 else outputs[0], labels, context)
@@ -225,3 +226,28 @@ def test_class_means_are_of_unmixed_images_or_of_the_view_that_is_trained_on():
 @pytest.mark.parametrize(("asked", "clean"), [("auto", True), ("clean", True), ("training", False)])
 def test_glmc_has_clean_means_unless_the_config_says_otherwise(asked, clean):
     assert resolve(config_of("glmc", spa__means_from=asked)).views.clean_means == clean
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_loss_is_the_mean_over_micro_batches_unless_it_says_that_it_is_not(name):
+    """Without batch statistics, of which each micro-batch would have its own."""
+    generator = np.random.default_rng(0)
+    features = jnp.asarray(generator.normal(size=(16, 12)), jnp.float32)
+    labels = np.sort(generator.integers(0, 10, 16) * generator.integers(0, 2, 16)).astype(np.int32)
+    head, of_loss = loss_and_gradient(name, None, train=False, batch_labels=labels)
+    variables = head.init(jax.random.key(0), features, train=False)
+
+    @jax.jit
+    def both(matrix, *batch):
+        parts = [part.reshape(4, 4, *part.shape[1:]) for part in batch]
+        of_parts = jax.vmap(functools.partial(of_loss, matrix, variables))(*parts)
+        of_parts = jax.tree.map(functools.partial(jnp.mean, axis=0), of_parts)
+        return of_loss(matrix, variables, *batch), of_parts
+
+    expected, found = both(jnp.eye(12), features, labels)
+    differs = max(
+        np.abs(one - other).max() / max(1.0, np.abs(one).max())
+        for one, other in zip(expected, found, strict=True)
+    )
+    splits = METHODS[name].make(METHODS[name].options()).splits
+    assert differs < 1e-5 if splits else differs > 1e-3

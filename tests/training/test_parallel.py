@@ -4,14 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from spa_jax.alignment.kernels import path_names
 from spa_jax.errors import InputError
 from spa_jax.longtail.registry import METHODS
 from spa_jax.training.devices import PARALLEL_MODES
 from spa_jax.training.metrics import fetch
 from spa_jax.training.program import Program
 from spa_jax.training.rundir.checkpoints import serializable
-from tests.training.small import deferral, small_config, small_program
+from tests.training.small import assert_close, deferral, small_config, small_program
 
 # What a view could get wrong, and in which views that is looked at.
 MECHANISMS = {
@@ -30,6 +29,16 @@ MECHANISMS = {
             "spa__means_from": "clean",
         },
         ("pmap",),
+    ),
+    # Statistics of micro-batches, each of which is on all devices, and counts of the whole batch.
+    "micro-batches": (
+        {
+            "accumulation_steps": 2,
+            "method__name": "arb",
+            "augment__mix": "mixup",
+            "spa__method": "reg",
+        },
+        ("jit", "pmap"),
     ),
     # A loss that compares what is on different devices, and two views of each image.
     "contrast": (
@@ -52,16 +61,6 @@ def after_three_steps(num_devices, **changes):
         state, totals = program.train_step(state, totals, inputs)
     totals = program.measure(state, totals)
     return fetch((serializable(state), totals, program.evaluate(state)))
-
-
-def assert_close(one, other, tolerance):
-    for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True
-    ):
-        scale = max(1.0, np.abs(a).max())
-        np.testing.assert_allclose(
-            b, a, rtol=0, atol=tolerance * scale, err_msg=path_names(path)[0]
-        )
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
