@@ -16,7 +16,7 @@ def collectives(text: str) -> list[tuple[str, int]]:
       >>> collectives("%a = (f32[4,2]{1,0}, f32[]) all-reduce-start(%b, %c), channel_id=1")
       [('all-reduce', 9)]
     """
-    pattern = r"= (.*?) (all-\w+|reduce-scatter|collective-\w+)(?:-start)?\("
+    pattern = r"= (.*?) (all-[a-z-]+?|ragged-[a-z-]+?|reduce-scatter|collective-\w+)(?:-start)?\("
     return [
         (name, sum(_count(shape) for shape in re.findall(r"\w\d+\[([\d,]*)\]", results)))
         for results, name in re.findall(pattern, text)
@@ -34,10 +34,10 @@ def expected(state: Any) -> dict[str, int]:
     """
     classes, dim = state.class_means.mean.shape
     return {
-        "gradients": _total_size(state.params),
+        "gradients": total_size(state.params),
         "class means": classes * dim + classes,
-        "batch statistics": _total_size(state.batch_stats),
-        "their gradients": _total_size(state.batch_stats),
+        "batch statistics": total_size(state.batch_stats),
+        "their gradients": total_size(state.batch_stats),
         "loss, accuracy": 2,
     }
 
@@ -47,12 +47,14 @@ def compiled_step(program: Program) -> Any:
     state = jax.eval_shape(lambda: program.init_state(program.config, resumed=True))
     inputs = jax.eval_shape(lambda state: next(program.batches(state, 0, 0)), state)
     step = jax.jit(lambda *args: program.train_step(*args))
-    return step.lower(state, program.zero_totals, inputs).compile()
+    args = program.layout.abstract((state, program.zero_totals, inputs), program.places)
+    return step.lower(*args).compile()
 
 
 def _count(shape: str) -> int:
     return math.prod(int(side) for side in shape.split(",") if side)
 
 
-def _total_size(tree: Any) -> int:
+def total_size(tree: Any) -> int:
+    """Numbers in all arrays of a tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -1,7 +1,8 @@
 """ImageNet-LT (115,846 training images, from 1,280 down to 5 in a class): ResNeXt-50 or ResNet-50.
 
 Argument: epochs=90 (ResNeXt-50, as BCL trains), 135 (ResNeXt-50 with GLMC) or 180 (ResNet-50, as
-MiSLAS); model=vit_s16 or convnext_tiny in place of these, with AdamW.
+MiSLAS); model=vit_s16 or convnext_tiny in place of these, with AdamW (config.mesh.fsdp=True cuts
+the state of a larger one over the devices, see docs/how_to/many_classes.md).
 Data: `python -m spa_jax.data.prepare imagenet_lt`; or the published lists joined to TFDS's
 imagenet2012 or to an image folder, with config.data.name=imagenet2012,
 config.data.train_list=ImageNet_LT_train.txt and config.data.test_list=ImageNet_LT_test.txt.

@@ -1,5 +1,6 @@
 """A backbone and a head, which returns the features next to what the head gives."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -16,11 +17,14 @@ class Classifier(nn.Module):
         of its own, the class weights are compared with those.
       frozen_backbone: whether the backbone is in evaluation mode in training too, so that its batch
         statistics stay as they are.
+      share: what is done to the features before the head gets them, on a mesh over which its class
+        weights are cut; None: nothing.
     """
 
     backbone: Any
     head: Any
     frozen_backbone: bool = False
+    share: Callable[[Array], Array] | None = None
 
     def __call__(
         self, images: Float[Array, "B ..."], train: bool
@@ -30,5 +34,7 @@ class Classifier(nn.Module):
         The features are those that the class weights are compared with.
         """
         features = self.backbone(images, train and not self.frozen_backbone)
+        if self.share is not None:
+            features = self.share(features)
         outputs = self.head(features, train)
         return getattr(outputs, "features", features), outputs

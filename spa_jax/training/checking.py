@@ -24,6 +24,7 @@ from spa_jax.options import defaults_of
 from spa_jax.training.config import Config, RunOptions, resolve
 from spa_jax.training.devices import CannotTrainTogether, Layout
 from spa_jax.training.rundir.first_run import FirstRun, check_first_run, read_first_run
+from spa_jax.training.shards import Shards
 
 DEVICE_BYTES = 2 * 2**30
 """What the images may take up to live on the devices."""
@@ -39,6 +40,7 @@ class PreparedRun:
     Attributes:
       options: the configuration, decided.
       layout: the devices.
+      shards: which arrays are cut over them.
       data: the data set, on the host.
       streamed: whether its images come in batches from the host.
       image_shape: `(H, W, channels)` that the network sees; `(D,)` of features.
@@ -47,6 +49,7 @@ class PreparedRun:
 
     options: RunOptions
     layout: Layout
+    shards: Shards
     data: LongTailedDataset
     streamed: bool
     image_shape: tuple[int, ...]
@@ -182,7 +185,7 @@ def prepare_run(
       InputError: a field that does not fit data, devices or network.
       CannotTrainTogether: a run that cannot be one of a program's members.
     """
-    layout = Layout(options.parallel) if layout is None else layout
+    layout = Layout(options.parallel, options=options.mesh) if layout is None else layout
     if options.batch_size % layout.num_devices:
         raise InputError(
             f"config.batch_size={options.batch_size} cannot be shared evenly by "
@@ -201,8 +204,19 @@ def prepare_run(
             f"config.batch_size={options.batch_size} is larger than the training set of "
             f"{len(data.train)} images: lower it."
         )
+    classes = layout.options.classes
+    if data.num_classes % classes:
+        raise InputError(
+            f"config.mesh.classes={classes} cannot share {data.num_classes} classes evenly: "
+            "choose a divisor of that number."
+        )
     if options.checkpoint.keep_best:
         check_validation(data)
+    if layout.mode == "vmap" and options.mesh.cuts_state:
+        raise CannotTrainTogether(
+            "Runs trained together hold each state on one device, and config.mesh cuts it over "
+            "several: leave its classes and fsdp out, or train one after another."
+        )
     if layout.mode == "vmap" and options.checkpoint.keep_best:
         raise CannotTrainTogether(
             "Runs trained together share their checkpoints, of which no one is the best of all of "
@@ -261,7 +275,10 @@ def prepare_run(
         remat=options.model.remat,
     )
     _check_kind(options, data, getattr(model.backbone, "takes_features", False))
-    return PreparedRun(options, layout, data, streamed, image_shape, model)
+    shards = Shards(layout, options.longtail.kernels, data.num_classes)
+    if classes > 1:
+        model = model.clone(share=shards.share_features)
+    return PreparedRun(options, layout, shards, data, streamed, image_shape, model)
 
 
 def _check_kind(options: RunOptions, data: LongTailedDataset, takes_features: bool) -> None:

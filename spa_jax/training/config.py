@@ -16,7 +16,7 @@ from spa_jax.longtail.method import Method, Views
 from spa_jax.longtail.registry import METHODS
 from spa_jax.models.networks import CHOSEN_HEADS, NETWORKS
 from spa_jax.options import CHOSEN_BY, Entry, defaults_of, is_read, option, read_options
-from spa_jax.training.devices import PARALLEL_MODES
+from spa_jax.training.devices import PARALLEL_MODES, MeshOptions
 from spa_jax.training.guard import GuardOptions
 from spa_jax.training.optimizer import OptimizerOptions
 from spa_jax.training.variants import VARIANTS, Variant
@@ -133,6 +133,7 @@ class ConfigOptions(RunLength):
     optimizer: OptimizerOptions
     guard: GuardOptions
     spa: SpaOptions
+    mesh: MeshOptions
     loader: LoaderOptions
     checkpoint: CheckpointOptions
     logging: LoggingOptions
@@ -448,6 +449,19 @@ def _check_unused(options: RunOptions) -> None:
         raise InputError(
             f"config.optimizer.train_only={train_only} trains a classifier on features that stay "
             "as they are: give the run that has learned them by config.init.run, or set it to all."
+        )
+    mesh = options.mesh
+    if mesh.cuts_state and options.parallel != "jit":
+        raise InputError(
+            f"config.mesh.classes={mesh.classes} and config.mesh.fsdp={mesh.fsdp} cut the state "
+            f"over the devices, and under config.parallel={options.parallel} each has all of it: "
+            "set parallel to jit, or leave them at 1 and False."
+        )
+    if mesh.classes > 1 and options.logging.collapse:
+        raise InputError(
+            f"config.logging.collapse compares every two classes, and config.mesh.classes="
+            f"{mesh.classes} is for so many that no device holds what that takes: leave it at "
+            "False, or classes at 1."
         )
     if options.model.batch_norm == "per_device" and options.parallel == "jit":
         raise InputError(

@@ -3,13 +3,15 @@
 `jit` over a mesh, `pmap` and `shard_map` train one run: its state is replicated, and each device
 works on its part of the global batch. Data that fit on a device are replicated too, and the batch
 is cut there; a streamed batch arrives cut. What differs is who cuts and who reduces: the compiler
-(`jit`) or the step itself, over the named axis (`pmap`, `shard_map`).
+(`jit`) or the step itself, over the named axis (`pmap`, `shard_map`). Under `jit` the state may be
+cut too, see :mod:`spa_jax.training.shards`.
 
 `vmap` trains many runs, its members, at once: arrays have a leading axis of members, of which each
 device holds some, so that nothing is sent between devices. To a step it looks like one device that
 has the whole batch.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,8 +22,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from spa_jax.errors import InputError
+from spa_jax.options import option
 
-AXIS = "data"
+AXIS, CLASSES = "data", "classes"
 PARALLEL_MODES = ("jit", "pmap", "shard_map")
 
 # Where an array of a function's arguments or results lies: one for everybody, one for each run that
@@ -30,11 +33,41 @@ SHARED, OWN, SPLIT = "shared", "own", "split"
 
 Function = Callable[..., Any]
 Places = tuple[PyTree, ...]
-"""For each argument `SHARED`, `OWN` or `SPLIT`, or a prefix tree of them."""
+"""For each argument `SHARED`, `OWN` or `SPLIT`, or a prefix tree of them; or, under `jit`, of
+shardings."""
 
 
 class CannotTrainTogether(InputError):
     """The configuration's runs cannot be one program; one after another they can be trained."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshOptions:
+    """The config's group `mesh`: a batch is cut over all devices, a state as it says."""
+
+    data: int = option(0, "devices over classes; 0: as many as there are", low=0)
+    classes: int = option(1, "parts of head and class means; several with jit only", low=1)
+    fsdp: bool = option(False, "cut parameters and optimiser state over data; with jit only")
+
+    @property
+    def cuts_state(self) -> bool:
+        """Whether a device has only a part of the state."""
+        return self.classes > 1 or self.fsdp
+
+    def shape(self, num_devices: int) -> tuple[int, int]:
+        """Devices along `data` and along `classes`.
+
+        Raises:
+          InputError: another number of devices than there is.
+        """
+        data, classes = self.data or max(num_devices // self.classes, 1), self.classes
+        if data * classes != num_devices:
+            raise InputError(
+                f"config.mesh.data={self.data} and config.mesh.classes={classes} do not share out "
+                f"{num_devices} device(s): their product has to be that, and classes a divisor of "
+                "it; with data=0 the number along data follows."
+            )
+        return data, classes
 
 
 class Layout:
@@ -42,6 +75,7 @@ class Layout:
 
     Attributes:
       mode: "jit", "pmap" or "shard_map"; "vmap" for members.
+      options: how the devices are arranged, and what is cut over them.
       mesh: the devices.
       num_devices: that share a batch.
       size: length of the axis of members: as many as asked for, rounded up so that the devices
@@ -50,7 +84,13 @@ class Layout:
       shardings: where arrays of each place lie.
     """
 
-    def __init__(self, mode: str, devices: Sequence[Any] | None = None, members: int = 1) -> None:
+    def __init__(
+        self,
+        mode: str,
+        devices: Sequence[Any] | None = None,
+        members: int = 1,
+        options: MeshOptions | None = None,
+    ) -> None:
         devices = list(jax.devices() if devices is None else devices)
         if mode == "pmap" and jax.process_count() > 1:
             raise InputError(
@@ -59,19 +99,26 @@ class Layout:
             )
         vmapped = mode == "vmap"
         devices = devices[:members] if vmapped else devices
-        self.mode = mode
+        self.mode, self.options = mode, options or MeshOptions()
         self.mesh: Mesh = jax.make_mesh(
-            (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
+            self.options.shape(len(devices)),
+            (AXIS, CLASSES),
+            axis_types=(AxisType.Auto, AxisType.Auto),
+            devices=devices,
         )
         self.num_devices = 1 if vmapped else len(devices)
         self._on_each = -(-members // len(devices))
         self.size = self._on_each * len(devices) if vmapped else 1
         self.axis_name = AXIS if mode in ("pmap", "shard_map") else None
-        whole = NamedSharding(self.mesh, PartitionSpec())
-        cut = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        whole = self.sharding()
+        cut = self.sharding((AXIS, CLASSES) if self.options.classes > 1 else AXIS)
         self.shardings = {SHARED: whole, OWN: cut if vmapped else whole, SPLIT: cut}
         # What pmap maps over where all else is replicated.
         self._device_numbers = jax.device_put(np.arange(len(devices)), cut)
+
+    def sharding(self, *axes: Any) -> NamedSharding:
+        """Of an array whose dimensions are cut over these axes of the mesh; None: not cut."""
+        return NamedSharding(self.mesh, PartitionSpec(*axes))
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts a copy of every host array on every device, over all processes."""
@@ -117,7 +164,8 @@ class Layout:
           donate: positions of the arguments whose buffers may be reused for results.
         """
         if self.mode == "jit":
-            return jax.jit(function, donate_argnums=donate, out_shardings=self.shardings[OWN])
+            shardings = _where(results, self.shardings)
+            return jax.jit(function, donate_argnums=donate, out_shardings=shardings)
         if self.mode == "pmap":
             mapped = jax.pmap(
                 lambda number, *args: function(*args),
@@ -191,15 +239,14 @@ class Layout:
     def abstract(self, tree: PyTree, places: PyTree) -> Any:
         """The shapes of arrays, each with the sharding of its place."""
 
-        def shape_of(sharding: NamedSharding, leaf: Any) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        def shapes_of(sharding: NamedSharding, part: PyTree) -> PyTree:
+            return jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), part
+            )
 
-        shapes = {
-            place: functools.partial(shape_of, found) for place, found in self.shardings.items()
-        }
-        return jax.tree.map(lambda place, part: jax.tree.map(shapes[place], part), places, tree)
+        return jax.tree.map(shapes_of, _where(places, self.shardings), tree)
 
 
 def _where(places: PyTree, meaning: Mapping[str, Any]) -> Any:
-    """A prefix tree of places with each replaced by what it means."""
-    return jax.tree.map(lambda place: meaning[place], places)
+    """A prefix tree of places with each replaced by what it means; shardings stay."""
+    return jax.tree.map(lambda place: meaning.get(place, place), places)

@@ -83,9 +83,11 @@ class Evaluation:
             zeros = [jnp.zeros(shape, jnp.float32) for shape in shapes]
             return EvaluationSums(*zeros, collapse=state), jnp.zeros((), jnp.int32)
 
-        self.no_sums, self._none_agree = layout.compile(nothing)()
-        self.places = (OWN, OWN, feed.evaluation_places)
-        self.add_batch = layout.compile(self._add_batch, self.places)
+        by_class = run.shards.by_class
+        of_sums = EvaluationSums(OWN, by_class, by_class, by_class, OWN)
+        self.no_sums, self._none_agree = layout.compile(nothing, results=(of_sums, OWN))()
+        self.places = (OWN, of_sums, feed.evaluation_places)
+        self.add_batch = layout.compile(self._add_batch, self.places, of_sums)
         self._report = layout.compile(self._report_on, (OWN, OWN, OWN))
         self._agree = layout.compile(self._agree_batch, (OWN, *self.places))
         self._logits = layout.compile(self._logits_of, (OWN, feed.evaluation_places))
@@ -133,6 +135,7 @@ class Evaluation:
         """Traced: features and the head's outputs for a batch, and the batch."""
         batch = self._feed.evaluation_batch(inputs)
         images = self._feed.normalize(batch.images)
+        variables = self._run.shards.together(variables)
         applied: Any = self._run.model.apply(variables, images, train=False)
         return *applied, batch
 
@@ -148,13 +151,14 @@ class Evaluation:
     def _add_batch(self, variables: PyTree, sums: EvaluationSums, inputs: Any) -> EvaluationSums:
         features, logits, batch = self._predict(variables, inputs)
         layout, num_classes = self._run.layout, len(self._class_counts)
-        one_hot = jax.nn.one_hot(batch.labels, num_classes) * batch.mask[:, None]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
         correct = jnp.argmax(logits, axis=-1) == batch.labels
-        feature_sums, count = class_sums(features, one_hot, num_classes)
+        counted = jnp.where(batch.mask > 0, batch.labels, num_classes)  # which sums leave out
+        rows, labels = self._run.shards.whole((features, counted))
+        feature_sums, count = class_sums(rows, labels, num_classes)
         of_batch = EvaluationSums(
             loss=jnp.sum(losses * batch.mask),
-            correct=jnp.sum(one_hot * correct[:, None], axis=0),
+            correct=jax.ops.segment_sum(correct.astype(jnp.float32), counted, num_classes),
             count=count,
             features=feature_sums,
         )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.serialization import from_state_dict, to_state_dict
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, PyTree
 
 from spa_jax.alignment import ClassMeans
@@ -18,8 +19,22 @@ STEP_METRICS = ("loss", "accuracy", "gradient_norm")
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """Copies arrays to the host as NumPy: the one place where the loop waits for a device."""
-    return jax.device_get(tree)
+    """Copies arrays to the host as NumPy: the one place where the loop waits for a device.
+
+    One that is cut over processes is put together first, for which all of them have to call this.
+    """
+    return jax.device_get(jax.tree.map(_together, tree))
+
+
+def is_spread(leaf: Any) -> bool:
+    """Whether this process has only a part of an array."""
+    if not isinstance(leaf, jax.Array):
+        return False
+    return not (leaf.is_fully_addressable or leaf.is_fully_replicated)
+
+
+def _together(leaf: Any) -> Any:
+    return multihost_utils.process_allgather(leaf, tiled=True) if is_spread(leaf) else leaf
 
 
 def known_cosines(

@@ -36,7 +36,8 @@ from spa_jax.training.step import make_train_step
 def compiled_differences(one: Config, other: Config) -> list[str]:
     """The fields in which two configurations differ and for which each needs its own program."""
     values, others = flatten_config(one.to_dict()), flatten_config(other.to_dict())
-    free = {"seed", "evaluate_every", *traced_fields(one).values(), *FREE_ON_RESUME} - {"parallel"}
+    free = {"seed", "evaluate_every", *traced_fields(one).values(), *FREE_ON_RESUME}
+    free -= {"parallel", "mesh"}
     return [
         field
         for field in sorted(values)
@@ -61,6 +62,7 @@ class Program:
       method: the long-tailed method.
       steps_per_epoch: full batches in an epoch; the rest of a shuffled epoch is left out.
       zero_totals: the totals of no step.
+      places: of the arguments of `train_step`.
       batches: `(state, seed, epoch, done=0)` -> the inputs of an epoch's steps (counted from 0) but
         the first `done`, for `train_step`; the state must stand there, and have that seed.
       evaluate: state -> a report, see :meth:`spa_jax.training.evaluation.Evaluation.evaluate`.
@@ -103,16 +105,23 @@ class Program:
         )
         measured = STEP_METRICS + (GUARD_METRICS if self._options.guard.skips else ())
         self.zero_totals: Totals = self.layout.compile(partial(Totals.create, measured))()
+        drawn, of_state = OWN, STATE_PLACES
+        if self.layout.options.cuts_state:
+            seed = np.uint32(0)
+            variables = jax.eval_shape(run.init_variables, seed)
+            start = (seed, self._options.hyperparams, variables, self._first_means)
+            drawn = run.shards.places(variables)
+            of_state = run.shards.places(jax.eval_shape(self._start_run, *start))
         # Apart, as it takes long to compile and is the same under every variant of SpA.
-        self._init_variables = self.layout.compile(self._run.init_variables, (OWN,))
+        self._init_variables = self.layout.compile(self._run.init_variables, (OWN,), drawn)
         self._start = self.layout.compile(
-            self._start_run, (OWN, OWN, OWN, OWN), STATE_PLACES, donate=(2,)
+            self._start_run, (OWN, OWN, OWN, OWN), of_state, donate=(2,)
         )
-        self._places = (STATE_PLACES, OWN, self.feed.places)
+        self.places = (of_state, OWN, self.feed.places)
         self.train_step = self.layout.compile(
-            self._make_step(), self._places, (STATE_PLACES, OWN), donate=(0,)
+            self._make_step(), self.places, (of_state, OWN), donate=(0,)
         )
-        self.measure = self.layout.compile(self._measure, (STATE_PLACES, OWN))
+        self.measure = self.layout.compile(self._measure, (of_state, OWN))
 
     @property
     def data(self) -> LongTailedDataset:
@@ -190,15 +199,16 @@ class Program:
         state = jax.eval_shape(lambda: self.init_state(self.config, resumed=True))
         inputs = jax.eval_shape(lambda state: next(self.batches(state, 0, 0)), state)
         images = next(self.feed.evaluation("test"))
-        evaluation = self._evaluation
+        evaluation, of_state = self._evaluation, self.places[0]
+        evaluated = of_state.evaluated if self.layout.options.cuts_state else OWN
         sizes = [
             _bytes(function, self.layout.abstract(args, places))
             for function, args, places in (
-                (self.train_step, (state, self.zero_totals, inputs), self._places),
+                (self.train_step, (state, self.zero_totals, inputs), self.places),
                 (
                     evaluation.add_batch,
                     (state.evaluated, evaluation.no_sums, images),
-                    evaluation.places,
+                    (evaluated, *evaluation.places[1:]),
                 ),
             )
         ]
@@ -262,6 +272,7 @@ class Program:
             np.array(self.data.class_counts, np.float32),
             self.steps_per_epoch,
             self.layout.axis_name,
+            shards=self._run.shards,
         )
 
         def train(state: TrainState, totals: Totals, inputs: Any) -> tuple[TrainState, Totals]:

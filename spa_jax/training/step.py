@@ -19,6 +19,7 @@ from spa_jax.longtail.method import LossContext
 from spa_jax.models.classifier import Classifier
 from spa_jax.training.config import RunOptions
 from spa_jax.training.feeds.batch import Batch, Inputs
+from spa_jax.training.shards import Shards
 from spa_jax.training.state import TrainState, replaced
 
 
@@ -48,6 +49,8 @@ def make_train_step(
     class_counts: Float[np.ndarray, " C"],
     steps_per_epoch: int,
     axis_name: str | None = None,
+    *,
+    shards: Shards,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """Builds the pure function `(state, batch) -> (state, metrics)`.
 
@@ -68,13 +71,15 @@ def make_train_step(
       class_counts: training images of each class.
       steps_per_epoch: optimiser steps in an epoch.
       axis_name: that gradients, loss and accuracy are averaged over; None in the global view.
+      shards: what is cut over the devices.
     """
     method, variant, aligned = options.longtail, options.variant, options.aligned
 
     def forward(state: TrainState, params: PyTree, batch_stats: PyTree, images: Array) -> Any:
         """Features, the head's outputs, and the running statistics after this forward."""
         variables = state.variables | {"params": params, "batch_stats": batch_stats}
-        outputs: Any = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        together = shards.together(variables)
+        outputs: Any = model.apply(together, images, train=True, mutable=["batch_stats"])
         (features, of_head), mutated = outputs
         return features, of_head, mutated["batch_stats"]
 
@@ -83,7 +88,8 @@ def make_train_step(
     ) -> Any:
         """The method's loss of a micro-batch of the whole, and what class means are made of."""
         params = replaced(state.params, trained)
-        batch_stats, targets = state.batch_stats, inputs.targets(len(class_counts))
+        batch_stats = state.batch_stats
+        targets = shards.of_own_classes(inputs.targets(len(class_counts)))
         clean = None
         if inputs.clean_images is not None:
             fixed = jax.lax.stop_gradient(params)
@@ -129,13 +135,17 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         inputs = prepare(state.rng, state.step, batch)
+        inputs = inputs.replace(
+            labels=shards.whole(inputs.labels), partner_labels=shards.whole(inputs.partner_labels)
+        )
         trained, means = options.optimizer.trained(state.params), state.class_means
         if options.accumulation_steps == 1:
             (loss, (seen, batch_stats, accuracy)), grads = gradient(trained, state, inputs, inputs)
         else:
             (loss, (seen, batch_stats, accuracy)), grads = accumulated(trained, state, inputs)
         if options.spa.means_from != "dataset":
-            means = means.update(*seen, axis_name=axis_name)
+            features, targets = shards.whole(seen[0]), shards.of_own_classes(seen[1])
+            means = means.update(features, targets, axis_name=axis_name)
         if (loss_term := variant.loss_term) is not None:
 
             def term_of(trained: dict[str, PyTree]) -> Array:

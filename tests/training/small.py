@@ -1,5 +1,6 @@
 """A run small enough for a test: the real digits, a narrow network, two epochs."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from spa_jax.alignment.kernels import path_names
-from spa_jax.data.dataset import LongTailedDataset
+from spa_jax.data.dataset import LabelledImages, LongTailedDataset
+from spa_jax.data.features import checked_features
 from spa_jax.longtail.registry import METHODS
 from spa_jax.options import defaults_of
-from spa_jax.training.config import Config, default_config
+from spa_jax.training.config import Config, default_config, resolve
 from spa_jax.training.devices import Layout
 from spa_jax.training.metrics import fetch
 from spa_jax.training.program import Program
@@ -50,7 +52,26 @@ def small_program(
     config: Config, num_devices: int = 1, data: LongTailedDataset | None = None
 ) -> Program:
     """A program on the first so many devices, which share a batch as the configuration says."""
-    return Program(config, data, Layout(config.parallel, jax.devices()[:num_devices]))
+    devices, mesh = jax.devices()[:num_devices], resolve(config).mesh
+    return Program(config, data, Layout(config.parallel, devices, options=mesh))
+
+
+@functools.cache
+def noisy_features(num_classes: int = 256, dim: int = 12) -> LongTailedDataset:
+    """A bank of noise, two examples of each class."""
+    noise = np.random.default_rng(0).normal(size=(2 * num_classes, dim)).astype(np.float32)
+    labels = np.arange(len(noise), dtype=np.int32) % num_classes
+    examples = LabelledImages(checked_features(noise, "noise"), labels)
+    split = {"class_counts": [2] * num_classes, "checksum": "none"}
+    names = tuple(map(str, range(num_classes)))
+    return LongTailedDataset("noise", examples, examples, names, split)
+
+
+def noisy_program(num_devices: int, **changes: Any) -> Program:
+    """A program on those features with an adapter, so that there is a network to train."""
+    of_features = {"model__name": "adapter", "augment__crop_padding": 0, "augment__flip": False}
+    config = small_config(**of_features, batch_size=16, eval_batch_size=16, **changes)
+    return small_program(config, num_devices, noisy_features())
 
 
 def take_steps(

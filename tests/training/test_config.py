@@ -305,6 +305,7 @@ def differing_fields(workdir, config):
 FREE = (
     "eval_batch_size",
     "parallel",
+    "mesh",
     "checkpoint",
     "loader",
     "logging",

@@ -6,10 +6,10 @@ import re
 import jax
 import pytest
 
-from benchmarks.scaling import collectives, compiled_step, expected
+from benchmarks.scaling import collectives, compiled_step, expected, total_size
 from spa_jax.training.devices import PARALLEL_MODES
 from spa_jax.training.loop import run
-from tests.training.small import small_config, small_program
+from tests.training.small import noisy_program, small_config, small_program
 
 
 @pytest.mark.parametrize("mode", PARALLEL_MODES)
@@ -24,6 +24,37 @@ def test_a_step_adds_up_gradients_class_sums_and_batch_statistics_and_moves_noth
         assert needed - numbers["their gradients"] <= moved <= needed
     else:
         assert moved == needed
+
+
+@pytest.mark.parametrize(("data", "classes"), [(2, 4), (1, 8)])
+@pytest.mark.parametrize("changes", [{"method": "proj"}, {"method": "reg", "mix": "mixup"}])
+def test_where_classes_are_cut_no_array_of_all_of_them_is_moved(changes, data, classes):
+    """C = 256 classes, D = 12, B = 16; what is moved for SpA is (B, D) at most."""
+    fields = {"spa__method": changes["method"], "augment__mix": changes.get("mix", "none")}
+    program = noisy_program(8, mesh__classes=classes, **fields)
+    state = jax.eval_shape(lambda: program.init_state(program.config))
+    batch, (num_classes, dim) = 16, state.class_means.mean.shape
+    found = collectives(compiled_step(program).as_text())
+    added = {
+        "gradients of the network": total_size(state.params["backbone"]),
+        "gradients of the head": (data > 1) * (dim + 1) * num_classes // classes,
+        "gradients of the features": batch // data * dim,
+        "the middle of the class means": dim,
+    }
+    # The rest is of single examples, such as what a softmax adds up.
+    rest = sum(size for name, size in found if name == "all-reduce") - sum(added.values())
+    assert 0 < rest <= 9 * batch
+    assert max(size for name, size in found if name != "all-reduce") == batch * dim
+    evaluation = program._evaluation
+    sums = evaluation.add_batch.lower(
+        *program.layout.abstract((state.evaluated,), (program.places[0].evaluated,)),
+        evaluation.no_sums,
+        next(program.feed.evaluation("test")),
+    )
+    measured = program.layout.abstract((state, program.zero_totals), program.places[:2])
+    for lowered in (program.measure.lower(*measured), sums):
+        moved = collectives(lowered.compile().as_text())
+        assert max(size for _, size in moved) <= 2 * num_classes
 
 
 def test_a_run_compiles_each_of_its_programs_once(tmp_path, caplog):

@@ -14,8 +14,10 @@ from spa_jax.longtail.losses import mix_targets
 from spa_jax.longtail.method import LossContext
 from spa_jax.models.networks import build_classifier
 from spa_jax.training.config import default_config, resolve
+from spa_jax.training.devices import Layout
 from spa_jax.training.feeds.batch import Batch, Inputs
 from spa_jax.training.optimizer import build_optimizer
+from spa_jax.training.shards import Shards
 from spa_jax.training.state import TrainState
 from spa_jax.training.step import make_train_step
 from tests.models.backbone_checks import shapes_of
@@ -172,7 +174,13 @@ class Steps:
             hyperparams=hyperparams,
         )
         step = make_train_step(
-            OPTIONS, MODEL, lambda *parts: inputs(), optimizer, counts, steps_per_epoch
+            OPTIONS,
+            MODEL,
+            lambda *parts: inputs(),
+            optimizer,
+            counts,
+            steps_per_epoch,
+            shards=Shards(Layout("jit"), METHOD.kernels, len(counts)),
         )
         take = jax.jit(step)
         self.states, self.metrics = [state], []

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 from spa_jax.training.loop import run
+from spa_jax.training.metrics import fetch
+from spa_jax.training.rundir.checkpoints import Checkpoints, serializable
 from tests.training.small import small_config, small_program
+from tests.training.test_parallel import assert_close
 
 pytestmark = pytest.mark.thorough
 
 REPOSITORY = Path(__file__).parents[2]
-MODES = ("jit", "shard_map")
+MODES = ("jit", "shard_map", "cut")
 HOST = """
 import os, signal, sys, time
 from pathlib import Path
@@ -28,8 +31,12 @@ from spa_jax.training.program import Program
 number, port, workdir = sys.argv[1:]
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(number))
-for mode in ("shard_map", "jit"):
-    config = small_config(spa__method="proj", parallel=mode, logging__every_steps=2)
+for mode in ("shard_map", "cut", "jit"):
+    config = small_config(spa__method="proj", logging__every_steps=2)
+    if mode == "cut":
+        config.mesh.classes, config.mesh.fsdp = 2, True
+    else:
+        config.parallel = mode
     program, folder = Program(config), Path(workdir) / mode
     train_step, steps = program.train_step, []
 
@@ -99,6 +106,17 @@ def test_two_hosts_train_what_four_devices_of_one_host_train(mode, two_hosts, al
     for field in ("per_class_cosine", "per_class_test_cosine"):
         np.testing.assert_allclose(together[field], alone[field], atol=1e-3)
     assert together["test_accuracy"]["last"] == pytest.approx(alone["test_accuracy"]["last"])
+
+
+def test_one_device_goes_on_from_what_two_hosts_have_cut_between_them(two_hosts):
+    program = small_program(small_config(spa__method="proj"), 1)
+    like = program.init_state(program.config, resumed=True)
+    with Checkpoints(two_hosts / "cut/checkpoints", keep=2, say=print) as checkpoints:
+        state, after = (checkpoints.restore_step(like, step) for step in (5, 10))
+    for inputs in program.batches(state, 0, 1):
+        state, _ = program.train_step(state, program.zero_totals, inputs)
+    together, alone = (fetch(serializable(each)) for each in (after, state))
+    assert_close(together, alone, 1e-4)
 
 
 def test_the_notice_of_one_host_ends_both_at_one_step_from_which_they_go_on(two_hosts):

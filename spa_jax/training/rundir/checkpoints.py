@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 
 from spa_jax.errors import InputError
 from spa_jax.files import read_json
-from spa_jax.training.metrics import fetch
+from spa_jax.training.metrics import fetch, is_spread
 from spa_jax.training.state import TrainState
 
 FORMAT = 3
@@ -67,7 +67,8 @@ class Checkpoints:
     def save(self, state: TrainState, position: Mapping[str, Any] | None = None) -> None:
         """Begins to save a state under the number of its step; its buffers may then be given up.
 
-        Each host writes a part. The first reads one array after another for the checksum.
+        Each host writes a part. The first reads one array after another for the checksum, and all
+        of them where arrays are cut over hosts: it is of whole arrays, however they are cut.
 
         Args:
           state: on the devices, or on the host.
@@ -77,10 +78,11 @@ class Checkpoints:
           InputError: it cannot be written, or the one before could not be, such as on a full disk.
         """
         step, state = int(fetch(state.step)), serializable(state)
+        reads = jax.process_index() == 0 or any(map(is_spread, jax.tree.leaves(state)))
         record = {
             "format": FORMAT,
             "shapes": array_shapes(state),
-            "checksum": tree_checksum(state) if jax.process_index() == 0 else None,
+            "checksum": tree_checksum(state) if reads else None,
             "position": dict(position or {}),
         }
         args = ocp.args.Composite(

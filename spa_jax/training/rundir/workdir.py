@@ -26,7 +26,7 @@ SUMMARY = "summary.json"
 _DATA = "data.json"
 
 # A run may be continued with other values of these: they do not change what is computed.
-FREE_ON_RESUME = ("eval_batch_size", "parallel", "checkpoint", "loader", "logging")
+FREE_ON_RESUME = ("eval_batch_size", "parallel", "mesh", "checkpoint", "loader", "logging")
 
 LOCATION_FIELDS = ("data.folder", "data.verify")
 """Fields that say where the data are: a run may be continued where they lie elsewhere."""
