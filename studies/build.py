@@ -40,6 +40,7 @@ PAGES: Mapping[str, str] = {
     "means": "docs/explanation/means.md",
     "augmentation": "docs/augmentation.md",
     "performance": "docs/performance.md",
+    "many_classes": "docs/how_to/many_classes.md",
     "frozen_features": "docs/studies/frozen_features.md",
     "beforehand": "docs/studies/beforehand.md",
     "methods": "docs/methods.md",

