@@ -1,6 +1,7 @@
 """Records as the Markdown that the pages show, with where their numbers come from."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -177,6 +178,17 @@ def methods_table(record: Record) -> str:
     return f"{markdown_rows(rows)}\n\n{text}"
 
 
+def faults_table(record: Record) -> str:
+    """Faults by kind and by how the runs came through, from `benchmarks/faults.py`."""
+    outcomes = ["survived", "refused", "lost", "wrong", "hung"]
+    rows = [["fault", "injected", *outcomes]]
+    counts = record["outcomes"] | {"all": sum(map(Counter, record["outcomes"].values()), Counter())}
+    for kind, found in counts.items():
+        numbers = [sum(found.values()), *(found.get(outcome, 0) for outcome in outcomes)]
+        rows.append([kind, *map(str, numbers)])
+    return f"{markdown_rows(rows)}\n\nSeed {record['seed']}; {_origin(record)}"
+
+
 def comparison_tables(comparison: Record) -> str:
     """A comparison of variants: means, paired differences, and where they come from."""
     means = comparison["statistics"]
@@ -215,6 +227,7 @@ TABLES: Mapping[str | None, Callable[[Record], str]] = {
     "members": steps_table,
     "alignment_cost": alignment_cost_table,
     "many_classes": many_classes_table,
+    "faults": faults_table,
     "error_exponents": error_exponents_table,
     "methods": methods_table,
     "feature_posthoc": posthoc_tables,

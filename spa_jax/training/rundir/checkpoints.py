@@ -5,6 +5,8 @@ import dataclasses
 import hashlib
 import os
 import re
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from spa_jax.training.metrics import fetch, is_spread
 from spa_jax.training.state import TrainState
 
 FORMAT = 3
+
+_GRACE = 10.0  # seconds
+_FAILED = 2  # as the commands end for errors that are told
 
 
 class Checkpoints:
@@ -183,6 +188,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # orbax raises many kinds
+            _end_in_time()
             raise InputError(
                 f"A checkpoint cannot be written to {self.folder} ({_reason(error)}). The last "
                 "one is whole: make room there, or let it be written to, and run again to go on "
@@ -220,6 +226,20 @@ class _NewestAndBest:
     def stale(self, steps: Sequence[int]) -> list[int]:
         """Of the steps of all checkpoints, ascending, those that need not stay."""
         return [step for step in steps[: -self.keep] if step != self.best]
+
+
+def _end_in_time() -> None:
+    """Lets the process end soon after its main thread, whatever orbax's threads are at.
+
+    Those of a checkpoint that could not be written may wait for each other for ever.
+    """
+
+    def end() -> None:
+        threading.main_thread().join()
+        time.sleep(_GRACE)
+        os._exit(_FAILED)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _reason(error: Exception) -> str:

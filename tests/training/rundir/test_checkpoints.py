@@ -1,8 +1,10 @@
 """Checkpoints survive other devices, damage and half-written files."""
 
 import contextlib
+import queue
 import resource
 import shutil
+import threading
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from spa_jax.training.loop import run
 from spa_jax.training.metrics import fetch
 from spa_jax.training.program import Program
+from spa_jax.training.rundir import checkpoints
 from spa_jax.training.rundir.checkpoints import Checkpoints, serializable, tree_checksum
 from tests.refusals import refusal
 from tests.training.small import small_config, small_program
@@ -129,15 +132,27 @@ def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_what_cannot_be_written_is_told_and_the_last_checkpoint_is_whole(copy, program):
+def test_what_cannot_be_written_is_told_and_the_last_checkpoint_is_whole(
+    copy, program, monkeypatch
+):
+    """And the process ends after its main thread, even if threads of the storage library hang."""
+    ended = queue.SimpleQueue()
+    main_thread = threading.Thread(target=lambda: None)
+    monkeypatch.setattr(checkpoints, "_GRACE", 0)
+    monkeypatch.setattr(checkpoints.os, "_exit", ended.put)
+    monkeypatch.setattr(checkpoints.threading, "main_thread", lambda: main_thread)
     state, _ = restore(copy, program)
     following = state.replace(step=np.int32(11))
 
     def save():
-        with small_files(), Checkpoints(copy / "checkpoints", 2, pytest.fail) as checkpoints:
-            checkpoints.save(following)
+        with small_files(), Checkpoints(copy / "checkpoints", 2, pytest.fail) as saved:
+            saved.save(following)
 
+    main_thread.start()
+    assert restore(copy, program)[1] == 10
+    assert ended.empty()
     message = refusal(save)
+    assert ended.get(timeout=10) == 2
     assert f"cannot be written to {copy / 'checkpoints'} (" in message
     assert "File too large" in message
     assert restore(copy, program)[1] == 10
