@@ -24,6 +24,7 @@ import functools
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
@@ -245,7 +246,7 @@ def _damaged(damage: Callable[[Path, np.random.Generator], None], others: bool, 
     if not (run.wait_for_step() and run.wait_until(lambda: len(run.checkpoints()) > 1)):
         return False
     run.kill()
-    copy = run.folder.with_name(f"{run.folder.name}.copy")
+    copy = _copy_of(run)
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(run.folder, copy)
     damaged = run.checkpoints() if run.rng.random() < 0.2 else run.checkpoints()[-1:]
@@ -264,6 +265,10 @@ def _damaged(damage: Callable[[Path, np.random.Generator], None], others: bool, 
         copy.rename(run.folder)
         raise end
     return True
+
+
+def _copy_of(run: Run) -> Path:
+    return run.folder.with_name(f"{run.folder.name}.copy")
 
 
 def _changed(path: Path) -> tuple[int, int]:
@@ -333,7 +338,8 @@ def _lost_host(run: Run) -> bool:
     seconds = time.monotonic() - began
     if status == 0:
         return False  # it had come to the end
-    if ("leader task" if lost == 0 else f"Task {lost}") not in run.said:
+    named = r"leader task" if lost == 0 else rf"Task {lost} heartbeat|heartbeats\):\n{lost}\n"
+    if not re.search(named, run.said):
         raise Ended("lost", f"who is lost is not said: {run.said}")
     if seconds > 10 * _HOST_TIMEOUT:
         raise Ended("hung", f"the other host took {seconds:.0f} s: {run.said}")
@@ -426,7 +432,8 @@ def befall(run: Run, kinds: list[str], alone: dict[str, Any]) -> list[dict[str, 
         if outcome != "survived":
             fault |= {"outcome": outcome, "seen": seen[-2000:]}
     if outcome == "survived":
-        shutil.rmtree(run.folder)
+        for folder in (run.folder, _copy_of(run)):
+            shutil.rmtree(folder, ignore_errors=True)
     return faults
 
 

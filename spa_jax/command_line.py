@@ -27,6 +27,7 @@ _NO_CONFIG = (
 )
 _HOST_NAME = 256
 """Bytes that a host's name may take up, and more than any does."""
+_LOST_HOST = "Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|heartbeat|[Cc]onnection"
 _SIGNS = {
     "takes 0 positional arguments": "This configuration file takes no argument after a colon.",
     "no attribute 'get_config'": "The file that --config gives has no function get_config, which "
@@ -91,11 +92,22 @@ def keep_compiled_programs() -> None:
 
 @contextlib.contextmanager
 def errors_told() -> Iterator[None]:
-    """Ends the command, see :func:`stop`, for an error that is told to a person, or for Ctrl-C."""
+    """Ends the command, see :func:`stop`, for an error that is told to a person, or for Ctrl-C.
+
+    Where a host was lost JAX ends the others itself, once it knows which.
+    """
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or not re.search(_LOST_HOST, str(error)):
+            raise
+        stop(
+            f"Another host was lost, or cannot be reached ({str(error)[:200]}). JAX says which, by "
+            "its number, once it has been silent for --host_timeout; the first host printed the "
+            "names. Start the command on all of them again to go on from the last checkpoint."
+        )
     except (InputError, FloatingPointError, OSError) as error:
         stop(str(error))
     finally:

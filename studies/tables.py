@@ -180,9 +180,18 @@ def methods_table(record: Record) -> str:
 
 def faults_table(record: Record) -> str:
     """Faults by kind and by how the runs came through, from `benchmarks/faults.py`."""
-    outcomes = ["survived", "refused", "lost", "wrong", "hung"]
-    rows = [["fault", "injected", *outcomes]]
+    return _outcomes_table(record, "injected", ("survived", "refused", "lost", "wrong", "hung"))
+
+
+def hostile_input_table(record: Record) -> str:
+    """Inputs by kind and by how they were taken, from `benchmarks/hostile_input.py`."""
+    faults = ("traceback", "executed", "written outside", "hung")
+    return _outcomes_table(record, "drawn", ("read", "refused", *faults))
+
+
+def _outcomes_table(record: Record, total: str, outcomes: tuple[str, ...]) -> str:
     counts = record["outcomes"] | {"all": sum(map(Counter, record["outcomes"].values()), Counter())}
+    rows = [["", total, *outcomes]]
     for kind, found in counts.items():
         numbers = [sum(found.values()), *(found.get(outcome, 0) for outcome in outcomes)]
         rows.append([kind, *map(str, numbers)])
@@ -228,6 +237,7 @@ TABLES: Mapping[str | None, Callable[[Record], str]] = {
     "alignment_cost": alignment_cost_table,
     "many_classes": many_classes_table,
     "faults": faults_table,
+    "hostile_input": hostile_input_table,
     "error_exponents": error_exponents_table,
     "methods": methods_table,
     "feature_posthoc": posthoc_tables,

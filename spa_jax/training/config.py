@@ -390,7 +390,7 @@ def _check_unused(options: RunOptions) -> None:
             f"config.augment.mix_alpha={augment.mix_alpha} does nothing, as no images are "
             "mixed: leave it at 1.0, or set config.augment.mix."
         )
-    if method.views.mix != "none" and augment.mix not in ("none", method.views.mix):
+    if method.views.mix != "none" and augment.mix != "none":
         raise InputError(
             f"The method {name} mixes images itself, by {method.views.mix}: leave "
             f"config.augment.mix at 'none', not {augment.mix!r}."

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import PyTree
 
 from spa_jax.errors import InputError
-from spa_jax.options import option
+from spa_jax.options import defaults_of, option
 from spa_jax.training.variants import Aligned, Variant
 
 _NO_KERNELS = ("bias", "scale", "scales", "class_token", "positions")
@@ -57,7 +57,7 @@ class OptimizerOptions:
         return dict(params) if self.train_only == "all" else {"head": params["head"]}
 
     def check(self, epochs: int) -> None:
-        """Raises InputError for a schedule that does not fit the run or itself."""
+        """Raises InputError for a schedule that fits neither run nor itself, or an unread field."""
         if self.schedule == "spa_released" and epochs <= 10:
             raise InputError(
                 f"config.optimizer.schedule=spa_released warms up for 10 epochs, and config.epochs="
@@ -84,6 +84,19 @@ class OptimizerOptions:
                 f"config.optimizer.warmup_epochs={self.warmup_epochs} have raised it: let it fall "
                 "later, or shorten the warm-up."
             )
+        unread = [
+            (self.name != "sgd", "momentum", "config.optimizer.name=sgd"),
+            (self.name != "sgd", "nesterov", "config.optimizer.name=sgd"),
+            (self.schedule != "steps", "step_epochs", "config.optimizer.schedule=steps"),
+            (self.schedule != "steps", "step_factor", "config.optimizer.schedule=steps"),
+        ]
+        for does_nothing, field, owner in unread:
+            value, default = getattr(self, field), defaults_of(OptimizerOptions)[field]
+            if does_nothing and value != default:
+                raise InputError(
+                    f"config.optimizer.{field}={value} does nothing, as it is of {owner}: leave it "
+                    f"at {default}, or set that."
+                )
 
 
 def build_optimizer(

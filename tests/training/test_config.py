@@ -225,6 +225,8 @@ def test_a_number_out_of_range_is_refused_and_the_ends_of_the_range_pass(field):
         config = with_value(field, value)
         if group == "model" and len(names) == 2:
             config.model.name = names[0]  # or it would do nothing
+        if field.startswith("optimizer.step_"):
+            config.optimizer.schedule = "steps"
         resolve(config)
 
 
@@ -266,6 +268,19 @@ UNUSED = {
     "The method glmc mixes images itself, by glmc": changed(
         method__name="glmc", augment__mix="cutmix"
     ),
+    "The method remix mixes images itself, by mixup": changed(
+        method__name="remix", augment__mix="mixup"
+    ),
+    "config.optimizer.momentum=0.5 does nothing, as it is of config.optimizer.name=sgd": changed(
+        optimizer__name="adamw", optimizer__momentum=0.5
+    ),
+    "config.optimizer.nesterov=True does nothing": changed(
+        optimizer__name="adamw", optimizer__nesterov=True
+    ),
+    "config.optimizer.step_epochs=(3,) does nothing, as it is of config.optimizer": changed(
+        optimizer__step_epochs=(3,)
+    ),
+    "config.optimizer.step_factor=0.1 does nothing": changed(optimizer__step_factor=0.1),
     "The method bcl is given two views of each image, which are not mixed": changed(
         method__name="bcl", augment__mix="mixup"
     ),

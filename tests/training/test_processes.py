@@ -1,10 +1,13 @@
-"""Two processes with two devices each train as one, as the hosts of a pod do."""
+"""Two processes with two devices each train as one, as the hosts of a pod do, and end as one."""
 
+import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +18,6 @@ from spa_jax.training.metrics import fetch
 from spa_jax.training.rundir.checkpoints import Checkpoints, serializable
 from tests.training.small import small_config, small_program
 from tests.training.test_parallel import assert_close
-
-pytestmark = pytest.mark.thorough
 
 REPOSITORY = Path(__file__).parents[2]
 MODES = ("jit", "shard_map", "cut")
@@ -58,10 +59,28 @@ for mode in ("shard_map", "cut", "jit"):
 """
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
+MEMBER = """
+import time
+import numpy as np
+from jax.experimental import multihost_utils
+from spa_jax.command_line import errors_told, join_cluster
+
+with errors_told():
+    join_cluster(2)
+    while True:
+        multihost_utils.process_allgather(np.ones(3))
+        print("together", flush=True)
+        time.sleep(0.01)
+"""
+
+
+def free_port(low=1):
+    """One that nobody listens on; from `low` on, the first."""
+    for port in range(low, 2**16) if low > 1 else [0]:
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("localhost", port))
+            return listener.getsockname()[1]
+    raise AssertionError("no port is free")
 
 
 def run_on_two_hosts(script, *arguments):
@@ -98,6 +117,7 @@ def alone(tmp_path_factory):
     return run(config, tmp_path_factory.mktemp("alone"), program, say=lambda line: None)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", MODES)
 def test_two_hosts_train_what_four_devices_of_one_host_train(mode, two_hosts, alone):
     together = json.loads((two_hosts / mode / "summary.json").read_text())
@@ -108,6 +128,7 @@ def test_two_hosts_train_what_four_devices_of_one_host_train(mode, two_hosts, al
     assert together["test_accuracy"]["last"] == pytest.approx(alone["test_accuracy"]["last"])
 
 
+@pytest.mark.thorough
 def test_one_device_goes_on_from_what_two_hosts_have_cut_between_them(two_hosts):
     program = small_program(small_config(spa__method="proj"), 1)
     like = program.init_state(program.config, resumed=True)
@@ -119,6 +140,7 @@ def test_one_device_goes_on_from_what_two_hosts_have_cut_between_them(two_hosts)
     assert_close(together, alone, 1e-4)
 
 
+@pytest.mark.thorough
 def test_the_notice_of_one_host_ends_both_at_one_step_from_which_they_go_on(two_hosts):
     """How they went on, the tests of their results say."""
     ends = [(two_hosts / "jit" / f"host{number}.txt").read_text() for number in range(2)]
@@ -128,9 +150,54 @@ def test_the_notice_of_one_host_ends_both_at_one_step_from_which_they_go_on(two_
     assert 3 <= step < 10
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", MODES)
 def test_only_the_first_host_writes(mode, two_hosts):
     lines = (two_hosts / mode / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
     steps = (two_hosts / mode / "steps.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in steps] == [1, 3, 5, 7, 9]
+
+
+def member(number, port):
+    """A process of two, as Open MPI would start it; what it says is read from its output."""
+    low = 2**16 - 2**12  # from which on JAX takes the port of the job's number
+    environment = {
+        "PYTHONPATH": str(REPOSITORY),
+        "OMPI_MCA_orte_hnp_uri": f"{(port - low) * 2**12}.0;tcp://127.0.0.1:1",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": str(number),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(number),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", MEMBER],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("lost", [1, pytest.param(0, marks=pytest.mark.thorough)])
+def test_when_a_host_is_lost_the_other_ends_in_time_and_says_which(lost):
+    """JAX says it by its number, whose name the first host has printed; or that it was the first"""
+    port = free_port(2**16 - 2**12 + os.getpid() % 1000)
+    hosts = [member(number, port) for number in range(2)]
+    try:
+        while hosts[lost].stdout.readline() != "together\n":
+            assert hosts[lost].poll() is None
+        hosts[lost].kill()
+        began = time.monotonic()
+        said, _ = hosts[1 - lost].communicate(timeout=60)
+    finally:
+        for host in hosts:
+            host.kill()
+            host.communicate()
+    assert time.monotonic() - began < 30  # of which JAX waits 2
+    assert hosts[1 - lost].returncode != 0
+    if lost == 0:
+        assert "leader task" in said
+    else:
+        assert re.search(r"Task 1 heartbeat|heartbeats\):\n1\n", said)
+        assert "0 is " in said
+    assert 'File "' + str(REPOSITORY / "spa_jax") not in said

@@ -1,5 +1,7 @@
 """What reading a broken file raises, and words for messages about it."""
 
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -7,14 +9,22 @@ from collections.abc import Sequence
 ARCHIVE_ERRORS = (
     OSError,
     EOFError,
-    KeyError,
+    ArithmeticError,
+    LookupError,
+    MemoryError,
     RuntimeError,
+    SyntaxError,
     TypeError,
     ValueError,
+    struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What NumPy and zipfile raise for a file that is not there, not theirs, encrypted or not whole."""
+"""What NumPy and zipfile raise for a file that is not there, not theirs, encrypted or not whole.
+
+Headers of arrays are literals of Python, and sizes in them may be beyond any memory.
+"""
 
 
 def one_line(message: object) -> str:

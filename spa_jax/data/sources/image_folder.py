@@ -269,7 +269,8 @@ def _images_below(folder: Path, inner: str) -> list[str]:
         if not entry.name.startswith("."):
             if entry.is_dir():
                 found += _images_below(folder, path)
-            elif entry.name.lower().endswith(_SUFFIXES):
+            # Not a pipe, which would be waited for; a link to nothing is told when it is read.
+            elif entry.name.lower().endswith(_SUFFIXES) and (entry.is_file() or entry.is_symlink()):
                 found.append(path)
     return found
 

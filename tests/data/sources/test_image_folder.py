@@ -122,6 +122,18 @@ def test_links_to_files_and_folders_are_followed(tmp_path):
     assert read_listed_files(tmp_path, listed)[0].endswith(b"elsewhere/2.jpg")
 
 
+def test_a_pipe_with_the_name_of_an_image_is_passed_over_and_a_link_to_nothing_is_told(folder):
+    """Reading the one would wait for ever; without the other a class would be smaller unseen."""
+    os.mkfifo(folder / "train" / "ant" / "pipe.jpg")
+    assert read_image_folder("insects", folder).train.names.tolist()[:2] == [
+        "train/ant/10.jpg",
+        "train/ant/2.jpg",
+    ]
+    (folder / "train" / "ant" / "0.jpg").symlink_to(folder / "nowhere.jpg")
+    images = read_image_folder("insects", folder).train.images
+    assert "cannot be read" in refusal(images.__getitem__, 0)
+
+
 def is_image_folder(folder):
     return SOURCES["image_folder"].fits(DataOptions(), folder)
 

@@ -210,8 +210,27 @@ def test_an_encrypted_archive_is_named_with_what_to_do(folder):
     assert "encrypted" in refuse(folder, "train")
 
 
+def headed(text):
+    """An array's file of nothing but a header."""
+    header = f"{text}\n".encode()
+    return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header
+
+
 @pytest.mark.parametrize("member", ["image", "image.npy"])
-@pytest.mark.parametrize("content", [b"", b"a JPEG, say", b"\x93NUMPY\x01\0v\0{'descr'"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"a JPEG, say",
+        b"\x93NUMPY\x01\0v\0{'descr'",
+        # Headers that are no literals of Python, or of more than any memory holds.
+        headed("{'shape': (\x1c24,), }"),
+        *(
+            headed(f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({size},)}}")
+            for size in (10**16, 10**20)
+        ),
+    ],
+)
 def test_a_zip_archive_of_something_else_is_refused(folder, member, content):
     with zipfile.ZipFile(folder / "train.npz", "w") as archive:
         archive.writestr(member, content)
