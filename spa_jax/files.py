@@ -133,6 +133,6 @@ def read_json(path: Path, remedy: str, needed: Mapping[str, type] | None = None)
         for field, kind in needed.items():
             if not isinstance(content[field], kind):
                 raise ValueError(f"its {field} is {content[field]!r}"[:200])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}): {remedy}") from error
     return content

@@ -41,6 +41,7 @@ PAGES: Mapping[str, str] = {
     "augmentation": "docs/augmentation.md",
     "performance": "docs/performance.md",
     "many_classes": "docs/how_to/many_classes.md",
+    "faults": "docs/faults.md",
     "frozen_features": "docs/studies/frozen_features.md",
     "beforehand": "docs/studies/beforehand.md",
     "methods": "docs/methods.md",

@@ -98,6 +98,7 @@ def test_places_of_data_are_checked_when_the_configuration_is_read(field):
         (b"", "Expecting value"),
         (b"\xff\xfe", "codec can't decode"),
         (b"[1]", "no JSON object"),
+        (b"[" * 10**5, "maximum recursion depth"),
         (b'{"other": 1}', "it lacks reason"),
     ],
 )

@@ -1,7 +1,6 @@
 """The runs of a report: which folders hold one, and what they recorded."""
 
 import json
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -207,7 +206,7 @@ def _read(path: Path, parse: Callable[[Path], Content]) -> Content:
     """The content of a file; an InputError that names it for whatever a damaged one raises."""
     try:
         return parse(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # archives raise many kinds
         raise InputError(
             f"{path} cannot be read ({error}): restore the file, or delete the folder and run the "
             "experiment again."

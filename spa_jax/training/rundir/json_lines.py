@@ -37,7 +37,7 @@ class JsonLines:
         for line in self.path.read_text(errors="replace").splitlines():
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 break
             if not isinstance(record, dict):
                 break

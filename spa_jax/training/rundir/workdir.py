@@ -255,4 +255,6 @@ def read_summary(workdir: Path) -> dict[str, Any] | None:
         last = found.get("last") if isinstance(found, dict) else None
         if found is not None and not isinstance(last, int | float):
             raise InputError(f"{path} cannot be read ({name} has no number as last): {remedy}")
+    if not isinstance(summary.get("class_names", []), list):
+        raise InputError(f"{path} cannot be read (class_names is no list): {remedy}")
     return summary

@@ -39,6 +39,7 @@ def test_a_folder_below_a_file_is_refused_with_the_file(tmp_path):
         '{"test_accuracy": 3}',
         '{"test_accuracy": {"last": null}}',
         '{"test_accuracy": {"last": 0.5}, "balanced_accuracy": 3}',
+        '{"test_accuracy": {"last": 0.5}, "class_names": 0.5}',
     ],
 )
 def test_a_damaged_summary_is_refused_by_name(content, tmp_path):
