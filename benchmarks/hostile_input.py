@@ -39,7 +39,9 @@ from spa_jax.data.data_options import DataOptions
 from spa_jax.data.dataset import EncodedImages
 from spa_jax.data.sources.opening import load_data
 from spa_jax.errors import InputError
+from spa_jax.report import PARTS
 from spa_jax.reporting.finished_runs import find_run_folders, read_runs
+from spa_jax.reporting.grouping import group_runs
 from spa_jax.training.checking import check_run
 from spa_jax.training.config import default_config, option_fields
 from spa_jax.training.devices import Layout
@@ -365,7 +367,7 @@ def read_workdir(finished: Path, folder: Path, rng: np.random.Generator) -> None
     starting.init.run = str(place)
     checkpoints = place / "checkpoints"
     ways = [
-        lambda: read_runs(find_run_folders([place])),
+        lambda: report_tables(place),
         lambda: (read_summary(place), made_config(place)),
         lambda: check_workdir(place, config),
         lambda: check_finished(place, DataOptions()),
@@ -380,6 +382,13 @@ def read_workdir(finished: Path, folder: Path, rng: np.random.Generator) -> None
             refusals.append(error)
     if refusals:
         raise refusals[0]
+
+
+def report_tables(folder: Path) -> None:
+    """All that a report says of a run but its figures."""
+    groups = group_runs(read_runs(find_run_folders([folder]))[0])
+    for part in ("accuracy", "cosines", "differences", "classes", "runs"):
+        list(PARTS[part](groups))
 
 
 def _run_config() -> Any:

@@ -29,6 +29,12 @@ _KINDS = {
     "balanced_accuracy": dict,
     "validation_accuracy": dict,
     "shot_groups": dict,
+    "balanced_shot_groups": dict,
+    "mean_cosine": int | float,
+    "min_cosine": int | float,
+    "test_mean_cosine": int | float,
+    "test_min_cosine": int | float,
+    "init": dict,
     "heads": dict,
     "class_names": list,
     "class_counts": list,
@@ -234,7 +240,26 @@ def _summary(path: Path) -> dict[str, Any]:
     counts = [*summary.get("class_counts", ()), *(summary.get("test_class_counts") or ())]
     if not all(isinstance(images, int) for images in counts):
         raise ValueError("its class_counts or test_class_counts are no numbers of images")
+    _check_numbers(summary)
     return summary
+
+
+def _check_numbers(summary: dict[str, Any]) -> None:
+    """Raises ValueError or TypeError for what is no number or null, or not one for each class."""
+    of_groups = [summary.get(name) or {} for name in ("shot_groups", "balanced_shot_groups")]
+    rows = [[sizes.get(group) for group in ("many", "medium", "few")] for sizes in of_groups]
+    rows += [[*values.values()] for values in summary["heads"].values()]
+    if any(np.array(row, float).ndim != 1 for row in rows):
+        raise ValueError("its shot_groups or heads hold something else than numbers")
+    num_classes, of_classes = len(summary["class_counts"]), ("class_names", "test_class_counts")
+    for field in of_classes:
+        if summary.get(field) and len(summary[field]) != num_classes:
+            raise ValueError(f"its {field} are not {num_classes}, one for each class")
+    for field in ("per_class_accuracy", "per_class_cosine", "per_class_test_cosine"):
+        if summary.get(field) is not None:  # a list, or one for each head
+            shape = np.array(summary[field], float).shape
+            if len(shape) not in (1, 2) or shape[-1] != num_classes:
+                raise ValueError(f"its {field} is no list of {num_classes} numbers")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
