@@ -30,7 +30,7 @@ def test_every_record_and_every_section_stands_on_a_page():
     shown = re.findall(r"<!-- table: results/(\S+) -->", text)
     results = REPOSITORY / "results"
     records = (path.relative_to(results).as_posix() for path in results.rglob("*.json"))
-    assert {*shown} == {*records}
+    assert {*shown} >= {*records}  # of one that is not there yet the page says so
 
 
 def test_every_figure_is_drawn_from_the_records_that_there_are():
