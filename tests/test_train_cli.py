@@ -9,6 +9,7 @@ import pytest
 
 from spa_jax.training.config import default_config
 from spa_jax.training.rundir.workdir import write_config
+from tests.parameters import first
 
 ROOT = Path(__file__).parents[1]
 WRONG = {
@@ -68,7 +69,7 @@ def assert_refused(result, expected):
         assert part in result.stderr
 
 
-@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("case", first(2, WRONG))
 def test_a_wrong_command_gets_one_paragraph_and_status_2(case, tmp_path):
     arguments, expected = WRONG[case]
     workdir = tmp_path / "run"

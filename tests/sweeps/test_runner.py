@@ -234,6 +234,7 @@ def test_a_chunk_that_was_killed_while_it_wrote_results_only_writes_them(stopped
     assert all(member.summary()["epochs"] == 2 for member in members)
 
 
+@pytest.mark.thorough
 def test_a_member_that_diverges_is_recorded_and_does_not_touch_the_others(tmp_path, on_devices):
     on_devices(1)  # where the members share the convolutions
     rates = {"healthy": (0.1, 0.05), "sick": (0.1, 1e6), "all": (1e7, 1e6)}

@@ -16,6 +16,7 @@ from spa_jax.training.checking import prepare_run
 from spa_jax.training.config import resolve
 from spa_jax.training.devices import SHARED, SPLIT, Layout
 from spa_jax.training.metrics import fetch
+from tests.parameters import first
 from tests.training.small import deferral, small_config, small_program, take_steps
 
 
@@ -61,7 +62,7 @@ def first_of_their_kind():
     return kinds.values()
 
 
-@pytest.mark.parametrize("name", first_of_their_kind())
+@pytest.mark.parametrize("name", first(3, first_of_their_kind()))
 def test_a_method_of_every_kind_learns(name):
     program = program_of(name)
     states, losses = three_steps(program)
@@ -98,7 +99,7 @@ def loss_and_gradient(name, axis_name, epochs=3, train=True, batch_labels=None):
     return head, jax.value_and_grad(share)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", first(8, METHODS))
 def test_the_devices_shares_of_a_methods_loss_are_that_of_the_batch_and_a_step_lowers_it(name):
     generator = np.random.default_rng(0)
     features = generator.normal(size=(64, 12)).astype(np.float32)

@@ -17,12 +17,13 @@ from spa_jax.dynamics.theory.probabilities import (
     error_probability,
     fit_exponent,
 )
+from tests.parameters import first
 from tests.refusals import refusal
 
 SIGMAS = (0.05, 0.06, 0.07, 0.08, 0.09, 0.1)
 DEGREE = np.pi / 180
 ROUNDING = 5e-5  # of log P, since frames are simplex ETFs to float32's rounding only
-class_numbers = pytest.mark.parametrize("num_classes", [3, 100])
+class_numbers = pytest.mark.parametrize("num_classes", first(1, [3, 100]))
 
 
 def draw_classifier(seed, num_classes, dim):

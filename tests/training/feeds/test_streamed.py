@@ -117,6 +117,7 @@ def test_eight_devices_train_on_the_views_that_one_trains_on(folder, glmc_progra
     assert_close(after_steps(glmc_program, 3), after_steps(eight, 3), 1e-5)
 
 
+@pytest.mark.thorough
 def test_eight_devices_train_and_test_on_the_stream_that_one_has(folder, cutmix_program):
     """Under `pmap`, whose batches have an axis of devices."""
     eight = Program(stream_config(folder, parallel="pmap"))
