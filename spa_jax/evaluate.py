@@ -355,9 +355,14 @@ def _ids(examples: LabelledImages) -> np.ndarray:
 
 
 def _layout(config: Config) -> Layout:
-    """All devices, if they can share the batches of the run; otherwise the first."""
-    devices = jax.devices()
-    return Layout("jit", devices if config.batch_size % len(devices) == 0 else devices[:1])
+    """All devices, if they can share the batches of the run; otherwise the first.
+
+    The state is cut over them as in training, if their number allows it.
+    """
+    devices, mesh = jax.devices(), resolve(config).mesh
+    devices = devices if config.batch_size % len(devices) == 0 else devices[:1]
+    fits = len(devices) % mesh.classes == 0
+    return Layout("jit", devices, options=dataclasses.replace(mesh, data=0) if fits else None)
 
 
 if __name__ == "__main__":

@@ -188,6 +188,8 @@ class Program:
         variables = self._init_variables(seeds)
         if first is not None:
             taken = self.layout.stack(len(configs) * [first.variables])
+            if self.layout.options.cuts_state:
+                taken = jax.device_put(taken, self._run.shards.places(taken))
             variables = replaced(variables, taken)
         return self._start(seeds, hyperparams, variables, means)
 

@@ -11,7 +11,12 @@ from spa_jax.training.checking import check_run, check_runs
 from spa_jax.training.devices import CannotTrainTogether
 from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.metrics import fetch
-from spa_jax.training.rundir.checkpoints import Checkpoints, serializable, tree_checksum
+from spa_jax.training.rundir.checkpoints import (
+    Checkpoints,
+    read_arrays,
+    serializable,
+    tree_checksum,
+)
 from tests.training.small import noisy_program, small_config
 from tests.training.test_parallel import assert_close
 
@@ -109,6 +114,11 @@ def test_a_run_goes_on_over_another_mesh(programs, tmp_path):
     assert any("after epoch 1" in line for line in said)
     assert summary["epochs"] == 2
     assert summary["hardware"]["devices"] == 1
+    further = noisy_program(8, init__run=str(tmp_path), **CUT)
+    kernel = further.init_state(further.config).params["head"]["kernel"]
+    assert kernel.addressable_shards[0].data.shape == (6, 64)
+    found = read_arrays(tmp_path / "checkpoints" / str(summary["steps"]))["params/head/kernel"]
+    np.testing.assert_array_equal(kernel, found)
 
 
 @pytest.mark.parametrize(
