@@ -42,6 +42,7 @@ PAGES: Mapping[str, str] = {
     "performance": "docs/performance.md",
     "many_classes": "docs/how_to/many_classes.md",
     "faults": "docs/faults.md",
+    "scaling": "docs/scaling.md",
     "frozen_features": "docs/studies/frozen_features.md",
     "beforehand": "docs/studies/beforehand.md",
     "methods": "docs/methods.md",

@@ -139,6 +139,27 @@ def many_classes_table(record: Record) -> str:
     return f"{markdown_rows(rows, text=())}\n\n{text}"
 
 
+def scaling_tables(record: Record) -> str:
+    """What a step adds up over devices, and a model of its time, from `benchmarks/scaling.py`."""
+    items = [*record["rows"][0]["expected"]]
+    counts = [["network", "mode", *items, "all of these, MB", "added up, MB", "all-reduces"]]
+    for row in record["rows"]:
+        needed = sum(row["expected"].values())
+        numbers = [f"{number:,}" for number in row["expected"].values()]
+        sizes = [f"{4e-6 * size:.2f}" for size in (needed, row["moved"])]
+        counts.append([row["network"], row["mode"], *numbers, *sizes, str(row["collectives"])])
+    names = ("operations", "bytes", "latencies")
+    times = [["network", "machine", "images a device", *names, "one after another"]]
+    times[0] += ["operations' share of it"]
+    for row in record["milliseconds"]:
+        parts = [row[name] for name in names]
+        share = f"{100 * row['operations'] / sum(parts):.0f} %"
+        cells = [f"{part:.2f}" for part in (*parts, sum(parts))]
+        times.append([row["network"], row["machine"], str(row["images"]), *cells, share])
+    tables = [markdown_rows(counts, text=(0, 1)), markdown_rows(times, text=(0, 1))]
+    return "\n\n".join([*tables, f"Times in milliseconds; {_origin(record)}"])
+
+
 def error_exponents_table(record: Record) -> str:
     """Exponents in closed form and by simulation, from `studies/theory/error_exponents.py`."""
     rows = [["classes", "misalignment", "largest angle", "exponent", "fitted", "off by"]]
@@ -238,6 +259,7 @@ TABLES: Mapping[str | None, Callable[[Record], str]] = {
     "many_classes": many_classes_table,
     "faults": faults_table,
     "hostile_input": hostile_input_table,
+    "scaling": scaling_tables,
     "error_exponents": error_exponents_table,
     "methods": methods_table,
     "feature_posthoc": posthoc_tables,

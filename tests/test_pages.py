@@ -4,16 +4,20 @@ import fnmatch
 import json
 import math
 import re
+import tomllib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
 
+from spa_jax.__main__ import COMMANDS
 from spa_jax.data.sources.opening import SOURCES
 from spa_jax.longtail.method import LossContext
 from spa_jax.longtail.registry import METHODS
 from spa_jax.models.networks import NETWORKS
+from spa_jax.training.config import check_field_name
 from spa_jax.training.program import Program
 from spa_jax.training.variants import VARIANTS
 from studies.build import REPOSITORY
@@ -129,3 +133,25 @@ def test_every_page_is_in_a_table_of_contents():
     entries = [line for tree in trees for line in tree.splitlines() if line and line[0] != ":"]
     names = [page[5:-3] for page in PAGES if page.startswith("docs/") and page != "docs/index.md"]
     assert [n for n in names if not any(fnmatch.fnmatch(n, entry) for entry in entries)] == []
+
+
+def test_the_commands_for_clusters_are_of_what_there_is():
+    """They cannot be run here; a field, a flag, a file or an extra that is gone is noticed."""
+    page, image = PAGES["docs/pods.md"], (REPOSITORY / "Containerfile").read_text()
+    (written,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    *_, jobs = yaml.safe_load_all(written)
+    (hosts,) = jobs["spec"]["replicatedJobs"]
+    (container,) = hosts["template"]["spec"]["template"]["spec"]["containers"]
+    command, *arguments = container["args"]
+    assert 'ENTRYPOINT ["spa-jax"]' in image
+    assert command in COMMANDS
+    flags = {argument.partition("=")[0] for argument in arguments}
+    assert flags == {"--config", "--config.data.folder", "--workdir", "--distributed"}
+    for field in re.findall(r"--config\.([\w.]+)", page):
+        check_field_name(field)
+    copied = [name for line in re.findall(r"COPY (.*) \S+\n", image) for name in line.split()]
+    files = [*copied, *re.findall(r"--config=(\S+\.py)", page)]
+    assert [name for name in files if not (REPOSITORY / name).exists()] == []
+    extras = re.findall(r"EXTRAS=([\w,]+)", image + page) + re.findall(r"spa_jax\[(.*?)\]", page)
+    known = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert {*",".join(extras).split(",")} <= {*known["optional-dependencies"]}
