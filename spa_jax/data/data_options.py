@@ -78,6 +78,8 @@ class DataOptions(SplitOptions):
       sampler: how often an epoch shows each class, one of `spa_jax.data.splits.samplers.SAMPLERS`.
       sampler_power: k of the sampler "power", which draws with weights n^-k.
       feed: whole on the device, or in batches; "auto": on the device where it fits.
+      drop_last: leave out what does not fill the last batch of an epoch; else that batch is
+        smaller.
 
     Raises:
       InputError: a value out of range.
@@ -96,6 +98,7 @@ class DataOptions(SplitOptions):
     feed: str = option(
         "auto", "whole on the device, or in batches", choices=("auto", "device", "stream")
     )
+    drop_last: bool = option(True, "leave out what does not fill the last batch of an epoch")
 
     def check_unused(self) -> None:
         """Raises InputError for a field that was set away from its default and would do nothing."""

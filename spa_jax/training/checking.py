@@ -224,6 +224,20 @@ def prepare_run(
         )
     feed = options.data.feed
     streamed = feed == "stream" or (feed == "auto" and not _fits_on_device(data))
+    rest = 0 if options.data.drop_last else len(data.train) % options.batch_size
+    if rest and streamed:
+        raise InputError(
+            "config.data.drop_last=False is for data that live on the devices: of a stream each "
+            "process reads the same rows of every batch, and a smaller one has not all of them. "
+            "Leave it at True, or set config.data.feed=device."
+        )
+    if rest % parts:
+        raise InputError(
+            f"config.data.drop_last=False leaves a last batch of {rest} examples, which "
+            f"{layout.num_devices} device(s) cannot share evenly in config.accumulation_steps="
+            f"{options.accumulation_steps} micro-batches: set it to True, or choose another "
+            "config.batch_size."
+        )
     if layout.mode == "vmap" and streamed:
         raise CannotTrainTogether(
             "Runs are trained together on images that live on the devices, and these are "

@@ -315,8 +315,8 @@ class EpochLoop:
 
     def _rate(self, steps: int) -> float:
         """Images a second of the epoch's first steps, over all runs."""
-        images = steps * self._config.batch_size * len(self.records)
-        return images / (time.perf_counter() - self._epoch_began)
+        images = min(steps * self._config.batch_size, len(self.program.data.train))
+        return images * len(self.records) / (time.perf_counter() - self._epoch_began)
 
     def _finite(self, totals: Totals) -> dict[int, Totals]:
         """The totals of each open run; those that are not finite any more are closed."""

@@ -60,7 +60,7 @@ class Program:
       layout: the devices.
       feed: where steps get their examples from.
       method: the long-tailed method.
-      steps_per_epoch: full batches in an epoch; the rest of a shuffled epoch is left out.
+      steps_per_epoch: full batches in an epoch, and one for the rest where that is not left out.
       zero_totals: the totals of no step.
       places: of the arguments of `train_step`.
       batches: `(state, seed, epoch, done=0)` -> the inputs of an epoch's steps (counted from 0) but

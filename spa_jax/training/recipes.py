@@ -228,10 +228,18 @@ def features(imbalance_factor: float = 0.0, model: str = "identity") -> Config:
 def standard_recipe(config: Config) -> None:
     """CIFAR recipe that most codes share, from LDAM-DRW's: ResNet-32, 200 epochs; of any method.
 
+    As there the last batch of an epoch is a smaller one, which several devices can seldom share:
+    `config.data.drop_last=True` leaves it out.
+
     Reference:
       Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss", NeurIPS
       2019.
     """
+    _resnet32_recipe(config)
+    config.data.drop_last = False
+
+
+def _resnet32_recipe(config: Config) -> None:
     config.epochs, config.batch_size = 200, 128
     config.augment.crop_padding, config.augment.flip = 4, True
     config.model.name = "cifar_resnet"
@@ -252,7 +260,7 @@ def glmc_recipe(config: Config) -> None:
       Du et al., "Global and Local Mixture Consistency Cumulative Learning for Long-tailed Visual
       Recognitions", CVPR 2023.
     """
-    standard_recipe(config)
+    _resnet32_recipe(config)
     config.batch_size = 64
     config.data.protocol = "glmc"
     config.model.cifar_resnet.width_factor = 4
@@ -297,7 +305,7 @@ def balms_recipe(config: Config) -> None:
       Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020. Cubuk et
       al., "AutoAugment: Learning Augmentation Strategies from Data", CVPR 2019.
     """
-    standard_recipe(config)
+    _resnet32_recipe(config)
     config.batch_size = 512
     num_classes = 100 if config.data.name == "cifar100" else 10
     counts = exponential_profile(50_000 // num_classes, num_classes, config.data.imbalance_factor)
@@ -324,7 +332,7 @@ def crt_recipe(config: Config) -> None:
       Kang, Xie, Rohrbach, Yan, Gordo, Feng and Kalantidis, "Decoupling Representation and
       Classifier for Long-Tailed Recognition", ICLR 2020.
     """
-    standard_recipe(config)
+    _resnet32_recipe(config)
     config.epochs, config.data.sampler = 10, "class_aware"
     config.init.parts, config.optimizer.train_only = "backbone", "head"
     config.optimizer.warmup_epochs, config.optimizer.schedule = 0.0, "cosine"

@@ -14,9 +14,8 @@ from spa_jax.training.metrics import fetch
 from spa_jax.training.program import Program
 from spa_jax.training.rundir.checkpoints import array_shapes, read_arrays, read_record
 from tests.data.test_features import write_npz
-from tests.training.small import small_config, small_program, take_steps
+from tests.training.small import assert_close, small_config, small_program, take_steps
 from tests.training.test_feature_banks import bank_config
-from tests.training.test_parallel import assert_close
 
 DECAY = 0.35
 

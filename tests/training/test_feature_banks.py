@@ -12,8 +12,7 @@ from tests.data.test_features import CLASSES, arrays, write_mapped, write_npz
 from tests.parameters import first
 from tests.refusals import refusal
 from tests.training.feeds.feeding import after_steps
-from tests.training.small import deferral, small_config, small_program
-from tests.training.test_parallel import assert_close
+from tests.training.small import assert_close, deferral, small_config, small_program
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ STANDARD = {
     "data.protocol": "ldam",
     "data.split_seed": -1,
     "data.sampler": "shuffle",
+    "data.drop_last": False,
     "augment.crop_padding": 4,
     "augment.flip": True,
     "augment.policy": "none",
@@ -53,6 +54,7 @@ STANDARD = {
 # is shown unmixed.
 GLMC = STANDARD | {
     "batch_size": 64,
+    "data.drop_last": True,
     "data.protocol": "glmc",
     "augment.mix_alpha": 1.0,
     "model.cifar_resnet.width_factor": 4,
@@ -93,6 +95,7 @@ SPA = GLMC | {
 
 # 24 batches of 512 are in an epoch of CIFAR-10-LT at IF 100: 541.7 epochs have 13,000 of them.
 BALMS = STANDARD | {
+    "data.drop_last": True,
     "epochs": 542,
     "batch_size": 512,
     "augment.policy": "autoaugment_cifar",
@@ -106,6 +109,7 @@ BALMS = STANDARD | {
 
 # The classifier alone, on the features of a first run and on draws of all classes alike.
 CRT = STANDARD | {
+    "data.drop_last": True,
     "epochs": 10,
     "data.sampler": "class_aware",
     "init.run": "runs/first",

@@ -40,7 +40,10 @@ class ResidentFeed:
         """Places the data of a run: features, or images that are decoded and of one size."""
         self._layout, self._options = run.layout, run.options
         train = run.data.train
-        self.steps_per_epoch = len(train) // run.options.batch_size
+        self._full, self._rest = divmod(len(train), run.options.batch_size)
+        self.steps_per_epoch = self._full
+        if self._rest and not run.options.data.drop_last:
+            self.steps_per_epoch += 1
         self.normalize = normalizer(train.images, run.options.augment.normalization)
         self.place(run.data)
         streams = (_ORDER_STREAM, _PARTNER_ORDER_STREAM)
@@ -50,7 +53,7 @@ class ResidentFeed:
         ]
 
         def draw_orders(rng: Any, step: Any) -> Any:
-            return tuple(order(rng, step) for order in orders)
+            return tuple(zip(*(order(rng, step) for order in orders), strict=True))
 
         places = (STATE_PLACES.rng, STATE_PLACES.step)
         self._orders = run.layout.compile(draw_orders, places)
@@ -62,15 +65,18 @@ class ResidentFeed:
         self._evaluation: dict[str, list[Batch]] = {}
 
     def batches(self, state: TrainState, seed: int, epoch: int, done: int = 0) -> Iterator[Any]:
-        """Images, labels and the epoch's orders, the same for each of its steps."""
-        inputs = (*self._arrays, self._orders(state.rng, state.step))
-        yield from [inputs] * (self.steps_per_epoch - done)
+        """Images, labels and the epoch's orders, the same for each of its full batches."""
+        whole, last = self._orders(state.rng, state.step)
+        inputs = [(*self._arrays, whole)] * self._full + [(*self._arrays, last)]
+        yield from inputs[done : self.steps_per_epoch]
 
     def batch(self, state: TrainState, inputs: Any) -> Batch:
         """Traced: looks the state's step up in the orders."""
         images, labels, orders = inputs
-        chosen, *drawn = [order[state.step % self.steps_per_epoch] for order in orders]
-        batch_size, take_part = self._options.batch_size, self._layout.take_part
+        # The last batch, if it is smaller, comes as the only one.
+        row = jnp.minimum(state.step % self.steps_per_epoch, len(orders[0]) - 1)
+        chosen, *drawn = [order[row] for order in orders]
+        batch_size, take_part = len(chosen), self._layout.take_part
         positions = jnp.arange(batch_size)
 
         def look_up(examples: Array, places: Array, partner: Batch | None = None) -> Batch:
@@ -110,13 +116,17 @@ class ResidentFeed:
         rows = self._layout.replicate([*zip(*rows, strict=True)])
         return [Batch(*arrays, *row) for row in rows]
 
-    def _make_order(self, stream: int, draw: Draw) -> Callable[[Key[Array, ""], Array], Array]:
-        """A function `(rng, step) -> (steps_per_epoch, batch)` positions of the step's epoch."""
-        spe, batch_size = self.steps_per_epoch, self._options.batch_size
+    def _make_order(self, stream: int, draw: Draw) -> Callable[[Key[Array, ""], Array], Any]:
+        """A function `(rng, step)` -> positions of the step's epoch.
 
-        def order(rng: Key[Array, ""], step: Array) -> Array:
+        Those of full batches `(batches, batch)`, and `(1, rest)` of what does not fill the last.
+        """
+        spe, count = self.steps_per_epoch, self._full * self._options.batch_size
+
+        def order(rng: Key[Array, ""], step: Array) -> tuple[Array, Array]:
             key = jax.random.fold_in(jax.random.fold_in(rng, stream), step // spe)
-            return draw(key)[: spe * batch_size].reshape(spe, batch_size)
+            drawn = draw(key)
+            return drawn[:count].reshape(self._full, -1), drawn[None, count:]
 
         return order
 

@@ -26,8 +26,7 @@ from spa_jax.training.recipes import places_lt
 from tests.data.tiny_jpeg import write_photographs
 from tests.refusals import refusal
 from tests.training.feeds.feeding import after_steps, batches_of, state_at
-from tests.training.small import small_config, small_program
-from tests.training.test_parallel import assert_close
+from tests.training.small import assert_close, small_config, small_program
 from tests.training.test_processes import run_on_two_hosts
 
 HOST = """
