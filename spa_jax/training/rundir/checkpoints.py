@@ -149,6 +149,7 @@ class Checkpoints:
     def _restore(self, step: int, template: TrainState) -> tuple[Any, str]:
         """The checkpointed state, or None and why it cannot be read; the same on every host."""
         state, reason = None, "another host cannot read it"
+        record: dict[str, Any] = {}
         try:
             args = ocp.args.Composite(record=ocp.args.JsonRestore())
             record = self._manager.restore(step, args=args)["record"]
@@ -156,14 +157,15 @@ class Checkpoints:
             self.position = record.get("position", {})  # which earlier ones lack
             args = ocp.args.Composite(state=ocp.args.StandardRestore(_fields(template)))
             state = type(template)(**self._manager.restore(step, args=args)["state"])
-            if tree_checksum(state) != record["checksum"]:
-                state, reason = None, "its content does not match its checksum"
         except InputError:
             raise
         except Exception as error:  # orbax raises many kinds for damaged files
             reason = _reason(error)
-        if not np.all(multihost_utils.process_allgather(np.array(state is not None))):
+        if not _on_every_host(state is not None):
             return None, reason
+        # Which hosts may have to read together.
+        if not _on_every_host(tree_checksum(state) == record.get("checksum")):
+            return None, "its content does not match its checksum"
         return state, ""
 
     def _check_fits(self, step: int, record: dict[str, Any], template: PyTree) -> None:
@@ -208,6 +210,10 @@ class Checkpoints:
                 (self.folder / str(step)).rename(target)
         multihost_utils.sync_global_devices("unreadable checkpoints are set aside")
         self._manager.reload()
+
+
+def _on_every_host(holds: bool) -> bool:
+    return bool(np.all(multihost_utils.process_allgather(np.array(holds))))
 
 
 @dataclasses.dataclass
