@@ -239,13 +239,17 @@ def _end_in_time() -> None:
 
     Those of a checkpoint that could not be written may wait for each other for ever.
     """
+    ending = threading.Event()
 
     def end() -> None:
-        threading.main_thread().join()
+        ending.wait()
         time.sleep(_GRACE)
         os._exit(_FAILED)
 
     threading.Thread(target=end, daemon=True).start()
+    # Not `atexit`, whose functions are called once all threads of executors have ended.
+    private: Any = threading
+    private._register_atexit(ending.set)
 
 
 def _reason(error: Exception) -> str:

@@ -1,10 +1,12 @@
 """Checkpoints survive other devices, damage and half-written files."""
 
 import contextlib
-import queue
+import os
 import resource
 import shutil
-import threading
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -135,12 +137,8 @@ def small_files():
 def test_what_cannot_be_written_is_told_and_the_last_checkpoint_is_whole(
     copy, program, monkeypatch
 ):
-    """And the process ends after its main thread, even if threads of the storage library hang."""
-    ended = queue.SimpleQueue()
-    main_thread = threading.Thread(target=lambda: None)
-    monkeypatch.setattr(checkpoints, "_GRACE", 0)
-    monkeypatch.setattr(checkpoints.os, "_exit", ended.put)
-    monkeypatch.setattr(checkpoints.threading, "main_thread", lambda: main_thread)
+    calls = []
+    monkeypatch.setattr(checkpoints, "_end_in_time", lambda: calls.append("once"))
     state, _ = restore(copy, program)
     following = state.replace(step=np.int32(11))
 
@@ -148,14 +146,26 @@ def test_what_cannot_be_written_is_told_and_the_last_checkpoint_is_whole(
         with small_files(), Checkpoints(copy / "checkpoints", 2, pytest.fail) as saved:
             saved.save(following)
 
-    main_thread.start()
     assert restore(copy, program)[1] == 10
-    assert ended.empty()
+    assert not calls
     message = refusal(save)
-    assert ended.get(timeout=10) == 2
+    assert calls
     assert f"cannot be written to {copy / 'checkpoints'} (" in message
     assert "File too large" in message
     assert restore(copy, program)[1] == 10
+
+
+def test_after_that_a_process_ends_even_if_threads_of_an_executor_never_do():
+    code = (
+        "import concurrent.futures, threading; from spa_jax.training.rundir import checkpoints;"
+        "concurrent.futures.ThreadPoolExecutor().submit(threading.Event().wait);"
+        "checkpoints._GRACE = 0.1; checkpoints._end_in_time(); print('the end', flush=True)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (found.returncode, found.stdout) == (2, "the end\n"), found.stderr
 
 
 def test_the_newest_stay_and_the_one_that_was_named_best(program, tmp_path):
