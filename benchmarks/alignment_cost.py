@@ -12,10 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from absl import app
 
 import spa_jax
-from benchmarks.timing import interleaved_seconds, loaded_hardware, publish
+from benchmarks.timing import interleaved_seconds, loaded_hardware, publish, run_benchmark
 from spa_jax.training.devices import Layout
 
 HEADS = {
@@ -73,4 +72,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_benchmark(main)

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image, features
 from sklearn.datasets import load_sample_images
 
-from benchmarks.timing import publish
+from benchmarks.timing import publish, run_benchmark
 from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.augment.on_host import random_resized_crop_box
 from spa_jax.data.dataset import LabelledImages
@@ -196,4 +196,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_benchmark(main)

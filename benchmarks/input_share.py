@@ -9,10 +9,10 @@ each of several augmentations. Medians of five repetitions after a warm-up.
 
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
-from benchmarks.timing import Stepper, median_seconds, publish
+from benchmarks.timing import Stepper, median_seconds, publish, run_benchmark
 from spa_jax.training.config import resolve
 from spa_jax.training.devices import OWN
 from spa_jax.training.feeds.batch import prepare
@@ -70,4 +70,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_benchmark(main)

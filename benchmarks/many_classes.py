@@ -14,9 +14,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app
 
-from benchmarks.timing import Stepper, loaded_hardware, median_seconds, publish
+from benchmarks.timing import Stepper, loaded_hardware, median_seconds, publish, run_benchmark
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.data.features import checked_features
 from spa_jax.training.devices import Layout, MeshOptions
@@ -68,4 +67,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_benchmark(main)

@@ -8,9 +8,9 @@ machine does meets all of them. Images but those of the digits are noise of the 
 """
 
 import jax
-from absl import app, flags
+from absl import flags
 
-from benchmarks.timing import Stepper, interleaved_seconds, loaded_hardware, publish
+from benchmarks.timing import Stepper, interleaved_seconds, loaded_hardware, publish, run_benchmark
 from benchmarks.workloads import Workload, noise
 from spa_jax.training.config import Config, default_config
 from spa_jax.training.devices import Layout
@@ -60,4 +60,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_benchmark(main)

@@ -15,10 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from absl import app
 
 from benchmarks.overhead import resnet50
-from benchmarks.timing import publish
+from benchmarks.timing import publish, run_benchmark
 from benchmarks.workloads import Workload, noise
 from spa_jax.training.config import Config
 from spa_jax.training.devices import PARALLEL_MODES, Layout
@@ -187,4 +186,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_benchmark(main)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from absl import flags
+from absl import app, flags
 
 from spa_jax.training.devices import Layout
 from spa_jax.training.program import Program
@@ -15,8 +15,6 @@ from spa_jax.training.rundir.summary import hardware
 from studies.tables import publish as publish_record
 
 REPETITIONS = 5
-
-_RECORD = flags.DEFINE_string("record", None, "A JSON file for the numbers.")
 
 
 def median_seconds(function: Callable[..., Any], *args: Any, calls: int = 20) -> float:
@@ -82,4 +80,10 @@ def loaded_hardware(layout: Layout) -> dict[str, Any]:
 
 def publish(benchmark: str, numbers: Mapping[str, Any]) -> None:
     """Prints a benchmark's tables, and writes its record where `--record` says."""
-    publish_record(benchmark, numbers, _RECORD.value)
+    publish_record(benchmark, numbers, flags.FLAGS.record)
+
+
+def run_benchmark(main: Callable[[list[str]], None], **options: Any) -> None:
+    """Runs a benchmark's command with the flag `--record`, which no import of it may define."""
+    flags.DEFINE_string("record", None, "A JSON file for the numbers.")
+    app.run(main, **options)

@@ -19,11 +19,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
 
-from benchmarks.timing import publish
+from benchmarks.timing import publish, run_benchmark
 from spa_jax.command_line import parse_flags, stop
 from spa_jax.reporting.statistics import paired_differences
 from spa_jax.sweep import sweep
@@ -119,4 +119,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    run_benchmark(main, flags_parser=parse_flags)

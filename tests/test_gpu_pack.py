@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
 
+from benchmarks import gpu_speed
 from benchmarks.gpu_data import pack, unpack
+from benchmarks.gpu_pack import Pack
 from spa_jax.data.data_options import DataOptions
 from spa_jax.data.sources.opening import load_data
 from spa_jax.reproduction.cells import read_records
@@ -77,7 +79,7 @@ def test_a_dry_run_trains_its_parts_in_pieces_and_records_each_once(official, tm
 
 @pytest.mark.thorough
 def test_a_dry_run_of_all_parts_finishes(tmp_path):
-    status, said = dry_run(tmp_path)
+    status, said = dry_run(tmp_path, "--minutes=30")
     assert status == 0, said
     made = {path.name for path in tmp_path.glob("*.json*")}
     assert made >= {"gpu_tests.json", "gpu_alignment_cost.json", "gpu_overhead.json"}
@@ -88,20 +90,15 @@ def test_a_dry_run_of_all_parts_finishes(tmp_path):
     assert "failed" not in last
 
 
-@pytest.fixture
-def gpu_speed():
-    """The module, whose flags are gone again afterwards."""
-    known = {*flags.FLAGS}
-    from benchmarks import gpu_speed
-
-    yield gpu_speed
-    for name in {*flags.FLAGS} - known:
-        delattr(flags.FLAGS, name)
+@pytest.mark.parametrize(("left", "seeds"), [(4.0, 1), (9.0, 1), (12.0, 3)])
+def test_seeds_are_as_many_as_both_runs_have_time_for(left, seeds, tmp_path):
+    steps = {gpu_speed.MEMBERS_ROW: {"1 run": 4.0, "3 runs": 10.0}}  # 4.7 and 11.7 minutes
+    gpu_speed.record_path(tmp_path, "members").write_text(json.dumps({"milliseconds": steps}))
+    values = {"out": tmp_path, "minutes": 4.0, "left": left, "seeds": 0, "dry_run": False}
+    assert Pack(Namespace(**values)).seeds() == seeds
 
 
-def test_the_speed_tables_grow_row_by_row_and_say_what_is_left_out(
-    gpu_speed, tmp_path, monkeypatch
-):
+def test_the_speed_tables_grow_row_by_row_and_say_what_is_left_out(tmp_path, monkeypatch):
     measured = []
 
     def parts(tiny):

@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import flags
 
-from benchmarks.timing import Stepper, interleaved_seconds, loaded_hardware, publish
+from benchmarks.timing import Stepper, interleaved_seconds, loaded_hardware, publish, run_benchmark
 from benchmarks.workloads import Workload, noise
 from spa_jax.command_line import stop
 from spa_jax.training.config import Config
@@ -129,4 +129,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("torch")
-    app.run(main)
+    run_benchmark(main)
