@@ -117,6 +117,7 @@ def test_the_page_on_two_stages(tmp_path):
 def test_the_page_on_training(tmp_path):
     follow("train", tmp_path, less=("--config.model.vit.width=8",))
     assert read_summary(tmp_path / "runs/vit")["epochs"] == 1
+    assert read_summary(tmp_path / "runs/guarded")["skipped_steps"] == 0
 
 
 def test_the_page_on_heads(tmp_path):
