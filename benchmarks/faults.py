@@ -509,7 +509,8 @@ def main() -> None:
         "seed": values.seed,
         "config": _CONFIG,
         "outcomes": counts,
-        "seen": Counter(fault["seen"] for fault in faults if fault["seen"]),
+        "full_disk": f"tmpfs of {_DISK_BYTES} bytes",
+        "faults": [x for x in faults if x["outcome"] not in ("survived", "refused")],
     }
     publish("faults", numbers, values.record)
 
