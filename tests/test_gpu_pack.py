@@ -78,16 +78,13 @@ def test_a_dry_run_trains_its_parts_in_pieces_and_records_each_once(official, tm
 
 
 @pytest.mark.thorough
-def test_a_dry_run_of_all_parts_finishes(tmp_path):
-    status, said = dry_run(tmp_path, "--minutes=30")
+def test_a_dry_run_of_the_other_parts_finishes(tmp_path):
+    """But that of the tests marked `device`, which are run here anyway."""
+    status, said = dry_run(tmp_path, "--minutes=30", "--parts=speed,glmc")
     assert status == 0, said
     made = {path.name for path in tmp_path.glob("*.json*")}
-    assert made >= {"gpu_tests.json", "gpu_alignment_cost.json", "gpu_overhead.json"}
-    assert made >= {"gpu_members.json", "cifar10.jsonl", "parts.json"}
-    assert len(read_records(tmp_path / "cifar10.jsonl")) == 8
-    (last,) = json.loads((tmp_path / "gpu_tests.json").read_text())["said"]
-    assert "passed" in last
-    assert "failed" not in last
+    assert made >= {"gpu_alignment_cost.json", "gpu_overhead.json", "gpu_members.json"}
+    assert len(read_records(tmp_path / "cifar10.jsonl")) == 4
 
 
 @pytest.mark.parametrize(("left", "seeds"), [(4.0, 1), (9.0, 1), (12.0, 3)])
