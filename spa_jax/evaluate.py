@@ -355,12 +355,13 @@ def _ids(examples: LabelledImages) -> np.ndarray:
 
 
 def _layout(config: Config) -> Layout:
-    """All devices, if they can share the batches of the run; otherwise the first.
+    """All devices, if they could train the run; otherwise the first.
 
     The state is cut over them as in training, if their number allows it.
     """
     devices, mesh = jax.devices(), resolve(config).mesh
-    devices = devices if config.batch_size % len(devices) == 0 else devices[:1]
+    shared = config.batch_size % (config.accumulation_steps * len(devices)) == 0
+    devices = devices if shared else devices[:1]
     fits = len(devices) % mesh.classes == 0
     return Layout("jit", devices, options=dataclasses.replace(mesh, data=0) if fits else None)
 

@@ -25,7 +25,8 @@ from spa_jax.training.rundir.checkpoints import read_arrays
 from tests.refusals import refusal
 from tests.training.small import small_config, small_program
 
-CHANGES = {"model__small__widths": (4,), "data__validation": True}
+# More devices than one could not train it, as a batch is cut into so many parts already.
+CHANGES = {"model__small__widths": (4,), "data__validation": True, "accumulation_steps": 16}
 CONFIG = small_config(**CHANGES)
 
 
@@ -67,6 +68,14 @@ def copy(finished, evaluated, tmp_path):
 
 def numbers_of(folder):
     return json.loads((folder / "evaluation.json").read_text())
+
+
+def test_a_run_is_evaluated_where_there_are_more_devices_than_could_train_it(
+    finished, evaluated, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(jax, "devices", jax.local_devices)
+    (found,) = evaluate([finished], out=tmp_path).values()
+    assert found["accuracy"] == numbers_of(evaluated)["accuracy"]
 
 
 def test_the_checkpoint_predicts_what_the_run_recorded(finished, evaluated):

@@ -22,7 +22,7 @@ from spa_jax.models.classifier import Classifier
 from spa_jax.models.networks import build_classifier
 from spa_jax.options import defaults_of
 from spa_jax.training.config import Config, RunOptions, resolve
-from spa_jax.training.devices import CannotTrainTogether, Layout
+from spa_jax.training.devices import AXIS, CannotTrainTogether, Layout
 from spa_jax.training.rundir.first_run import FirstRun, check_first_run, read_first_run
 from spa_jax.training.shards import Shards
 
@@ -205,6 +205,11 @@ def prepare_run(
             f"{len(data.train)} images: lower it."
         )
     classes = layout.options.classes
+    if layout.options.fsdp and layout.mesh.shape[AXIS] == 1 < layout.num_devices:
+        raise InputError(
+            f"config.mesh.fsdp cuts parameters over data, of which config.mesh.classes={classes} "
+            "leaves one part: lower that, or leave fsdp at False."
+        )
     if data.num_classes % classes:
         raise InputError(
             f"config.mesh.classes={classes} cannot share {data.num_classes} classes evenly: "
@@ -231,12 +236,14 @@ def prepare_run(
             "process reads the same rows of every batch, and a smaller one has not all of them. "
             "Leave it at True, or set config.data.feed=device."
         )
+    # Under jit devices that cannot share the last batch evenly all work on the whole of it.
+    parts = parts if layout.axis_name else options.accumulation_steps
     if rest % parts:
         raise InputError(
-            f"config.data.drop_last=False leaves a last batch of {rest} examples, which "
-            f"{layout.num_devices} device(s) cannot share evenly in config.accumulation_steps="
-            f"{options.accumulation_steps} micro-batches: set it to True, or choose another "
-            "config.batch_size."
+            f"config.data.drop_last=False leaves a last batch of {rest} examples, which cannot be "
+            f"cut into {parts} equal parts, one for each device and micro-batch (under "
+            "config.parallel=jit for each micro-batch): set config.data.drop_last=True, or choose "
+            "another config.batch_size."
         )
     if layout.mode == "vmap" and streamed:
         raise CannotTrainTogether(

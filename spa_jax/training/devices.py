@@ -195,10 +195,10 @@ class Layout:
 
     def take_part(self, array: Array) -> Array:
         """Traced: of a `(global batch, ...)` array the part that this view works on."""
+        if self.mode == "vmap" or (self.mode == "jit" and array.shape[0] % self.num_devices):
+            return array  # which devices that cannot share it evenly all work on
         if self.mode == "jit":
             return jax.lax.with_sharding_constraint(array, self.shardings[SPLIT])
-        if self.mode == "vmap":
-            return array
         size = array.shape[0] // self.num_devices
         return jax.lax.dynamic_slice_in_dim(array, jax.lax.axis_index(AXIS) * size, size)
 

@@ -44,6 +44,20 @@ class GuardOptions:
                     f"config.guard.{name}={getattr(self, name)} does nothing without "
                     f"config.guard.action=skip: set that, or leave it at {default}."
                 )
+        if self.skips and 0 < self.spike_factor < 1:
+            raise InputError(
+                f"config.guard.spike_factor={self.spike_factor} skips ordinary steps too: choose "
+                "1 or more, or 0 to skip none for its length."
+            )
+        if (
+            self.skips
+            and not self.spike_factor
+            and self.window != defaults_of(type(self))["window"]
+        ):
+            raise InputError(
+                f"config.guard.window={self.window} does nothing with config.guard.spike_factor=0: "
+                "leave it out."
+            )
 
 
 class Guard(flax.struct.PyTreeNode):

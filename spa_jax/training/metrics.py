@@ -125,7 +125,8 @@ def check_finite(totals: Totals) -> None:
         if "skipped_in_a_row" in totals.last:
             what = (
                 "As many steps in a row as config.guard.limit allows were skipped, as their loss "
-                "or gradient was not finite or the gradient too long, up to"
+                "or gradient was not finite or the gradient too long (config.guard.spike_factor "
+                "says for how long it may be), up to"
             )
         raise FloatingPointError(
             f"{what} step {step}; the run stopped, and no checkpoint holds that step. Lower "

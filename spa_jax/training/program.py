@@ -179,19 +179,22 @@ class Program:
         for config in configs:
             self.check_fits(config)
         runs = [resolve(config) for config in configs]
-        starts = [
-            (np.asarray(run.seed, np.uint32), dict(run.hyperparams), self._first_means)
-            for run in runs
-        ]
-        seeds, hyperparams, means = self.layout.stack(starts)
+        seeds, hyperparams = self.layout.stack(
+            [(np.asarray(run.seed, np.uint32), dict(run.hyperparams)) for run in runs]
+        )
+        means = self._put(len(runs) * [self._first_means], self.places[0].class_means)
         first = None if resumed else self.first_run
         variables = self._init_variables(seeds)
         if first is not None:
-            taken = self.layout.stack(len(configs) * [first.variables])
-            if self.layout.options.cuts_state:
-                taken = jax.device_put(taken, self._run.shards.places(taken))
-            variables = replaced(variables, taken)
+            places = self._run.shards.places(first.variables)
+            variables = replaced(variables, self._put(len(runs) * [first.variables], places))
         return self._start(seeds, hyperparams, variables, means)
+
+    def _put(self, trees: Sequence[PyTree], places: PyTree) -> PyTree:
+        """Host arrays of each run on the devices; where a state is cut, none gets all of them."""
+        if self.layout.options.cuts_state:
+            return jax.device_put(trees[0], places)
+        return self.layout.stack(trees)
 
     def device_bytes(self) -> int | None:
         """Bytes that training and evaluation take up on each device; None where none can tell.

@@ -113,12 +113,12 @@ def lines_of(workdir):
 
 
 def test_skipped_steps_are_counted_over_a_stop_and_too_many_in_a_row_stop_the_run(tmp_path):
-    """A factor below 1 makes about every second step a spike."""
-    config = small_config(guard__spike_factor=0.9, guard__limit=9, **SKIP)
+    """A factor of 1 makes about every second step a spike."""
+    config = small_config(guard__spike_factor=1.0, guard__limit=9, **SKIP)
     program = small_program(config)
 
     def train(name, keep_going=lambda: True, **changes):
-        changed = small_config(guard__spike_factor=0.9, guard__limit=9, **SKIP, **changes)
+        changed = small_config(guard__spike_factor=1.0, guard__limit=9, **SKIP, **changes)
         return run(changed, tmp_path / name, program, lambda line: None, keep_going=keep_going)
 
     whole = train("whole")
@@ -134,6 +134,17 @@ def test_skipped_steps_are_counted_over_a_stop_and_too_many_in_a_row_stop_the_ru
     assert not (tmp_path / "endless" / "summary.json").exists()
 
 
-def test_options_of_skipping_are_refused_where_the_run_stops():
-    message = refusal(check_run, small_config(guard__limit=3))
-    assert "config.guard.limit=3" in message and "config.guard.action=skip" in message
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"guard__limit": 3}, ("config.guard.limit=3", "config.guard.action=skip")),
+        (SKIP | {"guard__spike_factor": 0.5}, ("spike_factor=0.5", "choose 1 or more")),
+        (
+            SKIP | {"guard__spike_factor": 0.0, "guard__window": 8},
+            ("config.guard.window=8", "spike_factor=0: leave it out"),
+        ),
+    ],
+)
+def test_options_of_skipping_that_do_nothing_or_too_much_are_refused(changes, parts):
+    message = refusal(check_run, small_config(**changes))
+    assert all(part in message for part in parts)

@@ -129,6 +129,10 @@ def test_a_run_goes_on_over_another_mesh(programs, tmp_path):
         ({"mesh__classes": 2, "logging__collapse": True}, "collapse compares every two classes"),
         ({"mesh__classes": 4}, "classes=4 cannot share 10 classes evenly"),
         ({"mesh__classes": 3}, r"classes=3 do not share out 8 device\(s\)"),
+        (
+            {"mesh__fsdp": True, "mesh__classes": 8},
+            "classes=8 leaves one part: lower that",
+        ),
         ({"mesh__data": 2}, r"data=2 and config.mesh.classes=1 do not share out 8"),
     ],
 )
