@@ -127,7 +127,10 @@ def make_train_step(
 
         zero = jnp.zeros((), jnp.float32)
         begin = (state.batch_stats, (zero, zero, jax.tree.map(jnp.zeros_like, trained)))
-        (batch_stats, sums), seen = jax.lax.scan(add, begin, _micro_batches(whole, parts))
+        # On a CPU, convolutions in a loop are very slow; without one, memory is not saved.
+        unroll = jax.default_backend() == "cpu"
+        micro_batches = _micro_batches(whole, parts)
+        (batch_stats, sums), seen = jax.lax.scan(add, begin, micro_batches, unroll=unroll)
         loss, accuracy, grads = jax.tree.map(lambda total: total / parts, sums)
         # In the order of the batch again.
         seen = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), seen)

@@ -29,22 +29,26 @@ CASES = {
 
 
 @pytest.mark.parametrize("variant", CASES)
-def test_four_micro_batches_are_one_batch(variant):
+def test_two_micro_batches_are_one_batch(variant):
     changes = VIT | {"spa__method": variant} | CASES[variant]
     states, metrics = {}, {}
-    for parts in (1, 4):
+    for parts in (1, 2):
         config = small_config(accumulation_steps=parts, **changes)
         program = small_program(config)
         states[parts], metrics[parts] = take_steps(program, program.init_state(config), 2)
-    last = [fetch(serializable(states[parts][-1])) for parts in (1, 4)]
+    last = [fetch(serializable(states[parts][-1])) for parts in (1, 2)]
     assert_close(last[0], last[1], 1e-5)
-    assert_close(metrics[1], metrics[4], 1e-5)
+    assert_close(metrics[1], metrics[2], 1e-5)
     assert metrics[1][0]["loss"] != metrics[1][1]["loss"]
     assert last[0].class_means.seen.sum() > 5
 
 
-def test_batch_statistics_are_of_micro_batches_and_take_less_memory():
-    """Twice as many updates of the running statistics, each by half of the images."""
+def test_batch_statistics_are_of_micro_batches_and_take_less_memory(monkeypatch):
+    """Twice as many updates of the running statistics, each by half of the images.
+
+    Compiled as for accelerators: on a CPU the loop would be unrolled.
+    """
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     found = {}
     for parts in (1, 2):
         config = small_config(accumulation_steps=parts, batch_size=256, eval_batch_size=8)

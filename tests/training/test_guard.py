@@ -9,7 +9,7 @@ import pytest
 
 from spa_jax.alignment.kernels import path_names
 from spa_jax.training.checking import check_run
-from spa_jax.training.devices import PARALLEL_MODES, Layout
+from spa_jax.training.devices import Layout
 from spa_jax.training.guard import Guard
 from spa_jax.training.loop import RunStopped, run
 from spa_jax.training.metrics import fetch
@@ -68,7 +68,9 @@ def assert_same_bits(one, other, but):
             assert a.tobytes() == b.tobytes(), path_names(path)[0]
 
 
-@pytest.mark.parametrize("mode", PARALLEL_MODES)
+@pytest.mark.parametrize(
+    "mode", ["jit", "shard_map", pytest.param("pmap", marks=pytest.mark.thorough)]
+)
 def test_a_skipped_step_changes_the_counters_alone(mode):
     """Whatever it would have changed: statistics, momentum, class means, averages, schedules."""
     slerp = {"spa__method": "slerp", "optimizer__ema": 0.9}

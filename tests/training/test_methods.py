@@ -229,7 +229,17 @@ def test_glmc_has_clean_means_unless_the_config_says_otherwise(asked, clean):
     assert resolve(config_of("glmc", spa__means_from=asked)).views.clean_means == clean
 
 
-@pytest.mark.parametrize("name", METHODS)
+# Whose losses read more of a batch than the examples one by one.
+OF_BATCHES = ("arb", "ldam_drw", "etf", "weighted_cross_entropy", "ce_drw", "lade", "bcl", "ride")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in OF_BATCHES else pytest.mark.thorough)
+        for name in METHODS
+    ],
+)
 def test_a_methods_loss_is_the_mean_over_micro_batches_unless_it_says_that_it_is_not(name):
     """Without batch statistics, of which each micro-batch would have its own."""
     generator = np.random.default_rng(0)
