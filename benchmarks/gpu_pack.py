@@ -60,7 +60,7 @@ class Pack:
         parts: dict[str, Callable[[], bool]] = {
             "tests": self.tests,
             "speed": self.speed,
-            "glmc": lambda: self.train("glmc", PAIR, 200, self.seeds()),
+            "glmc": lambda: self.train("glmc", PAIR, 200, record["seeds"]),
             "standard": lambda: self.train("standard", STANDARD, 100, MOST_SEEDS),
         }
         done = self.out / "parts.json"
@@ -70,6 +70,10 @@ class Pack:
             if record.get(name, {}).get("finished") or self.seconds_left < TO_SAVE:
                 continue
             began = time.monotonic()
+            if name == "glmc" and "seeds" not in record:
+                # Once: a later call has less time, and would leave seeds without their partners.
+                record["seeds"] = self.seeds()
+                write_json(done, record)
             finished = parts[name]()
             seconds = record.get(name, {}).get("seconds", 0) + time.monotonic() - began
             record[name] = {"finished": finished, "seconds": round(seconds)}

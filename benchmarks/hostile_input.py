@@ -302,6 +302,7 @@ def image_folder(folder: Path, rng: np.random.Generator) -> DataOptions:
         (place / "a\nb $(true).jpg").write_bytes(b"\xff\xd8\xff")
     elif kind == 4:
         os.mkfifo(place / "pipe.jpg")
+        (place / "link.jpg").symlink_to("pipe.jpg")
     return _options(folder, rng)
 
 

@@ -1,4 +1,4 @@
-"""The command for a lent GPU runs here on less, part by part, and goes on where it was."""
+"""The command for a GPU runs here on less, part by part, and goes on where it was."""
 
 import json
 import os

@@ -270,7 +270,9 @@ def _images_below(folder: Path, inner: str) -> list[str]:
             if entry.is_dir():
                 found += _images_below(folder, path)
             # Not a pipe, which would be waited for; a link to nothing is told when it is read.
-            elif entry.name.lower().endswith(_SUFFIXES) and (entry.is_file() or entry.is_symlink()):
+            elif entry.name.lower().endswith(_SUFFIXES) and (
+                entry.is_file() or not (folder / path).exists()
+            ):
                 found.append(path)
     return found
 

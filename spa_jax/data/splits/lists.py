@@ -29,6 +29,8 @@ def read_split_list(path: Path, root: Path | None = None) -> tuple[np.ndarray, n
         listed twice.
     """
     try:
+        if path.expanduser().exists() and not path.expanduser().is_file():
+            raise OSError("it is no file")  # but a pipe, which would be waited for, or a folder
         lines = path.expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError, RuntimeError) as error:  # the last of a home that there is not
         raise InputError(

@@ -125,6 +125,7 @@ def test_links_to_files_and_folders_are_followed(tmp_path):
 def test_a_pipe_with_the_name_of_an_image_is_passed_over_and_a_link_to_nothing_is_told(folder):
     """Reading the one would wait for ever; without the other a class would be smaller unseen."""
     os.mkfifo(folder / "train" / "ant" / "pipe.jpg")
+    (folder / "train" / "ant" / "link.jpg").symlink_to("pipe.jpg")
     assert read_image_folder("insects", folder).train.names.tolist()[:2] == [
         "train/ant/10.jpg",
         "train/ant/2.jpg",

@@ -1,5 +1,6 @@
 """Split lists, whole and broken, and their join to sources by path and by file name."""
 
+import os
 import re
 
 import numpy as np
@@ -79,10 +80,11 @@ def test_an_empty_list_is_refused(tmp_path, content):
     assert "empty" in message
 
 
-def test_a_missing_list_a_folder_and_bytes_that_are_no_text_are_named(tmp_path):
-    binary = tmp_path / "image.jpg"
+def test_a_missing_list_a_folder_a_pipe_and_bytes_that_are_no_text_are_named(tmp_path):
+    binary, pipe = tmp_path / "image.jpg", tmp_path / "pipe.txt"
     binary.write_bytes(b"\xff\xd8\xff\xe0")
-    for path in (tmp_path / "none.txt", tmp_path, binary):
+    os.mkfifo(pipe)
+    for path in (tmp_path / "none.txt", tmp_path, binary, pipe):
         message = refusal(read_split_list, path)
         assert f"The split list {path} cannot be read" in message
         assert "save it as UTF-8" in message
