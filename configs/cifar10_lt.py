@@ -6,7 +6,8 @@ Argument: imbalance_factor=10, 20, 50, 100, 200, 500 ...; recipe=standard (ResNe
 the classifier alone, or of scales of its weights, on the network of another run, which
 config.init.run names), or small for a network and a schedule of ten epochs that suit a CPU.
 With recipe=standard the last batch of an epoch is a smaller one, as in LDAM-DRW's code (97 steps
-at IF 100); devices that cannot share it need config.data.drop_last=True. Others leave the rest out.
+at IF 100); pmap and shard_map, whose devices can seldom share it, need config.data.drop_last=True.
+The other recipes leave the rest out.
 Data: `python -m spa_jax.data.prepare cifar10`, or the official files with config.data.folder.
 Paper: Wang, Gao and Xie, AAAI 2026; recipes of Cao et al., NeurIPS 2019, Du et al., CVPR
 2023, Ren et al., NeurIPS 2020, and Kang et al., ICLR 2020.

@@ -228,8 +228,8 @@ def features(imbalance_factor: float = 0.0, model: str = "identity") -> Config:
 def standard_recipe(config: Config) -> None:
     """CIFAR recipe that most codes share, from LDAM-DRW's: ResNet-32, 200 epochs; of any method.
 
-    As there the last batch of an epoch is a smaller one, which several devices can seldom share:
-    `config.data.drop_last=True` leaves it out.
+    As there the last batch of an epoch is a smaller one. Under `pmap` and `shard_map` devices can
+    seldom share it: `config.data.drop_last=True` leaves it out.
 
     Reference:
       Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss", NeurIPS
