@@ -89,7 +89,7 @@ class Evaluation:
         self.places = (OWN, of_sums, feed.evaluation_places)
         self.add_batch = layout.compile(self._add_batch, self.places, of_sums)
         self._report = layout.compile(self._report_on, (OWN, OWN, OWN))
-        self._agree = layout.compile(self._agree_batch, (OWN, *self.places))
+        self._agree = layout.compile(self._agree_batch, (OWN, OWN, OWN, feed.evaluation_places))
         self._logits = layout.compile(self._logits_of, (OWN, feed.evaluation_places))
 
     def evaluate(self, state: TrainState) -> dict[str, Any]:

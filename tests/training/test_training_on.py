@@ -114,7 +114,14 @@ def test_a_crash_as_it_begins_leaves_a_run_that_the_old_command_finishes_again(
 
 
 WRONG = {
-    "a cosine": ({"optimizer__schedule": "cosine"}, "the rate of config.optimizer.schedule=cosine"),
+    "a cosine": (
+        {
+            "optimizer__schedule": "cosine",
+            "optimizer__step_epochs": (160, 180),
+            "optimizer__step_factor": 0.01,
+        },
+        "the rate of config.optimizer.schedule=cosine",
+    ),
     "a warm-up that was cut short": (
         {"optimizer__warmup_epochs": 2.5},
         "config.optimizer.warmup_epochs=2.5 do not fit",
