@@ -177,6 +177,7 @@ def test_what_a_person_can_mend_is_told_in_one_paragraph(error, capsys):
     assert capsys.readouterr().err == f"error: {' '.join(str(error).split())}\n"
 
 
+@pytest.mark.thorough
 def test_compiled_programs_are_kept_in_the_users_cache(tmp_path):
     """What a command compiles is read by the next; a folder that cannot be made stops none."""
     code = (

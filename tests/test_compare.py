@@ -69,6 +69,7 @@ def fail(folder):
     (folder / "failed.json").write_text(json.dumps({"reason": "not finite at step 3"}))
 
 
+@pytest.mark.thorough
 def test_a_number_of_seeds_stands_for_those_from_0(compared):
     folders = sorted(path.name for path in compared.iterdir() if path.is_dir())
     assert folders == ["none-seed0", "none-seed1", "proj-seed0", "proj-seed1"]

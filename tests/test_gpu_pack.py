@@ -62,6 +62,7 @@ def dry_run(out, *arguments):
     return done.returncode, done.stdout
 
 
+@pytest.mark.thorough
 def test_a_dry_run_trains_its_parts_in_pieces_and_records_each_once(official, tmp_path):
     data = f"--data={official}"
     status, said = dry_run(tmp_path, data, "--parts=glmc,standard", "--minutes=0")

@@ -17,6 +17,9 @@ from flax import nnx
 
 import spa_jax
 
+# In `make test-all`, compiled as users compile it.
+pytestmark = pytest.mark.thorough
+
 C, D, IN, BATCH = 5, 8, 6, 24
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 

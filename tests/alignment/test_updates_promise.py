@@ -10,7 +10,10 @@ import pytest
 
 import spa_jax
 
-pytestmark = pytest.mark.filterwarnings("ignore:spa_slerp.* turns a bfloat16 kernel")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:spa_slerp.* turns a bfloat16 kernel"),
+    pytest.mark.thorough,  # in `make test-all`, compiled as users compile it
+]
 
 COUNTS = np.array([80, 40, 20, 10, 5, 3])
 C, D, IN = len(COUNTS), 8, 6

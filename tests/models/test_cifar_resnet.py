@@ -47,7 +47,12 @@ def test_a_depth_that_no_network_has_is_refused_with_those_that_exist(depth):
 
 @pytest.mark.parametrize(
     ("depth", "width_factor"),
-    [(20, 1), (32, 1), (32, 4), pytest.param(32, 2, marks=pytest.mark.slow)],
+    [
+        (20, 1),
+        (32, 1),
+        pytest.param(32, 4, marks=pytest.mark.thorough),
+        pytest.param(32, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_features_and_statistics_are_those_of_pytorch(depth, width_factor):
     assert_matches_record(f"cifar_resnet{depth}_{width_factor}x", network(depth, width_factor))

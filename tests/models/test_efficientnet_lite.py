@@ -71,6 +71,7 @@ def test_every_parameter_has_a_finite_gradient():
     assert_gradients_are_finite(small(), images("gradients", 8, 32))
 
 
+@pytest.mark.thorough
 def test_statistics_are_of_the_global_batch_or_of_a_devices_part():
     x = images("devices", 16, 32)
     assert_batch_norm_is_global_or_per_device(small(), small(axis_name="data"), x)

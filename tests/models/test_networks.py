@@ -141,6 +141,7 @@ BLOCKS = {
         pytest.param("convnext", 3, marks=pytest.mark.thorough),
     ],
 )
+@pytest.mark.thorough
 def test_blocks_that_are_computed_again_have_the_same_parameters_values_and_gradients(name, blocks):
     entry, images = (
         NETWORKS[name],

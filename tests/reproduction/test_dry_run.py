@@ -44,6 +44,7 @@ def test_it_has_every_cell_once_and_changes_only_size_length_and_data(dry):
         assert changed <= ALLOWED
 
 
+@pytest.mark.thorough
 def test_a_cell_trains_from_the_files_to_a_record(dry, tmp_path):
     """On a small network: those of the table take minutes here to compile."""
 

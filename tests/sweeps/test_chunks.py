@@ -28,6 +28,7 @@ def test_a_program_of_more_members_says_that_it_needs_more(tmp_path):
     assert 2 * needs[1] < needs[3] < 4 * needs[1]
 
 
+@pytest.mark.thorough
 def test_a_grid_is_cut_into_chunks_that_fit_into_memory(tmp_path, on_devices, monkeypatch):
     on_devices(1)
     members, said = grid(tmp_path), []

@@ -191,6 +191,7 @@ def stopped(tmp_path, on_devices):
     return members, chunk
 
 
+@pytest.mark.thorough
 def test_a_chunks_checkpoint_holds_all_its_places(stopped):
     members, chunk = stopped
     program = Program(members[0].config, layout=Layout("vmap", members=chunk.size))
@@ -278,6 +279,7 @@ def test_what_is_trained_next_is_what_was_begun_or_what_is_faster(tmp_path, monk
     assert chosen() == chosen(together=False) == members[2:]
 
 
+@pytest.mark.thorough
 def test_what_was_begun_by_itself_is_ended_so_and_the_rest_together(tmp_path, on_devices):
     on_devices(1)
     members = grid(tmp_path, GAMMAS)

@@ -21,6 +21,7 @@ def after_three_steps(device, **changes):
     return states[-1].params, metrics[-1], fetch(program.evaluate(program.init_state(config)))
 
 
+@pytest.mark.thorough
 def test_the_default_device_computes_what_a_cpu_does():
     """On a machine without an accelerator, one emulated device what another does."""
     changes = {"spa__method": "proj", "data__n_max": 60, "data__imbalance_factor": 5.0}

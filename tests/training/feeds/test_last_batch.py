@@ -57,6 +57,7 @@ def test_what_fills_every_batch_has_no_smaller_one():
     assert [len(batch.labels) for batch in batches_of_epoch(feed)] == [41] * 9
 
 
+@pytest.mark.thorough
 def test_devices_share_the_last_batch_too_or_all_have_it():
     """Of nine images, after six batches of 60; four devices do not divide nine."""
     changes = KEPT | {"batch_size": 60, "optimizer__learning_rate": 0.02, "spa__method": "proj"}

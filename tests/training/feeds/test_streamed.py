@@ -136,6 +136,7 @@ def whole_run(folder, glmc_program, tmp_path_factory):
     return run(glmc_config(folder), workdir, glmc_program, say=lambda line: None)
 
 
+@pytest.mark.thorough
 def test_a_run_on_two_streams_goes_on_where_it_was_stopped(
     folder, glmc_program, whole_run, tmp_path
 ):
