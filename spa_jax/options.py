@@ -6,7 +6,7 @@ configuration are made of them, and a registry line makes them known.
 
 import dataclasses
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from spa_jax.errors import InputError
@@ -42,6 +42,26 @@ def is_read(field: str, values: Mapping[str, Any]) -> bool:
     if group not in CHOSEN_BY or len(names) < 2:
         return True
     return names[0] == values.get(CHOSEN_BY[group])
+
+
+def check_unread(
+    options: Any, group: str, unread: Iterable[tuple[bool, str, str]], otherwise: str = ""
+) -> None:
+    """Raises InputError for an option that was set and does nothing.
+
+    Args:
+      options: the group's values.
+      group: its name in the config.
+      unread: for some options whether they do nothing now, their name, and why.
+      otherwise: what else there is to do than to leave it at its default.
+    """
+    for does_nothing, field, reason in unread:
+        value, default = getattr(options, field), defaults_of(type(options))[field]
+        if does_nothing and value != default:
+            raise InputError(
+                f"config.{group}.{field}={value} does nothing, as {reason}: leave it at "
+                f"{default}{otherwise}."
+            )
 
 
 def option(

@@ -6,9 +6,8 @@ from spa_jax.data.splits.profiles import CLASS_ORDERS, NATURAL, PROFILES
 from spa_jax.data.splits.protocols import PROTOCOLS, PUBLISHED_SEEDS
 from spa_jax.data.splits.samplers import SAMPLERS
 from spa_jax.data.splits.shot_groups import SHOT_GROUP_RULES
-from spa_jax.errors import InputError
 from spa_jax.files import local_path
-from spa_jax.options import check_options, defaults_of, option
+from spa_jax.options import check_options, check_unread, option
 
 _LARGEST_SEED = 2**31 - 1
 
@@ -112,9 +111,4 @@ class DataOptions(SplitOptions):
             ),
             (self.sampler != "power", "sampler_power", "it is of config.data.sampler=power"),
         ]
-        for does_nothing, field, reason in unread:
-            value, default = getattr(self, field), defaults_of(DataOptions)[field]
-            if does_nothing and value != default:
-                raise InputError(
-                    f"config.data.{field}={value} does nothing, as {reason}: leave it at {default}."
-                )
+        check_unread(self, "data", unread)

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import PyTree
 
 from spa_jax.errors import InputError
-from spa_jax.options import defaults_of, option
+from spa_jax.options import check_unread, option
 from spa_jax.training.variants import Aligned, Variant
 
 _NO_KERNELS = ("bias", "scale", "scales", "class_token", "positions")
@@ -85,18 +85,12 @@ class OptimizerOptions:
                 "later, or shorten the warm-up."
             )
         unread = [
-            (self.name != "sgd", "momentum", "config.optimizer.name=sgd"),
-            (self.name != "sgd", "nesterov", "config.optimizer.name=sgd"),
-            (self.schedule != "steps", "step_epochs", "config.optimizer.schedule=steps"),
-            (self.schedule != "steps", "step_factor", "config.optimizer.schedule=steps"),
+            (self.name != "sgd", "momentum", "it is of config.optimizer.name=sgd"),
+            (self.name != "sgd", "nesterov", "it is of config.optimizer.name=sgd"),
+            (self.schedule != "steps", "step_epochs", "it is of config.optimizer.schedule=steps"),
+            (self.schedule != "steps", "step_factor", "it is of config.optimizer.schedule=steps"),
         ]
-        for does_nothing, field, owner in unread:
-            value, default = getattr(self, field), defaults_of(OptimizerOptions)[field]
-            if does_nothing and value != default:
-                raise InputError(
-                    f"config.optimizer.{field}={value} does nothing, as it is of {owner}: leave it "
-                    f"at {default}, or set that."
-                )
+        check_unread(self, "optimizer", unread, otherwise=", or set that")
 
 
 def build_optimizer(
