@@ -5,11 +5,13 @@ python -m studies.feature_bank DATA --weights=WEIGHTS --out=OUT [--names=cifar10
 
 DATA holds the official files. OUT/NAME has `train.npz` and `test.npz` in their order, which
 `configs/features.py` trains on, and `bank.json`, what they were made of. Images are enlarged to
-128 x 128. The command goes on from where it was stopped.
+128 x 128. The command goes on from where it was stopped. Banks of the same images and weights count
+as the same data, though another machine rounds some features otherwise.
 """
 
 import argparse
 import hashlib
+import json
 import shutil
 import sys
 import time
@@ -141,11 +143,15 @@ def make_bank(name: str, data: Path, extract: Extract, made_of: dict[str, Any], 
         pieces.mkdir(exist_ok=True)
         features = _in_pieces(f"{name} {part}", images[part], extract, pieces)
         temporary = out / f".{part}.tmp.npz"
+        origin = {key: value for key, value in made_of.items() if key != "verified"} | {
+            "part": part
+        }
         np.savez(
             temporary,
             feature=features,
             label=examples.labels,
             class_names=np.array(source.class_names),
+            made_of=np.array(json.dumps(origin, sort_keys=True)),
         )
         temporary.rename(target)
         shutil.rmtree(pieces)

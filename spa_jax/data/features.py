@@ -21,7 +21,8 @@ class Features:
     Attributes:
       stored: `(M, D)` floating.
       rows: `(N,)` integers in [0, M), which of them, in this order.
-      checksum: SHA-256 of all rows of `stored`, in the dtype that devices get.
+      checksum: SHA-256 of all rows of `stored`, in the dtype that devices get, or of what they are
+        said to be made of.
     """
 
     stored: np.ndarray

@@ -31,8 +31,10 @@ def write_npz(folder, **changes):
 def write_mapped(folder, **changes):
     for part in ("train", "test"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-        for key, array in arrays(part).items():
-            np.save(folder / part / f"{key}.npy", changes.get(f"{part}_{key}", array))
+        found = arrays(part)
+        found |= {key.partition("_")[2]: new for key, new in changes.items() if part in key}
+        for key, array in found.items():
+            np.save(folder / part / f"{key}.npy", array)
     return folder
 
 
@@ -100,6 +102,24 @@ def test_a_bank_is_checked_once_a_process_unless_it_changes(tmp_path, write, mon
     assert len(checked) == 4
 
 
+@pytest.mark.parametrize("write", [write_npz, write_mapped])
+def test_what_a_bank_is_made_of_stands_for_its_features_in_a_checksum(tmp_path, write):
+    made_of = np.array("weights 1, images 2")
+    rounded = {"test_feature": arrays("test")["feature"] + np.float16(2**-10)}
+    shuffled = {"test_label": arrays("test")["label"][::-1].copy()}
+    origins = {"train_made_of": made_of, "test_made_of": made_of}
+    other = {"test_made_of": np.array("weights 1, images 3")}
+    banks = [
+        load(write(tmp_path / str(number), **changes))
+        for number, changes in enumerate(
+            [origins, origins | rounded, origins | shuffled, origins | other]
+        )
+    ]
+    first, *others = [bank.content_checksum for bank in banks]
+    assert [other == first for other in others] == [True, False, False]
+    np.testing.assert_array_equal(banks[1].test.images[:], rounded["test_feature"])
+
+
 FEATURES = arrays("train")["feature"]
 
 
@@ -131,6 +151,11 @@ WRONG = {
         {"test_label": arrays("test")["label"] + 1},
         ("holds the label 4", "[0, 4)"),
     ),
+    "several origins": (
+        {"train_made_of": np.array(["weights", "images"])},
+        ("`made_of`", "(2,)", "expected one string"),
+    ),
+    "no origin": ({"train_made_of": np.array("")}, ("`made_of`", "expected one string")),
     "negative labels": ({"train_label": arrays("train")["label"] - 1}, ("from -1 to 2",)),
 }
 

@@ -1,5 +1,7 @@
 """The bank of CIFAR's features: interpolation, order, and going on where it was stopped."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,9 @@ def test_a_bank_that_was_stopped_goes_on_and_trains_in_the_files_order(data, tmp
         expected = random_images(count, count).mean(axis=(1, 2)).astype(np.float16)
         np.testing.assert_array_equal(part.images[:], expected)
         np.testing.assert_array_equal(part.labels, np.arange(count) % 10)
+    with np.load(out / "test.npz") as file:  # the same on every machine, whoever read the images
+        origin = json.loads(file["made_of"].item())
+    assert origin.keys() == {"model", "images_checksum", "part"}
     whole = Means(stop=0)
     make_bank("cifar10", data, whole, MADE_OF, out)  # computes nothing
     message = refusal(make_bank, "cifar10", data, whole, MADE_OF | {"model": "other"}, out)

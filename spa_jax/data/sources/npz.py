@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ def _read_arrays(
             f"{_WRITTEN}."
         )
     arrays = {}
-    for key in (content, "label", "class_names", "name"):
+    for key in (content, "label", "class_names", "name", "made_of"):
         if key in found and (listed or key != "name"):
             with _whole(path, f"`{key}`"):
                 arrays[key] = read(key)
@@ -168,6 +169,9 @@ def _examples(path: Path, arrays: dict[str, np.ndarray], listed: bool) -> Part:
     """Examples of arrays, with names if lists are to find them, and class names if there are."""
     if "feature" in arrays:
         images = _checked(arrays["feature"], path)
+        if "made_of" in arrays:
+            made_of = _one_string(path, arrays["made_of"])
+            images = dataclasses.replace(images, checksum=hashlib.sha256(made_of).digest())
     else:
         images = arrays["image"]
         images = images[..., None] if images.ndim == 3 else images
@@ -197,6 +201,16 @@ def _strings(
             "of strings."
         )
     return names
+
+
+def _one_string(path: Path, made_of: np.ndarray) -> bytes:
+    """What features were made of, encoded."""
+    if made_of.dtype.kind != "U" or made_of.ndim or not made_of.item():
+        raise InputError(
+            f"`made_of` of {path} is {made_of.dtype} of shape {made_of.shape}; expected one string "
+            "that says what the features were computed from, `np.array(text)`, or no such array."
+        )
+    return made_of.item().encode()
 
 
 # A command opens its data several times, and would check gigabytes each time.
