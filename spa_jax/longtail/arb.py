@@ -7,17 +7,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from spa_jax.alignment.checks import is_known
-from spa_jax.alignment.geometry import widen
 from spa_jax.errors import InputError
 from spa_jax.longtail.losses import (
     Counts,
     Logits,
     Targets,
     batch_counts,
-    check_matrix,
     class_row,
     cross_entropy,
-    target_weights,
+    logits_and_weights,
 )
 from spa_jax.longtail.method import LossContext, Method
 from spa_jax.options import option
@@ -82,17 +80,15 @@ def arb(
       Xie et al., "Neural collapse inspired attraction-repulsion-balanced loss for imbalanced
       learning", Neurocomputing 527, 2023.
     """
-    check_matrix(logits, "logits")
+    wide, weights = logits_and_weights(logits, targets)
     sizes = class_row(counts, logits.shape[1], "counts")
     if is_known(counts) and not (np.min(counts) >= 0 and np.max(counts) > 0):
         raise InputError(
             f"ARB needs class counts >= 0, not all 0, got {np.asarray(counts)[:3].tolist()}...: "
             "pass batch_counts(labels, num_classes) or the class counts of the training set."
         )
-    weights = target_weights(targets, logits.shape)
     sizes = jnp.where((sizes == 0) & (weights > 0), 1.0, sizes)
     log_sizes = jnp.where(sizes > 0, jnp.log(sizes), LOG_ABSENT)
-    wide = widen(logits)
     # Not jnp.clip: at the limit itself its gradient is one half.
     clamped = jnp.where(jnp.abs(wide) <= limit, wide, jnp.sign(wide) * limit)
     return cross_entropy(clamped + log_sizes, weights)

@@ -6,14 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from spa_jax.alignment.geometry import widen
 from spa_jax.longtail.losses import (
     Logits,
     Scalar,
     Targets,
-    check_matrix,
     log_sum_exp_of_others,
-    target_weights,
+    logits_and_weights,
 )
 from spa_jax.longtail.method import LossContext, Method
 from spa_jax.options import option
@@ -62,9 +60,7 @@ def focal(logits: Logits, targets: Targets, gamma: Scalar = 2.0) -> Float[Array,
     Reference:
       Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
     """
-    check_matrix(logits, "logits")
-    weights = target_weights(targets, logits.shape)
-    wide = widen(logits)
+    wide, weights = logits_and_weights(logits, targets)
     # Or the logarithm of a sum of large exponentials would be rounded as large numbers are.
     wide -= jax.lax.stop_gradient(jnp.max(wide, axis=1, keepdims=True))
     log_odds = wide - log_sum_exp_of_others(wide)

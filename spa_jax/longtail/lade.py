@@ -11,17 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from spa_jax.alignment.geometry import widen
 from spa_jax.longtail.losses import (
     Logits,
     Scalar,
     Targets,
-    check_matrix,
     class_row,
     gather_batch,
     log_prior,
     logit_adjusted,
-    target_weights,
+    logits_and_weights,
 )
 from spa_jax.longtail.method import LossContext, Method
 from spa_jax.options import option
@@ -90,9 +88,8 @@ def lade_bound(
     Reference:
       Hong et al., "Disentangling Label Distribution for Long-tailed Visual Recognition", CVPR 2021.
     """
-    check_matrix(logits, "logits")
-    weights = gather_batch(target_weights(targets, logits.shape), axis_name)
-    wide = gather_batch(widen(logits), axis_name)
+    own_batch = logits_and_weights(logits, targets)
+    wide, weights = (gather_batch(values, axis_name) for values in own_batch)
     size, num_classes = wide.shape
     prior = class_row(log_prior, num_classes, "log_prior")
     ratios = jnp.sum(weights * jnp.exp(-prior), axis=1, keepdims=True) / num_classes

@@ -13,21 +13,14 @@ from spa_jax.longtail.losses import (
     Logits,
     Scalar,
     Targets,
-    check_counts,
-    check_matrix,
     class_row,
+    class_sizes,
     cross_entropy,
     log_sum_exp_of_others,
-    target_weights,
+    logits_and_weights,
 )
 from spa_jax.longtail.method import LossContext, Method
-from spa_jax.longtail.reweighting import (
-    ClassWeights,
-    check_deferral,
-    class_weighted_mean,
-    deferred,
-    effective_number_weights,
-)
+from spa_jax.longtail.reweighting import ClassWeights, check_deferral, deferred_weighted_mean
 from spa_jax.options import option
 
 
@@ -45,11 +38,9 @@ def make_ldam_drw(options: LdamDrwOptions) -> Method:
     """The method `ldam_drw`."""
 
     def loss(logits: Logits, targets: Targets, context: LossContext) -> Float[Array, ""]:
-        weights = effective_number_weights(context.class_counts, options.beta)
-        weights = deferred(weights, context.epoch, options.epoch)
         margins = ldam_margins(context.class_counts, options.margin)
         losses = ldam(logits, targets, margins, options.scale)
-        return class_weighted_mean(losses, weights, targets, context)
+        return deferred_weighted_mean(losses, targets, context, options.beta, options.epoch)
 
     return Method(
         "cosine",
@@ -83,8 +74,7 @@ def ldam_margins(counts: Counts, largest: float = 0.5) -> Float[Array, " C"]:
       Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
       NeurIPS 2019.
     """
-    check_counts(counts, "the margin of a class")
-    sizes = jnp.asarray(counts, jnp.float32)
+    sizes = class_sizes(counts, "the margin of a class")
     return largest * (jnp.min(sizes) / sizes) ** 0.25
 
 
@@ -117,9 +107,8 @@ def ldam(
       Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss",
       NeurIPS 2019.
     """
-    check_matrix(cosines, "cosines")
-    weights = target_weights(targets, cosines.shape)
-    scaled = jnp.asarray(scale) * widen(cosines)
+    wide, weights = logits_and_weights(cosines, targets, "cosines")
+    scaled = jnp.asarray(scale) * wide
     shifts = jnp.asarray(scale) * class_row(margins, cosines.shape[1], "margins")
     if targets.ndim == 1:
         return cross_entropy(scaled - weights * shifts, weights)

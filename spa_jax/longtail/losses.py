@@ -42,8 +42,7 @@ def cross_entropy(logits: Logits, targets: Targets) -> Float[Array, " B"]:
       >>> jnp.exp(-cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3]))).tolist()
       [0.25, 0.25]
     """
-    check_matrix(logits, "logits")
-    return optax.safe_softmax_cross_entropy(widen(logits), target_weights(targets, logits.shape))
+    return optax.safe_softmax_cross_entropy(*logits_and_weights(logits, targets))
 
 
 def log_prior(counts: Counts) -> Float[Array, " C"]:
@@ -64,8 +63,7 @@ def log_prior(counts: Counts) -> Float[Array, " C"]:
       >>> jnp.exp(log_prior(jnp.array([30, 10]))).tolist()
       [0.75, 0.25]
     """
-    check_counts(counts, "the logarithm of its share")
-    sizes = jnp.asarray(counts, jnp.float32)
+    sizes = class_sizes(counts, "the logarithm of its share")
     return jnp.log(sizes / jnp.sum(sizes))
 
 
@@ -296,6 +294,14 @@ def gather_batch(values: Shaped[Array, "B ..."], axis_name: str | None) -> Shape
     return values if axis_name is None else jax.lax.all_gather(values, axis_name, tiled=True)
 
 
+def logits_and_weights(
+    logits: Logits, targets: Targets, name: str = "logits"
+) -> tuple[Float[Array, "B C"], Float[Array, "B C"]]:
+    """Logits in float32 at least, and the :func:`target_weights` that belong to them, checked."""
+    check_matrix(logits, name)
+    return widen(logits), target_weights(targets, logits.shape)
+
+
 def target_weights(targets: Targets, shape: tuple[int, ...]) -> Float[Array, "B C"]:
     """Targets as `(B, C)` weights in float32 at least: one-hot rows of labels, or soft targets."""
     if shape[0] == 0:
@@ -330,15 +336,15 @@ def check_matrix(values: Shaped[Array | np.ndarray, "..."], name: str) -> None:
         )
 
 
-def check_counts(counts: Counts, quantity: str) -> None:
-    """Raises InputError if a known class count is not above 0, as the quantity needs it."""
-    if not is_known(counts):
-        return
-    sizes = np.asarray(counts)
-    (wrong,) = np.nonzero(~((sizes > 0) & (sizes < np.inf)))
-    if len(wrong):
-        named = ", ".join(f"class {c}: {sizes[c]}" for c in wrong[:3])
-        raise InputError(
-            f"{len(wrong)} of {len(sizes)} class counts are not above 0 ({named}), as {quantity} "
-            "needs: pass the counts of a training set that has every class."
-        )
+def class_sizes(counts: Counts, quantity: str) -> Float[Array, " C"]:
+    """Class counts in float32; InputError if a known one is not above 0, as a quantity needs it."""
+    if is_known(counts):
+        known = np.asarray(counts)
+        (wrong,) = np.nonzero(~((known > 0) & (known < np.inf)))
+        if len(wrong):
+            named = ", ".join(f"class {c}: {known[c]}" for c in wrong[:3])
+            raise InputError(
+                f"{len(wrong)} of {len(known)} class counts are not above 0 ({named}), as "
+                f"{quantity} needs: pass the counts of a training set that has every class."
+            )
+    return jnp.asarray(counts, jnp.float32)

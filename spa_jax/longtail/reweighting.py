@@ -16,7 +16,7 @@ from spa_jax.longtail.losses import (
     Logits,
     Scalar,
     Targets,
-    check_counts,
+    class_sizes,
     cross_entropy,
     weighted_targets,
 )
@@ -90,9 +90,8 @@ def make_ce_drw(options: CrossEntropyDrwOptions) -> Method:
     """
 
     def loss(logits: Logits, targets: Targets, context: LossContext) -> Float[Array, ""]:
-        weights = effective_number_weights(context.class_counts, options.beta)
-        weights = deferred(weights, context.epoch, options.epoch)
-        return class_weighted_mean(cross_entropy(logits, targets), weights, targets, context)
+        losses = cross_entropy(logits, targets)
+        return deferred_weighted_mean(losses, targets, context, options.beta, options.epoch)
 
     check = functools.partial(check_deferral, "ce_drw", options.epoch)
     return Method("linear", loss, check=check)
@@ -130,8 +129,7 @@ def class_weights(counts: Counts, power: float) -> Float[Array, " C"]:
       Du et al., "Global and Local Mixture Consistency Cumulative Learning for Long-tailed Visual
       Recognitions", CVPR 2023.
     """
-    check_counts(counts, "its inverse power")
-    sizes = jnp.asarray(counts, jnp.float32)
+    sizes = class_sizes(counts, "its inverse power")
     weights = (sizes / jnp.min(sizes)) ** -power
     return len(sizes) * weights / jnp.sum(weights)
 
@@ -160,8 +158,7 @@ def effective_number_weights(counts: Counts, beta: float = 0.9999) -> Float[Arra
     """
     if not 0 <= beta < 1:
         raise InputError(f"beta must be in [0, 1), got {beta}: 0.9999 is the usual value.")
-    check_counts(counts, "the effective number of a class")
-    sizes = jnp.asarray(counts, jnp.float32)
+    sizes = class_sizes(counts, "the effective number of a class")
     # 1 - beta^n would cancel in float32 for a rare class and a beta close to 1.
     effective = -jnp.expm1(sizes * (math.log(beta) if beta > 0 else -math.inf))
     weights = 1.0 / effective
@@ -221,6 +218,15 @@ def class_weighted_mean(
         example_weights(class_weights, part) for part in (targets, context.batch_targets)
     )
     return weighted_mean(losses, own, context.axis_name, of_batch)
+
+
+def deferred_weighted_mean(
+    losses: Float[Array, " B"], targets: Targets, context: LossContext, beta: float, start: int
+) -> Float[Array, ""]:
+    """A method's loss under DRW: class weights by effective numbers, from the epoch `start` on."""
+    weights = effective_number_weights(context.class_counts, beta)
+    weights = deferred(weights, context.epoch, start)
+    return class_weighted_mean(losses, weights, targets, context)
 
 
 def weighted_mean(

@@ -12,12 +12,7 @@ from spa_jax.alignment.geometry import widen
 from spa_jax.longtail.ldam_drw import ldam, ldam_margins
 from spa_jax.longtail.losses import Counts, Targets, class_row, log_prior
 from spa_jax.longtail.method import LossContext, Method
-from spa_jax.longtail.reweighting import (
-    check_deferral,
-    class_weighted_mean,
-    deferred,
-    effective_number_weights,
-)
+from spa_jax.longtail.reweighting import check_deferral, deferred, deferred_weighted_mean
 from spa_jax.options import option
 
 ExpertLogits = Float[Array | np.ndarray, "B E C"]
@@ -54,8 +49,6 @@ def make_ride(options: RideOptions) -> Method:
 
     def loss(cosines: ExpertLogits, targets: Targets, context: LossContext) -> Float[Array, ""]:
         counts = context.class_counts
-        weights = effective_number_weights(counts, options.beta)
-        weights = deferred(weights, context.epoch, options.epoch)
         margins = ldam_margins(counts, options.margin)
         temperatures = class_temperatures(counts, options.tilt)
         temperatures = deferred(temperatures, context.epoch, options.epoch)
@@ -63,7 +56,8 @@ def make_ride(options: RideOptions) -> Method:
             ldam(cosines[:, expert], targets, margins, options.scale)
             for expert in range(options.experts)
         ]
-        learned = class_weighted_mean(jnp.sum(jnp.stack(losses), axis=0), weights, targets, context)
+        together = jnp.sum(jnp.stack(losses), axis=0)
+        learned = deferred_weighted_mean(together, targets, context, options.beta, options.epoch)
         apart = diversity(options.scale * widen(cosines), temperatures)
         return learned - options.diversity * jnp.mean(apart)
 
