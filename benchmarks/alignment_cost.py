@@ -7,6 +7,7 @@ gradient, `class_cosines` and the update of class means on heads of several size
 medians of 20 rounds in which all are called in turn.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -14,8 +15,7 @@ import jax.numpy as jnp
 import optax
 
 import spa_jax
-from benchmarks.timing import interleaved_seconds, loaded_hardware, publish, run_benchmark
-from spa_jax.training.devices import Layout
+from benchmarks.timing import interleaved_seconds, loaded_hardware, run_benchmark
 
 HEADS = {
     f"C = {c}, D = {d}, kernel {layout}": (c, d, class_axis)
@@ -41,35 +41,29 @@ def time_updates(
     def project(params: Any, means: Any, grads: Any) -> Any:
         return tx.update(grads, tx.init(params), params, class_means=means)[0]
 
+    slerp = functools.partial(spa_jax.spa_slerp, alpha=0.02, **options)
+    reg = jax.grad(functools.partial(spa_jax.spa_reg, **options))
+    cosines = functools.partial(spa_jax.class_cosines, **options)
+    batch = jax.random.normal(keys[2], (256, dim))
+    batch_labels = jax.random.randint(keys[2], (256,), 0, num_classes)
     calls = {
         "params + gradient": (optax.apply_updates, params, grads),
         "spa_proj": (project, params, means, grads),
-        "spa_slerp": (lambda p, m: spa_jax.spa_slerp(p, m, alpha=0.02, **options), params, means),
-        "spa_reg, gradient": (
-            lambda p, m: jax.grad(spa_jax.spa_reg)(p, m, **options),
-            params,
-            means,
-        ),
-        "class_cosines": (lambda p, m: spa_jax.class_cosines(p, m, **options), params, means),
-        "ClassMeans.update, B = 256": (
-            lambda m, f, y: m.update(f, y),
-            means,
-            jax.random.normal(keys[2], (256, dim)),
-            jax.random.randint(keys[2], (256,), 0, num_classes),
-        ),
+        "spa_slerp": (slerp, params, means),
+        "spa_reg, gradient": (reg, params, means),
+        "class_cosines": (cosines, params, means),
+        "ClassMeans.update, B = 256": (spa_jax.ClassMeans.update, means, batch, batch_labels),
     }
-    jitted = {name: (jax.jit(f), *args) for name, (f, *args) in calls.items()}
+    jitted = {name: functools.partial(jax.jit(f), *args) for name, (f, *args) in calls.items()}
     seconds = interleaved_seconds(jitted, repeated=repeated)
     return {name: 1e6 * time for name, time in seconds.items()}
 
 
-def main(argv: list[str]) -> None:
-    """Prints the table, and writes the record where the flag says."""
-    del argv
+def measure() -> dict[str, Any]:
+    """The numbers of all heads."""
     microseconds = {name: time_updates(*head) for name, head in HEADS.items()}
-    numbers = {"hardware": loaded_hardware(Layout("jit")), "microseconds": microseconds}
-    publish("alignment_cost", numbers)
+    return {"hardware": loaded_hardware(), "microseconds": microseconds}
 
 
 if __name__ == "__main__":
-    run_benchmark(main)
+    run_benchmark("alignment_cost", measure)

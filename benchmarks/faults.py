@@ -20,7 +20,6 @@ import argparse
 import atexit
 import contextlib
 import dataclasses
-import functools
 import json
 import multiprocessing
 import os
@@ -33,6 +32,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -104,19 +104,22 @@ class Run:
 
     Attributes:
       folder: its workdir.
+      root: the campaign's folder, with the logs and the compiled programs, which all runs share.
       rng: of what is drawn.
-      log: what the commands say.
-      compiled: the folder of compiled programs, which all runs share.
       hosts: how many processes train it.
       processes: those of the newest start.
     """
 
     folder: Path
+    root: Path
     rng: np.random.Generator
-    log: Path
-    compiled: Path
     hosts: int = 1
     processes: list[BaseProcess] = dataclasses.field(default_factory=list)
+
+    @property
+    def log(self) -> Path:
+        """What the commands say."""
+        return self.root / f"{self.folder.name}.log"
 
     @property
     def said(self) -> str:
@@ -145,7 +148,7 @@ class Run:
                 "OMPI_COMM_WORLD_LOCAL_RANK": str(number),
             }
         process = multiprocessing.get_context("fork").Process(
-            target=_command, args=(arguments, environment, self.compiled, self.log)
+            target=_command, args=(arguments, environment, self.root / "compiled", self.log)
         )
         process.start()
         return process
@@ -286,11 +289,6 @@ def _flip_a_bit(path: Path, rng: np.random.Generator) -> None:
     path.write_bytes(content)
 
 
-def _remove(path: Path, rng: np.random.Generator) -> None:
-    del rng
-    path.unlink()
-
-
 def _disk_full(run: Run) -> bool:
     """Fills the disk but for some bytes while the run trains, and makes room after its end."""
     filler = run.folder.parent / "filler"
@@ -360,18 +358,14 @@ class Kind:
     small_disk: bool = False
 
 
-def _partial(function: Callable[..., bool], *args: Any) -> Callable[[Run], bool]:
-    return functools.partial(function, *args)
-
-
 KINDS = {
-    "SIGKILL": Kind(_partial(_sent, signal.SIGKILL, False), 0.2),
-    "SIGKILL during a save": Kind(_partial(_sent, signal.SIGKILL, True), 0.15),
-    "SIGTERM": Kind(_partial(_sent, signal.SIGTERM, False), 0.15),
-    "SIGTERM during a save": Kind(_partial(_sent, signal.SIGTERM, True), 0.1),
-    "truncated files": Kind(_partial(_damaged, _truncate, True), 0.1),
-    "flipped bits": Kind(_partial(_damaged, _flip_a_bit, False), 0.1),
-    "missing files": Kind(_partial(_damaged, _remove, True), 0.06),
+    "SIGKILL": Kind(partial(_sent, signal.SIGKILL, False), 0.2),
+    "SIGKILL during a save": Kind(partial(_sent, signal.SIGKILL, True), 0.15),
+    "SIGTERM": Kind(partial(_sent, signal.SIGTERM, False), 0.15),
+    "SIGTERM during a save": Kind(partial(_sent, signal.SIGTERM, True), 0.1),
+    "truncated files": Kind(partial(_damaged, _truncate, True), 0.1),
+    "flipped bits": Kind(partial(_damaged, _flip_a_bit, False), 0.1),
+    "missing files": Kind(partial(_damaged, lambda path, rng: path.unlink(), True), 0.06),
     "full disk": Kind(_disk_full, 0.06, small_disk=True),
     "second process": Kind(_second_process, 0.04),
     "lost process of two": Kind(_lost_host, 0.04, hosts=2),
@@ -395,9 +389,7 @@ def _comparable(record: dict[str, Any]) -> dict[str, Any]:
 
 def truth(root: Path, hosts: int) -> dict[str, Any]:
     """What the run left alone ends with, which is trained once."""
-    name = f"alone_{hosts}"
-    log, compiled = root / f"{name}.log", root / "compiled"
-    run = Run(root / name, np.random.default_rng(), log, compiled, hosts)
+    run = Run(root / f"alone_{hosts}", root, np.random.default_rng(), hosts)
     if not (run.folder / "summary.json").exists():
         run.start()
         if any(run.end()):
@@ -480,9 +472,7 @@ def campaign(root: Path, faults: int, seed: int) -> list[dict[str, str]]:
             folder = root / "disk" if kind.small_disk else root
             if kind.small_disk:
                 stack.enter_context(small_disk(folder))
-            name = f"run_{done['runs']}"
-            log, compiled = root / f"{name}.log", root / "compiled"
-            run = Run(folder / name, rng, log, compiled, kind.hosts)
+            run = Run(folder / f"run_{done['runs']}", root, rng, kind.hosts)
             stack.callback(run.kill)
             found = befall(run, alike[:_FAULTS_A_RUN], truth(root, kind.hosts))
             if not any(fault["outcome"] in ("lost", "wrong", "hung") for fault in found):

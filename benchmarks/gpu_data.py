@@ -76,12 +76,8 @@ def unpack(packed: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     names = packed["class_names"]
     np.savez(folder / "train.npz", image=train, label=labels, class_names=names)
-    np.savez(
-        folder / "test.npz",
-        image=images[len(positions) :],
-        label=packed["test_label"],
-        class_names=names,
-    )
+    test, labels = images[len(positions) :], packed["test_label"]
+    np.savez(folder / "test.npz", image=test, label=labels, class_names=names)
 
 
 def _encoded(images: np.ndarray) -> bytes:

@@ -11,7 +11,6 @@ the parts said in `logs`. Started again, finished parts are left out and begun r
 """
 
 import argparse
-import json
 import signal
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from spa_jax.files import read_json, write_json
 from spa_jax.reproduction.cells import read_records
 from tests.data.tiny import random_images, write_cifar
 
+PARTS = ("tests", "speed", "glmc", "standard")
 PAIR = ("glmc-none", "glmc-proj-released")
 STANDARD = ("cross_entropy-none", "balanced_softmax-none")
 MOST_SEEDS, DRY_SEEDS = 3, 2
@@ -64,7 +64,8 @@ class Pack:
             "standard": lambda: self.train("standard", STANDARD, 100, MOST_SEEDS),
         }
         done = self.out / "parts.json"
-        record = read_json(done, "remove it, and finished parts are looked at again.")
+        remedy = "remove it, and finished parts are looked at again."
+        record = read_json(done, remedy) if done.exists() else {}
         asked = self.values.parts.split(",")
         for name in asked:
             if record.get(name, {}).get("finished") or self.seconds_left < TO_SAVE:
@@ -146,16 +147,15 @@ class Pack:
 
     def data(self) -> Path:
         """The folder of CIFAR-10: what `--data` names, unpacked once if it is a file."""
-        given, own = Path(self.values.data), self.out / "data"
-        if given.suffix != ".npz" and self.values.data:
-            return given
-        if not own.exists():
-            if self.values.data:
-                with np.load(given, allow_pickle=False) as packed:
-                    unpack(packed, own)
-            else:  # of a dry run: noise in the official form
-                train, test = ((random_images(n, n), np.arange(n) % 10) for n in (2000, 100))
-                write_cifar(own, "cifar10", True, train, test, [f"kind_{c}" for c in range(10)])
+        given, own = self.values.data, self.out / "data"
+        if given and not given.endswith(".npz"):
+            return Path(given)
+        if given and not own.exists():
+            with np.load(given, allow_pickle=False) as packed:
+                unpack(packed, own)
+        elif not own.exists():  # of a dry run: noise in the official form
+            train, test = ((random_images(n, n), np.arange(n) % 10) for n in (2000, 100))
+            write_cifar(own, "cifar10", True, train, test, [f"kind_{c}" for c in range(10)])
         return own
 
     def start(self, part: str, module: str, *arguments: str) -> tuple[int, list[str]]:
@@ -189,20 +189,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--left", type=float, help="for this call and later ones; default: this")
     parser.add_argument("--out", default="runs/gpu_pack", help="folder for all that it writes")
     parser.add_argument("--seeds", type=int, default=0, help="of GLMC; 0: what there is time for")
-    parser.add_argument("--parts", default="tests,speed,glmc,standard", help="some, in an order")
+    parser.add_argument("--parts", default=",".join(PARTS), help="some, in an order")
     parser.add_argument("--dry-run", action="store_true", help="on a CPU, with tiny sizes")
     values: Any = parser.parse_args(argv)
     values.left = values.left or values.minutes
-    if unknown := {*values.parts.split(",")} - {"tests", "speed", "glmc", "standard"}:
+    if unknown := {*values.parts.split(",")} - {*PARTS}:
         parser.error(f"there is no part {unknown.pop()!r}")
     if not (values.data or values.dry_run):
         parser.error("--data is missing: the folder of CIFAR-10, or a file of benchmarks.gpu_data")
     if values.data and not Path(values.data).exists():
         parser.error(f"--data={values.data} does not exist")
-    done = Path(values.out) / "parts.json"
-    if not done.exists():
-        done.parent.mkdir(parents=True, exist_ok=True)
-        done.write_text(json.dumps({}))
     left = Pack(values).run()
     print(f"{left} part(s) are open." if left else "All parts are finished.")
     return 75 if left else 0

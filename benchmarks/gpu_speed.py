@@ -24,8 +24,7 @@ from absl import app, flags
 from benchmarks import overhead
 from benchmarks.alignment_cost import HEADS, time_updates
 from benchmarks.peers import torch_steps
-from benchmarks.timing import Stepper, interleaved_seconds, loaded_hardware
-from benchmarks.workloads import Workload, noise
+from benchmarks.timing import Stepper, Workload, loaded_hardware
 from spa_jax.command_line import keep_compiled_programs
 from spa_jax.files import read_json
 from spa_jax.training.config import Config
@@ -90,14 +89,11 @@ def against_torch(name: str) -> Part:
 
 def workloads(tiny: bool) -> dict[str, Workload]:
     """What is timed with and without SpA, in pieces long enough for a GPU."""
-    digits, fashion, resnet32 = list(overhead.WORKLOADS.items())[:3]
+    known = overhead.WORKLOADS
     if tiny:
-        return {digits[0]: Workload(lambda: narrow(digits[1].recipe()), steps=1, rounds=1)}
-    return {
-        digits[0]: digits[1],
-        fashion[0]: dataclasses.replace(fashion[1], steps=40),
-        resnet32[0]: dataclasses.replace(resnet32[1], steps=20),
-    }
+        return {"digits": Workload(lambda: narrow(known["digits"].recipe()), rounds=1)}
+    steps = {"digits": 40, "Fashion-MNIST": 40, "ResNet-32": 20}
+    return {name: dataclasses.replace(known[name], steps=n) for name, n in steps.items()}
 
 
 def narrow(config: Config) -> Config:
@@ -120,14 +116,13 @@ def milliseconds_of_members(tiny: bool) -> Times:
         config.model.cifar_resnet.width_factor, config.model.name = 1, "small"
         config = narrow(config)
     steps, rounds = (1, 1) if tiny else (20, 9)
-    data, calls = noise(Workload(lambda: config, (32, 32, 3)), config.batch_size), {}
+    workload = Workload(lambda: config, (32, 32, 3), steps=steps, rounds=rounds)
+    data, sides = workload.noise(config.batch_size), {}
     for members in MEMBERS:
         layout = Layout("jit") if members == 1 else Layout("vmap", members=members)
-        program = Program(config, data, layout)
         name = f"{members} runs" if members > 1 else "1 run"
-        calls[name] = (Stepper(program, steps),)
-    seconds = interleaved_seconds(calls, rounds)
-    return {name: 1e3 * each / steps for name, each in seconds.items()}
+        sides[name] = Stepper(Program(config, data, layout), steps)
+    return workload.milliseconds(sides)
 
 
 def why_no_torch() -> str:
@@ -158,7 +153,7 @@ def measure_all(folder: Path, minutes: float, tiny: bool, say: Callable[[str], N
             continue
         say(f"{part.benchmark}, {part.row}: {time.strftime('%H:%M:%S')}")
         numbers: dict[str, Any] = {
-            "hardware": loaded_hardware(Layout("jit")),
+            "hardware": loaded_hardware(),
             part.unit: rows | {part.row: dict(part.measure())},
         }
         publish(part.benchmark, numbers, str(path))

@@ -27,10 +27,10 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -54,23 +54,20 @@ from studies.tables import publish
 _SECONDS = 30
 _CLASSES, _EACH = 3, 8
 _NUMBERS = (-1, 0, 1, 2, 3, 7, 2**31 - 1, 2**31, 10**30, -0.0, 0.5, 1e-30, 1e30, float("nan"))
-_TEXTS = (
-    "",
-    " ",
-    "none",
-    "nan",
-    "../..",
-    "/",
-    "/dev/null",
-    "gs://bucket/x",
-    "a\nb",
-    "\0",
-    "é" * 300,
-)
+_TEXTS = ("", " ", "none", "nan", "../..", "/", "/dev/null", "gs://bucket/x", "a\nb", "\0")
+_TEXTS += ("é" * 300,)
 _OTHERS = (None, True, (), (0,), (1, -1), [1.5], {}, {"a": 1}, b"x", object())
 _VALUES = (*_NUMBERS, float("inf"), *_TEXTS, *_OTHERS)
 # What a pickle of NumPy arrays may ask for.
 _PLAIN = ("numpy", "_codecs")
+
+
+Item = TypeVar("Item")
+
+
+def one_of(rng: np.random.Generator, items: Sequence[Item]) -> Item:
+    """One of several, whatever they are."""
+    return items[int(rng.integers(len(items)))]
 
 
 class TooLong(BaseException):
@@ -100,18 +97,18 @@ def spoil_config(rng: np.random.Generator) -> Any:
         kind = rng.integers(20)
         with group.ignore_type():
             if kind == 0:
-                group[f"{key}_"] = _VALUES[rng.integers(len(_VALUES))]
+                group[f"{key}_"] = one_of(rng, _VALUES)
             elif kind == 1 and key in group:
                 del group[key]
             elif kind < 16 and names:
-                group[key] = names[rng.integers(len(names))]
+                group[key] = one_of(rng, names)
             elif kind < 16 and isinstance(field.default, bool):
                 group[key] = not field.default
             elif kind < 16 and isinstance(field.default, int | float):
                 number = field.default * float(rng.choice([-1, 0, 0.5, 0.9, 1.5, 2, 3, 10, 1000]))
                 group[key] = type(field.default)(number)
             else:
-                group[key] = _VALUES[rng.integers(len(_VALUES))]
+                group[key] = one_of(rng, _VALUES)
     return config
 
 
@@ -122,20 +119,17 @@ def spoil_file(path: Path, rng: np.random.Generator) -> None:
     kind = rng.integers(8)
     if kind == 0:
         del content[place:]
-    elif kind == 1:
-        for bit in rng.integers(8 * max(1, len(content)), size=int(rng.integers(1, 9))):
-            content[bit // 8 : bit // 8 + 1] = bytes(
-                byte ^ 1 << int(bit % 8) for byte in content[bit // 8 : bit // 8 + 1]
-            )
+    elif kind == 1 and content:
+        for bit in rng.integers(8 * len(content), size=int(rng.integers(1, 9))):
+            content[bit // 8] ^= 1 << int(bit % 8)
     elif kind == 2:
         content[place:place] = rng.bytes(int(rng.integers(1, 64)))
     elif kind == 3:
-        content[place : place + 4] = rng.choice(
-            [b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"NaN,"]
-        )
+        words = (b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"NaN,")
+        content[place : place + 4] = one_of(rng, words)
     elif kind == 4:
         others = (b"", b"{}", b"[]", b"null", b"\0", b"1", b"a b c\n", b"[" * 10**5)
-        content = bytearray(others[rng.integers(len(others))])
+        content = bytearray(one_of(rng, others))
     elif kind == 5:
         content = bytearray(pickle.dumps(Trap(), protocol=int(rng.integers(5))))
     path.unlink()
@@ -151,19 +145,15 @@ def spoil_json(path: Path, rng: np.random.Generator) -> None:
     at = int(rng.integers(len(lines)))
     content = json.loads(lines[at])
     group: Any = content
-    while True:
-        keys = list(group) if isinstance(group, dict) else list(range(len(group)))
-        if not keys:
-            break
-        key = keys[int(rng.integers(len(keys)))]
+    while group:
+        key = one_of(rng, list(group) if isinstance(group, dict) else range(len(group)))
         if isinstance(group[key], dict | list) and rng.random() < 0.7:
             group = group[key]
             continue
-        values = (*_NUMBERS, *_TEXTS, None, True, [], [1], {}, {"a": 1})
         if rng.random() < 0.2:
             del group[key]
         else:
-            group[key] = values[rng.integers(len(values))]
+            group[key] = one_of(rng, (*_NUMBERS, *_TEXTS, None, True, [], [1], {}, {"a": 1}))
         break
     lines[at] = json.dumps(content)
     path.write_text("\n".join(lines) + "\n")
@@ -187,7 +177,7 @@ def strange_array(rng: np.random.Generator, whole: np.ndarray) -> np.ndarray:
         lambda: whole.astype("M8[s]"),
     ]
     with np.errstate(all="ignore"), contextlib.suppress(ValueError, TypeError):
-        return other[int(rng.integers(len(other)))]()
+        return one_of(rng, other)()
     return whole
 
 
@@ -239,7 +229,7 @@ def idx_folder(folder: Path, rng: np.random.Generator) -> DataOptions:
         for name, array in parts.items():
             shape = [int(n) for n in array.shape]
             if rng.random() < 0.1:
-                shape[int(rng.integers(len(shape)))] = int(rng.choice([0, 1, 2**31, 2**32 - 1]))
+                shape[int(rng.integers(len(shape)))] = one_of(rng, [0, 1, 2**31, 2**32 - 1])
             kind = int(rng.choice([8] * 20 + [9, 13, 0]))
             header = bytes([0, 0, kind, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
             content = header + array.tobytes()
@@ -259,7 +249,7 @@ def cifar_folder(folder: Path, rng: np.random.Generator) -> DataOptions:
         if rng.random() < 0.1:
             entries[b"data"] = strange_array(rng, images)
         if rng.random() < 0.1:
-            entries[b"labels"] = _VALUES[rng.integers(len(_VALUES) - 1)]
+            entries[b"labels"] = one_of(rng, _VALUES[:-1])
         if rng.random() < 0.05:
             entries[b"labels"] = [Trap()]
         records = np.concatenate([np.array(labels, np.uint8)[:, None], images], axis=1)
@@ -315,20 +305,15 @@ def lists(folder: Path, rng: np.random.Generator) -> DataOptions:
         for _ in range(rng.integers(3)):
             at = int(rng.integers(len(lines)))
             path, _, label = lines[at].rpartition(" ")
-            lines[at] = str(
-                rng.choice(
-                    [
-                        f"{path} -1", f"{path} {10**30}", f"{path} ٣", f"{path} 1.0", path, "",
-                        f"../../{path} {label}", f"/etc/passwd {label}", f"{path}\0 {label}",
-                        f"{path}/ {label}", f"./{path} {label}", lines[0], f"~/{path} {label}",
-                        f"{path} 2147483647", f"{'x' * 5000} {label}", f"{path.upper()} {label}",
-                    ]
-                )
-            )  # fmt: skip
+            labels = ("-1", str(10**30), "٣", "1.0", "2147483647", "")
+            paths = ("", f"../../{path}", "/etc/passwd", f"{path}\0", f"{path}/", f"./{path}")
+            paths += (f"~/{path}", "x" * 5000, path.upper())
+            others = [f"{path} {other}" for other in labels] + [f"{p} {label}" for p in paths]
+            lines[at] = one_of(rng, ["", lines[0], *others])
         (folder / f"{part}.txt").write_text("\n".join(lines))
         fields[f"{part}_list"] = str(folder / f"{part}.txt")
     if rng.random() < 0.1:
-        fields["train_list"] = str(_TEXTS[rng.integers(len(_TEXTS))])
+        fields["train_list"] = one_of(rng, _TEXTS)
     return _options(folder, rng, **fields)
 
 
@@ -337,7 +322,7 @@ def read_data(make: Callable[[Path, np.random.Generator], DataOptions], folder: 
     options = make(folder, rng)
     if rng.random() < 0.4:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        spoil_file(files[int(rng.integers(len(files)))], rng)
+        spoil_file(one_of(rng, files), rng)
     data = load_data(options)
     for part in (data.train, data.test):
         if isinstance(part.images, EncodedImages):
@@ -360,9 +345,9 @@ def read_workdir(finished: Path, folder: Path, rng: np.random.Generator) -> None
     if rng.random() < 0.6:
         records = [path for path in files if path.suffix in (".json", ".jsonl")]
         for _ in range(rng.integers(1, 4)):
-            spoil_json(records[int(rng.integers(len(records)))], rng)
+            spoil_json(one_of(rng, records), rng)
     else:
-        spoil_file(files[int(rng.integers(len(files)))], rng)
+        spoil_file(one_of(rng, files), rng)
     config = _run_config()
     starting = _run_config()
     starting.init.run = str(place)

@@ -27,7 +27,7 @@ from absl import flags
 from PIL import Image, features
 from sklearn.datasets import load_sample_images
 
-from benchmarks.timing import publish, run_benchmark
+from benchmarks.timing import run_benchmark
 from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.augment.on_host import random_resized_crop_box
 from spa_jax.data.dataset import LabelledImages
@@ -127,7 +127,7 @@ def pillow(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content)).convert("RGB")
 
 
-def measure(examples: LabelledImages) -> dict[str, np.ndarray]:
+def rates_of(examples: LabelledImages) -> dict[str, np.ndarray]:
     """The rates of all rows in all rounds, `(rounds, 2)`."""
     files = [examples.images[i] for i in range(len(examples))]
     box = functools.partial(random_resized_crop_box, np.random.default_rng(0))
@@ -182,18 +182,17 @@ def machine() -> dict[str, Any]:
     }
 
 
-def main(argv: list[str]) -> None:
-    """Prints the table, and writes the record where the flag says."""
-    del argv
+def measure() -> dict[str, Any]:
+    """The numbers of photographs of all sizes."""
     numbers: dict[str, Any] = {"machine": machine(), "quality": _QUALITY, "sizes": {}}
     for size, (height, width) in _SIZES.items():
         with tempfile.TemporaryDirectory() as folder:
             examples = write_photos(Path(folder), height, width, _IMAGES.value)
             bytes_of_all = sum(file.stat().st_size for file in Path(folder).iterdir())
-            rows = summarize(measure(examples))
+            rows = summarize(rates_of(examples))
         numbers["sizes"][size] = {"kilobytes": bytes_of_all / 1000 / len(examples), "rows": rows}
-    publish("input_rate", numbers)
+    return numbers
 
 
 if __name__ == "__main__":
-    run_benchmark(main)
+    run_benchmark("input_rate", measure)

@@ -4,15 +4,17 @@ python -m benchmarks.input_share [--config=configs/cifar10_lt.py:recipe=small] [
 
 The input of a step is looked up in the images on the device, augmented, mixed and normalised
 inside the step. Here that part is compiled alone, and its time is put next to the whole step's, for
-each of several augmentations. Medians of five repetitions after a warm-up.
+each of several augmentations. Medians of five repetitions after a warm-up, both in turn.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
-from benchmarks.timing import Stepper, median_seconds, publish, run_benchmark
+from benchmarks.timing import Stepper, interleaved_seconds, run_benchmark
 from spa_jax.training.config import resolve
 from spa_jax.training.devices import OWN
 from spa_jax.training.feeds.batch import prepare
@@ -37,8 +39,8 @@ _AUGMENTATIONS = {
 }
 
 
-def input_seconds(program: Program) -> float:
-    """Of the input of a step alone."""
+def input_of(program: Program) -> Callable[[], Any]:
+    """Makes the input of a step alone."""
     config, feed = program.config, program.feed
     options = resolve(config)
     state = program.init_state(config)
@@ -50,24 +52,23 @@ def input_seconds(program: Program) -> float:
         return prepare(state.rng, state.step, batch, *parts).images.sum()
 
     compiled = program.layout.compile(input_alone, (STATE_PLACES, feed.places), OWN)
-    return median_seconds(compiled, state, inputs, calls=_STEPS.value)
+    return functools.partial(compiled, state, inputs)
 
 
-def main(argv: list[str]) -> None:
-    """Prints the table, and writes the record where the flag says."""
-    del argv
+def measure() -> dict[str, Any]:
+    """The rows of all augmentations."""
     rows, machine, data = [], {}, None
     for name, changes in _AUGMENTATIONS.items():
         config = _CONFIG.value.copy_and_resolve_references()
         config.augment.update(changes)
         program = Program(config, data)
         data, machine = program.data, hardware(program.layout)
-        step = median_seconds(Stepper(program, 1), calls=_STEPS.value)
-        alone = input_seconds(program)
-        rows.append({"augmentation": name, "step_ms": 1e3 * step, "input_ms": 1e3 * alone})
-    numbers = {"hardware": machine, "config": _CONFIG.value.to_dict(), "rows": rows}
-    publish("input_share", numbers)
+        calls = {"step_ms": Stepper(program), "input_ms": input_of(program)}
+        seconds = interleaved_seconds(calls, rounds=5, repeated=_STEPS.value)
+        times = {part: 1e3 * time for part, time in seconds.items()}
+        rows.append({"augmentation": name, **times})
+    return {"hardware": machine, "config": _CONFIG.value.to_dict(), "rows": rows}
 
 
 if __name__ == "__main__":
-    run_benchmark(main)
+    run_benchmark("input_share", measure)

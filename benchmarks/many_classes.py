@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.timing import Stepper, loaded_hardware, median_seconds, publish, run_benchmark
+from benchmarks.timing import Stepper, interleaved_seconds, loaded_hardware, run_benchmark
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.data.features import checked_features
 from spa_jax.training.devices import Layout, MeshOptions
@@ -39,12 +39,13 @@ def make_program(num_classes: int, variant: str, mesh: MeshOptions) -> Program:
     return Program(config, data, Layout("jit", options=mesh))
 
 
-def measure(num_classes: int) -> dict[str, Any]:
+def row_of(num_classes: int) -> dict[str, Any]:
     """The row of a number of classes, in a process that has done nothing else."""
     jax.config.update("jax_num_cpu_devices", _DEVICES)
     programs = {name: make_program(num_classes, name, _MESH) for name in ("none", "proj")}
-    # One after the other, so that the memory is that of one.
-    seconds = {name: median_seconds(Stepper(each, 1), calls=1) for name, each in programs.items()}
+    seconds: dict[str, float] = {}
+    for name, program in programs.items():  # not in turn, so that the memory is that of one
+        seconds |= interleaved_seconds({name: Stepper(program)}, rounds=5)
     return {
         "classes": num_classes,
         "milliseconds": {name: 1e3 * time for name, time in seconds.items()},
@@ -57,14 +58,13 @@ def measure(num_classes: int) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str]) -> None:
-    """Prints the table, and writes the record where the flag says."""
-    del argv
+def measure() -> dict[str, Any]:
+    """The rows of all numbers of classes."""
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        rows = pool.map(measure, _CLASSES, chunksize=1)
+        rows = pool.map(row_of, _CLASSES, chunksize=1)
     shape = {"dim": _DIM, "batch": _BATCH, "data": _MESH.data, "classes": _MESH.classes}
-    publish("many_classes", {"hardware": rows[0]["hardware"], "shape": shape, "rows": rows})
+    return {"hardware": rows[0]["hardware"], "shape": shape, "rows": rows}
 
 
 if __name__ == "__main__":
-    run_benchmark(main)
+    run_benchmark("many_classes", measure)

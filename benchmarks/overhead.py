@@ -7,13 +7,13 @@ variants of a workload are compiled first, and then take steps in turn, so that 
 machine does meets all of them. Images but those of the digits are noise of the right size.
 """
 
+from typing import Any
+
 import jax
 from absl import flags
 
-from benchmarks.timing import Stepper, interleaved_seconds, loaded_hardware, publish, run_benchmark
-from benchmarks.workloads import Workload, noise
+from benchmarks.timing import Stepper, Workload, loaded_hardware, run_benchmark
 from spa_jax.training.config import Config, default_config
-from spa_jax.training.devices import Layout
 from spa_jax.training.program import Program
 from spa_jax.training.recipes import cifar10_lt, digits_lt, fashion_mnist_lt
 from spa_jax.training.variants import VARIANTS
@@ -38,26 +38,24 @@ WORKLOADS = {
 
 def milliseconds(workload: Workload) -> dict[str, float]:
     """Of a step under each variant."""
-    data, calls = noise(workload, workload.recipe().batch_size), {}
+    data, sides = workload.noise(workload.recipe().batch_size), {}
     for variant in VARIANTS:
         config = workload.recipe()
         config.spa.method = variant
         program = Program(config, data)
-        data, calls[variant] = program.data, (Stepper(program, workload.steps),)
-    seconds = interleaved_seconds(calls, workload.rounds)
-    return {name: 1e3 * each / workload.steps for name, each in seconds.items()}
+        data, sides[variant] = program.data, Stepper(program, workload.steps)
+    return workload.milliseconds(sides)
 
 
-def main(argv: list[str]) -> None:
-    """Prints the table, and writes the record where the flag says."""
-    del argv
+def measure() -> dict[str, Any]:
+    """The numbers of the workloads that were asked for."""
     times = {}
     for name, workload in WORKLOADS.items():
         if _ONLY.value is None or name in _ONLY.value:
             times[name] = milliseconds(workload)
             jax.clear_caches()
-    publish("overhead", {"hardware": loaded_hardware(Layout("jit")), "milliseconds": times})
+    return {"hardware": loaded_hardware(), "milliseconds": times}
 
 
 if __name__ == "__main__":
-    run_benchmark(main)
+    run_benchmark("overhead", measure)

@@ -11,14 +11,12 @@ that is added up, and for each all-reduce a latency. The assumptions are in the 
 import dataclasses
 import math
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from benchmarks.overhead import resnet50
-from benchmarks.timing import publish, run_benchmark
-from benchmarks.workloads import Workload, noise
+from benchmarks.timing import Workload, run_benchmark
 from spa_jax.training.config import Config
 from spa_jax.training.devices import PARALLEL_MODES, Layout
 from spa_jax.training.program import Program
@@ -65,12 +63,12 @@ def vit() -> Config:
     return config
 
 
-NETWORKS: dict[str, tuple[Callable[[], Config], tuple[int, int, int], int, int]] = {
-    "ResNet-32, 100 classes": (cifar100_lt, (32, 32, 3), 100, 128),
-    "ResNet-50, 1,000 classes": (resnet50, (224, 224, 3), 1000, 32),
-    "ViT-S/16, 1,000 classes": (vit, (224, 224, 3), 1000, 32),
+NETWORKS = {
+    "ResNet-32, 100 classes": (Workload(cifar100_lt, (32, 32, 3), 100), 128),
+    "ResNet-50, 1,000 classes": (Workload(resnet50, (224, 224, 3), 1000), 32),
+    "ViT-S/16, 1,000 classes": (Workload(vit, (224, 224, 3), 1000), 32),
 }
-"""Name -> recipe, shape of an image, classes, images of a device in the model of the time."""
+"""Name -> what is trained, images of a device in the model of the time."""
 
 
 def collectives(text: str) -> list[tuple[str, int]]:
@@ -81,10 +79,12 @@ def collectives(text: str) -> list[tuple[str, int]]:
       [('all-reduce', 9)]
     """
     pattern = r"= (.*?) (all-[a-z-]+?|ragged-[a-z-]+?|reduce-scatter|collective-\w+)(?:-start)?\("
-    return [
-        (name, sum(_count(shape) for shape in re.findall(r"\w\d+\[([\d,]*)\]", results)))
-        for results, name in re.findall(pattern, text)
-    ]
+    found = []
+    for results, name in re.findall(pattern, text):
+        shapes = re.findall(r"\w\d+\[([\d,]*)\]", results)
+        sizes = (math.prod(int(side) for side in shape.split(",") if side) for shape in shapes)
+        found.append((name, sum(sizes)))
+    return found
 
 
 def expected(state: Any) -> dict[str, int]:
@@ -111,11 +111,11 @@ def counted(name: str, mode: str) -> dict[str, Any]:
 
     And how many operations an image takes, forward and backward.
     """
-    recipe, shape, classes, _ = NETWORKS[name]
-    config = recipe()
+    workload, _ = NETWORKS[name]
+    config = workload.recipe()
     config.spa.method, config.parallel, config.batch_size = "proj", mode, 2 * _DEVICES
     layout = Layout(mode, jax.devices()[:_DEVICES])
-    program = Program(config, noise(Workload(recipe, shape, classes), config.batch_size), layout)
+    program = Program(config, workload.noise(config.batch_size), layout)
     step = compiled_step(program)
     found = collectives(step.as_text())
     state = jax.eval_shape(lambda: program.init_state(config, resumed=True))
@@ -150,18 +150,13 @@ def compiled_step(program: Program) -> Any:
     return step.lower(*args).compile()
 
 
-def _count(shape: str) -> int:
-    return math.prod(int(side) for side in shape.split(",") if side)
-
-
 def total_size(tree: Any) -> int:
     """Numbers in all arrays of a tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def main(argv: list[str]) -> None:
-    """Prints the tables, and writes the record where the flag says."""
-    del argv
+def measure() -> dict[str, Any]:
+    """The rows of all networks and modes, and the model of their times."""
     settings: Any = jax.config
     settings.update("jax_num_cpu_devices", _DEVICES)
     rows = []
@@ -169,7 +164,7 @@ def main(argv: list[str]) -> None:
         for mode in PARALLEL_MODES:
             rows.append(counted(name, mode))
             jax.clear_caches()
-    numbers = {
+    return {
         "hardware": hardware(Layout("jit")),
         "rows": rows,
         "assumptions": {"efficiency": EFFICIENCY, "latency": LATENCY},
@@ -182,8 +177,7 @@ def main(argv: list[str]) -> None:
             if row["mode"] == "jit"
         ],
     }
-    publish("scaling", numbers)
 
 
 if __name__ == "__main__":
-    run_benchmark(main)
+    run_benchmark("scaling", measure)

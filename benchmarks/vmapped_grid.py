@@ -23,7 +23,7 @@ from absl import flags
 from ml_collections import config_flags
 from rich.console import Console
 
-from benchmarks.timing import publish, run_benchmark
+from benchmarks.timing import run_benchmark
 from spa_jax.command_line import parse_flags, stop
 from spa_jax.reporting.statistics import paired_differences
 from spa_jax.sweep import sweep
@@ -87,9 +87,8 @@ def agreement(config: Config, axes: Axes, out: Path) -> list[dict[str, Any]]:
     return [*rows, {"type": "float64", "steps": 50, "difference": difference}]
 
 
-def main(argv: Sequence[str]) -> None:
-    """Prints the table, and writes the record where the flag says."""
-    del argv
+def measure() -> dict[str, Any]:
+    """The numbers of both ways; refuses a grid that is not one program, and runs that are there."""
     config, out = plain(_CONFIG.value), Path(_OUT.value)
     axes, seeds = parse_axes(_AXES.value), parse_seeds(_SEEDS.value)
     first, *others = [member.config for member in make_grid(config, axes, seeds, out)]
@@ -108,15 +107,14 @@ def main(argv: Sequence[str]) -> None:
         }
     in_turn, at_once = (swept[name] for name in _WAYS)
     pairs = list(zip(at_once["runs"], in_turn["runs"], strict=True))
-    numbers = {
+    return {
         "hardware": in_turn["hardware"] | {"load": os.getloadavg()[1]},
         **{key: in_turn[key] for key in ("config", "axes", "seeds", "split")},
         "ways": ways,
         "differences": paired_differences(pairs, _COLUMNS),
         "agreement": agreement(config, axes, out / "agreement"),
     }
-    publish("sweep", numbers)
 
 
 if __name__ == "__main__":
-    run_benchmark(main, flags_parser=parse_flags)
+    run_benchmark("sweep", measure, flags_parser=parse_flags)

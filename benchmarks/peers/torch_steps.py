@@ -17,11 +17,9 @@ from typing import Any
 import jax
 from absl import flags
 
-from benchmarks.timing import Stepper, interleaved_seconds, loaded_hardware, publish, run_benchmark
-from benchmarks.workloads import Workload, noise
+from benchmarks.timing import Stepper, Workload, loaded_hardware, run_benchmark
 from spa_jax.command_line import stop
 from spa_jax.training.config import Config
-from spa_jax.training.devices import Layout
 from spa_jax.training.program import Program
 from spa_jax.training.recipes import cifar10_lt, fashion_mnist_lt
 
@@ -99,34 +97,32 @@ def milliseconds(
       workload: our side of it.
       bfloat16: whether each side computes so too, and not in float32 alone.
     """
-    data, steps = noise(workload, workload.recipe().batch_size), workload.steps
+    data, steps = workload.noise(workload.recipe().batch_size), workload.steps
     ours, theirs = {"spa_jax": "float32"}, [*WAYS]
     if bfloat16:
         ours["spa_jax, bfloat16"] = "bfloat16"
         theirs.append(f"{WAYS[-1]}, bfloat16")
-    calls: dict[str, tuple[Callable[[], Any]]] = {}
+    sides: dict[str, Callable[[], Any]] = {}
     with contextlib.ExitStack() as stack:
         for side, dtype in ours.items():
             config = workload.recipe()
             config.model.dtype = dtype
-            calls[side] = (Stepper(Program(config, data), steps),)
+            sides[side] = Stepper(Program(config, data), steps)
         for way in theirs:
-            calls[way] = (stack.enter_context(torch_steps(python, name, way, steps)),)
-        seconds = interleaved_seconds(calls, workload.rounds)
-    return {side: 1e3 * time / steps for side, time in seconds.items()}
+            sides[way] = stack.enter_context(torch_steps(python, name, way, steps))
+        return workload.milliseconds(sides)
 
 
-def main(argv: list[str]) -> None:
-    """Prints the table, and writes the record where the flag says."""
-    del argv
+def measure() -> dict[str, Any]:
+    """The numbers of the steps that were asked for."""
     times = {}
     for name, (title, workload) in STEPS.items():
         if _ONLY.value is None or name in _ONLY.value:
             times[title] = milliseconds(_TORCH.value, name, workload)
             jax.clear_caches()
-    publish("torch_steps", {"hardware": loaded_hardware(Layout("jit")), "milliseconds": times})
+    return {"hardware": loaded_hardware(), "milliseconds": times}
 
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("torch")
-    run_benchmark(main)
+    run_benchmark("torch_steps", measure)

@@ -13,12 +13,7 @@ import torch
 from torch import nn
 
 from benchmarks.peers.cifar_resnet import CifarResNet
-from benchmarks.peers.glmc import (
-    GlmcNetwork,
-    losses,
-    projected_gradient,
-    updated_means,
-)
+from benchmarks.peers.glmc import GlmcNetwork, losses, projected_gradient, updated_means
 
 BATCH, CLASSES = 128, 10
 Augment = Callable[[], torch.Tensor]
