@@ -12,12 +12,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float, Shaped
 
 from spa_jax.alignment.checks import is_known
-from spa_jax.alignment.geometry import (
-    over_norms,
-    row_norms,
-    widen,
-    widen_labels,
-)
+from spa_jax.alignment.geometry import over_norms, row_norms, widen, widen_labels
 
 SHORTEST_MEAN = 1e-6
 """A (centred) mean shorter than this share of the longest raw mean is rounding noise."""

@@ -16,13 +16,7 @@ from jaxtyping import Array, Float
 
 from spa_jax.alignment.geometry import row_cosines
 from spa_jax.errors import InputError
-from spa_jax.longtail.losses import (
-    Logits,
-    Scalar,
-    Targets,
-    cross_entropy,
-    weighted_targets,
-)
+from spa_jax.longtail.losses import Logits, Scalar, Targets, cross_entropy, weighted_targets
 from spa_jax.longtail.method import LossContext, Method, Views
 from spa_jax.longtail.reweighting import class_weights
 from spa_jax.options import option

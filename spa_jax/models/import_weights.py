@@ -252,12 +252,8 @@ def import_weights(
         raise InputError(f"{file}, for --model={model}, {error}") from error
     with file.open("rb") as content:
         checksum = hashlib.file_digest(content, "sha256").hexdigest()
-    arrays = {
-        "/".join([collection, "backbone", path]): array
-        for (collection, _, path), array in (
-            (path.partition("/"), array) for path, array in fitted.arrays.items()
-        )
-    }
+    # A run has them one level deeper, as in params/backbone/conv1/kernel.
+    arrays = {path.replace("/", "/backbone/", 1): array for path, array in fitted.arrays.items()}
     record = {
         "model": model,
         "image_size": image_size,

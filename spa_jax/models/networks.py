@@ -11,14 +11,7 @@ from spa_jax.models.adapter import Adapter, AdapterOptions, make_identity
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.convnext import STAGES, ConvNeXt, ConvNeXtOptions, make_convnext
 from spa_jax.models.efficientnet_lite import make_efficientnet_lite0
-from spa_jax.models.heads import (
-    BclHead,
-    CosineHead,
-    EtfHead,
-    ExpertHeads,
-    GlmcHeads,
-    LinearHead,
-)
+from spa_jax.models.heads import BclHead, CosineHead, EtfHead, ExpertHeads, GlmcHeads, LinearHead
 from spa_jax.models.residual import (
     ARCHITECTURES,
     CifarResNetOptions,

@@ -12,13 +12,7 @@ from spa_jax.data.sources.cifar_files import is_cifar_folder, read_cifar
 from spa_jax.data.sources.digits import read_digits
 from spa_jax.data.sources.idx import FASHION_MNIST_HELP, read_idx_folder
 from spa_jax.data.sources.image_folder import read_image_folder
-from spa_jax.data.sources.npz import (
-    MAPPED_FILES,
-    NPZ_FILES,
-    WHOLE_FILE,
-    read_mapped,
-    read_npz,
-)
+from spa_jax.data.sources.npz import MAPPED_FILES, NPZ_FILES, WHOLE_FILE, read_mapped, read_npz
 from spa_jax.data.sources.tfds_source import is_tfds_dir, read_tfds, tfds_data_dir
 from spa_jax.data.splits.shot_groups import check_shot_group_rule
 from spa_jax.data.splits.splitting import make_split
