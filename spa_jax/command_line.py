@@ -1,6 +1,7 @@
 """What the commands share: flags that are parsed, and errors that are told, without a traceback."""
 
 import contextlib
+import functools
 import os
 import re
 import shlex
@@ -8,7 +9,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -115,6 +116,21 @@ def errors_told() -> Iterator[None]:
             sys.stdout.flush()
         except BrokenPipeError:  # Ctrl-C ended its reader too; at exit this would change the status
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def with_status(command: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
+    """A command's main function that returns its exit status: 2 after an error that is told."""
+
+    @functools.wraps(command)
+    def main(argv: Sequence[str] | None = None) -> int:
+        try:
+            command(argv)
+        except (InputError, OSError) as error:
+            print(f"error: {one_line(str(error))}", file=sys.stderr)
+            return 2
+        return 0
+
+    return main
 
 
 def read_config() -> Any:

@@ -29,7 +29,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Array, Float
 
-from spa_jax.command_line import keep_compiled_programs, one_line
+from spa_jax.command_line import keep_compiled_programs, with_status
 from spa_jax.data.data_options import DataOptions
 from spa_jax.data.dataset import EncodedImages, LabelledImages, LongTailedDataset
 from spa_jax.data.sources.opening import SOURCES, load_data, read_source
@@ -193,7 +193,8 @@ def open_runs(paths: Sequence[Path], part: str, other: Path | None = None) -> li
     return list(opened.values())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@with_status
+def main(argv: Sequence[str] | None = None) -> None:
     """Evaluates the runs that the arguments name; 2 with a message if the input is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m spa_jax.evaluate",
@@ -214,21 +215,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parser.parse_args(argv)
     logging.set_verbosity(logging.FATAL)  # orbax reports every file that it touches
     keep_compiled_programs()
-    try:
-        out = output_folder(values.out, "--out", patterns=True)
-        runs = [local_path(run, "The folder of runs") for run in values.runs]
-        other = None if values.data is None else local_path(values.data, "--data")
-        normalise = values.tau_normalisation
-        results = evaluate(runs, out, values.part, other, values.taus, normalise=normalise)
-    except (InputError, OSError) as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
-        return 2
+    out = output_folder(values.out, "--out", patterns=True)
+    runs = [local_path(run, "The folder of runs") for run in values.runs]
+    other = None if values.data is None else local_path(values.data, "--data")
+    normalise = values.tau_normalisation
+    results = evaluate(runs, out, values.part, other, values.taus, normalise=normalise)
     shown = {name: [result] for name, result in results.items()}
     for table in EVALUATION_COLUMNS:
         header, *_ = rows = evaluation_rows(table, shown)
         print("", markdown_rows([[*header], *([*row.values()] for row in rows)]), sep="\n")
     print("", _NOTE, f"Predictions and figures: {out}", sep="\n")
-    return 0
 
 
 def _with_test(data: LongTailedDataset, options: DataOptions, folder: Path) -> LongTailedDataset:

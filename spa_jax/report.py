@@ -24,6 +24,7 @@ import spa_jax.extras  # noqa: F401
 import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from spa_jax.command_line import with_status
 from spa_jax.errors import InputError
 from spa_jax.files import local_path, output_folder, write_text_whole
 from spa_jax.reporting import report_tables
@@ -147,7 +148,8 @@ def words(name: str, facts: Any) -> str:
     return " ".join(filter(None, map(str.strip, lines)))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@with_status
+def main(argv: Sequence[str] | None = None) -> None:
     """Writes the report that the arguments ask for; 2 with a message if the input is wrong."""
     given = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
@@ -157,17 +159,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", help="folders of runs")
     parser.add_argument("--out", required=True, help="folder for the page and figures")
     values = parser.parse_args(given)
-    try:
-        out = local_path(values.out, "--out")
-        runs = [local_path(run, "The folder of runs") for run in values.runs]
-        notes = write_report(runs, out, f"{parser.prog} {shlex.join(given)}")
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for note in notes:
+    out = local_path(values.out, "--out")
+    runs = [local_path(run, "The folder of runs") for run in values.runs]
+    for note in write_report(runs, out, f"{parser.prog} {shlex.join(given)}"):
         print(note)
     print(f"Report: {out / PAGE}")
-    return 0
 
 
 def _check_out(out: Path) -> None:

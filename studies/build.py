@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from spa_jax.errors import InputError
+from spa_jax.command_line import with_status
 from spa_jax.files import write_text_whole
 from spa_jax.reproduction.cells import read_records
 from studies.contact_sheets import save_sheets
@@ -118,7 +118,8 @@ def build(page: str, root: Path = REPOSITORY, runs: Sequence[Path] = ()) -> None
     write_text_whole(path, with_tables(path.read_text(), root))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@with_status
+def main(argv: Sequence[str] | None = None) -> None:
     """Makes the pages that the arguments name; 2 with a message if the input is wrong."""
     parser = argparse.ArgumentParser(prog="python -m studies.build", description=__doc__)
     parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"of {', '.join(PAGES)}")
@@ -130,14 +131,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"there is no page {unknown[0]!r}, only {', '.join(PAGES)}")
     if values.runs and not (len(values.pages) == 1 and values.pages[0] in STUDIES):
         parser.error(f"--runs is for one study: {', '.join(STUDIES)}")
-    try:
-        for name in values.pages or PAGES:
-            build(name, values.root, values.runs)
-            print(values.root / PAGES[name])
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for name in values.pages or PAGES:
+        build(name, values.root, values.runs)
+        print(values.root / PAGES[name])
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from jaxtyping import Array, Float, Float16, UInt8
 
-from spa_jax.command_line import keep_compiled_programs
+from spa_jax.command_line import keep_compiled_programs, with_status
 from spa_jax.data.augment.normalization import NORMALIZATIONS
 from spa_jax.data.sources.cifar_files import read_cifar
 from spa_jax.errors import InputError
@@ -179,7 +179,8 @@ def _in_pieces(what: str, images: np.ndarray, extract: Extract, folder: Path) ->
     return np.concatenate(found)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@with_status
+def main(argv: Sequence[str] | None = None) -> None:
     """Makes the banks; 2 with a message if one cannot be made."""
     parser = argparse.ArgumentParser(
         prog="python -m studies.feature_bank",
@@ -192,25 +193,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-verify", action="store_true", help="admit other than official files")
     values = parser.parse_args(argv)
     keep_compiled_programs()
-    try:
-        data, out = local_path(values.data, "DATA"), output_folder(values.out, "--out")
-        extract, record = make_extract(local_path(values.weights, "--weights"))
-        made_of = {
-            "model": record["model"],
-            "weights_checksum": record["file_checksum"],
-            "side": SIDE,
-            "normalization": _NORMALIZATION,
-            "verified": not values.no_verify,
-        }
-        names = values.names.split(",")
-        for name in names:  # or what is wrong with the second would be told after the first's hours
-            read_cifar(name, data, made_of["verified"])
-        for name in names:
-            make_bank(name, data, extract, made_of, out / name)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    data, out = local_path(values.data, "DATA"), output_folder(values.out, "--out")
+    extract, record = make_extract(local_path(values.weights, "--weights"))
+    made_of = {
+        "model": record["model"],
+        "weights_checksum": record["file_checksum"],
+        "side": SIDE,
+        "normalization": _NORMALIZATION,
+        "verified": not values.no_verify,
+    }
+    names = values.names.split(",")
+    for name in names:  # or what is wrong with the second would be told after the first's hours
+        read_cifar(name, data, made_of["verified"])
+    for name in names:
+        make_bank(name, data, extract, made_of, out / name)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from spa_jax.command_line import with_status
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.data.sources.opening import load_data
 from spa_jax.errors import InputError
@@ -207,7 +208,8 @@ def _divided(lengths: Float[np.ndarray, " C"], logits: Any, tau: float) -> Any:
     return tau_normalised(logits, lengths, tau)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@with_status
+def main(argv: Sequence[str] | None = None) -> None:
     """Measures what the arguments name; 2 with a message if the input is wrong."""
     parser = argparse.ArgumentParser(prog="python -m studies.feature_posthoc", description=__doc__)
     parser.add_argument("table", help="features_cifar10 or features_cifar100")
@@ -218,18 +220,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parser.parse_args(argv)
     records = values.records or Path("results") / f"{values.table}.jsonl"
     out = values.out or Path("results") / f"{values.table}_posthoc.json"
-    try:
-        known = {record["cell"]: record for record in read_records(records)}
-        if not known:
-            raise InputError(
-                f"{records} has no record of a run: make some with "
-                f"python -m spa_jax.reproduce {values.table}, or name another file by --records."
-            )
-        runs = Runs(values.table, values.runs, values.bank, known)
-        factors = {f"{factor:g}": measure(runs, factor) for factor in sorted(IMBALANCE_FACTORS)}
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    known = {record["cell"]: record for record in read_records(records)}
+    if not known:
+        raise InputError(
+            f"{records} has no record of a run: make some with "
+            f"python -m spa_jax.reproduce {values.table}, or name another file by --records."
+        )
+    runs = Runs(values.table, values.runs, values.bank, known)
+    factors = {f"{factor:g}": measure(runs, factor) for factor in sorted(IMBALANCE_FACTORS)}
     found = {factor: of_factor for factor, of_factor in factors.items() if "tau" in of_factor}
     dates = sorted(record["date"] for record in known.values())
     record = {
@@ -240,7 +238,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     write_json(out, record | {"taus": TAUS, "resamples": _RESAMPLES, "factors": found})
     print(json.dumps({factor: sorted(of) for factor, of in found.items()}), out)
-    return 0
 
 
 if __name__ == "__main__":

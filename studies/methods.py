@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from spa_jax.command_line import with_status
 from spa_jax.errors import InputError
 from spa_jax.reporting.finished_runs import Run, find_run_folders, read_runs
 from spa_jax.reporting.grouping import group_by, paired, tells_apart
@@ -87,18 +88,14 @@ def _shared(run: Run) -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@with_status
+def main(argv: Sequence[str] | None = None) -> None:
     """Reads the runs, prints the table, writes the record where it is asked to; 2 if it cannot."""
     parser = argparse.ArgumentParser(prog="python -m studies.methods", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--record", help="a JSON file for the numbers")
     values = parser.parse_args(argv)
-    try:
-        publish("methods", measure(values.folders), values.record)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    publish("methods", measure(values.folders), values.record)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from spa_jax.data.stream.batches import stream_side
 from spa_jax.errors import InputError
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.networks import build_classifier
-from spa_jax.options import defaults_of
 from spa_jax.training.config import Config, RunOptions, resolve
 from spa_jax.training.devices import AXIS, CannotTrainTogether, Layout
 from spa_jax.training.rundir.first_run import FirstRun, check_first_run, read_first_run
@@ -274,7 +273,7 @@ def prepare_run(
     elif not streamed:
         unused = STREAM_FIELDS
     for field in unused:
-        default = defaults_of(type(options.augment))[field]
+        default = getattr(type(options.augment), field)
         if getattr(options.augment, field) != default:
             raise InputError(f"config.augment.{field} is for {why}: leave it at {default!r}.")
     normalization = options.augment.normalization

@@ -15,7 +15,15 @@ from spa_jax.errors import InputError
 from spa_jax.longtail.method import Method, Views
 from spa_jax.longtail.registry import METHODS
 from spa_jax.models.networks import CHOSEN_HEADS, NETWORKS
-from spa_jax.options import CHOSEN_BY, Entry, defaults_of, is_read, option, read_options
+from spa_jax.options import (
+    CHOSEN_BY,
+    Entry,
+    check_unread,
+    defaults_of,
+    is_read,
+    option,
+    read_options,
+)
 from spa_jax.training.devices import PARALLEL_MODES, MeshOptions
 from spa_jax.training.guard import GuardOptions
 from spa_jax.training.optimizer import OptimizerOptions
@@ -385,11 +393,11 @@ def _check_unused(options: RunOptions) -> None:
     """Raises InputError for what was set and would do nothing, or nothing that it says."""
     method, augment, spa, name = options.longtail, options.augment, options.spa, options.method.name
     init, train_only = options.init, options.optimizer.train_only
-    if options.views.mix == "none" and augment.mix_alpha != 1.0:
-        raise InputError(
-            f"config.augment.mix_alpha={augment.mix_alpha} does nothing, as no images are "
-            "mixed: leave it at 1.0, or set config.augment.mix."
-        )
+    no_mix = options.views.mix == "none"
+    unread = [(no_mix, "mix_alpha", "no images are mixed")]
+    check_unread(augment, "augment", unread, otherwise=", or set config.augment.mix")
+    why = "config.spa.means_from=dataset computes class means once"
+    check_unread(spa, "spa", [(spa.means_from == "dataset", "decay", why)])
     if method.views.mix != "none" and augment.mix != "none":
         raise InputError(
             f"The method {name} mixes images itself, by {method.views.mix}: leave "
@@ -400,15 +408,10 @@ def _check_unused(options: RunOptions) -> None:
             f"The method {name} is given two views of each image, which are not mixed: leave "
             f"config.augment.mix at 'none', not {augment.mix!r}."
         )
-    if spa.means_from == "clean" and options.views.mix == "none":
+    if spa.means_from == "clean" and no_mix:
         raise InputError(
             "config.spa.means_from=clean asks for a second forward of unmixed images, and nothing "
             "mixes them: leave it at 'auto'."
-        )
-    if spa.means_from == "dataset" and spa.decay != defaults_of(SpaOptions)["decay"]:
-        raise InputError(
-            f"config.spa.decay={spa.decay} does nothing, as config.spa.means_from=dataset computes "
-            f"class means once: leave it at {defaults_of(SpaOptions)['decay']}."
         )
     if options.accumulation_steps > 1 and not method.splits:
         raise InputError(
@@ -423,7 +426,7 @@ def _check_unused(options: RunOptions) -> None:
             "the gradient at the class means, so that it could move nothing. Set "
             "config.spa.method=none, or choose another config.method.name."
         )
-    if not init.run and init.parts != defaults_of(InitOptions)["parts"]:
+    if not init.run and init.parts != InitOptions.parts:
         raise InputError(
             f"config.init.parts={init.parts} needs config.init.run, the folder of the run whose "
             "parts are taken: give it, or leave config.init.parts at all."

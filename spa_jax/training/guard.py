@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from spa_jax.errors import InputError
-from spa_jax.options import defaults_of, option
+from spa_jax.options import check_unread, option
 
 GUARD_METRICS = ("skipped_steps", "skipped_in_a_row")
 """What is said of it after each step, where steps are skipped."""
@@ -38,22 +38,17 @@ class GuardOptions:
 
     def check_unused(self) -> None:
         """Raises InputError for an option that was set and would do nothing."""
-        for name, default in defaults_of(GuardOptions).items():
-            if name != "action" and not self.skips and getattr(self, name) != default:
-                raise InputError(
-                    f"config.guard.{name}={getattr(self, name)} does nothing without "
-                    f"config.guard.action=skip: set that, or leave it at {default}."
-                )
+        unread = [
+            (not self.skips, name, "it is of config.guard.action=skip")
+            for name in ("spike_factor", "window", "limit")
+        ]
+        check_unread(self, "guard", unread, otherwise=", or set that")
         if self.skips and 0 < self.spike_factor < 1:
             raise InputError(
                 f"config.guard.spike_factor={self.spike_factor} skips ordinary steps too: choose "
                 "1 or more, or 0 to skip none for its length."
             )
-        if (
-            self.skips
-            and not self.spike_factor
-            and self.window != defaults_of(type(self))["window"]
-        ):
+        if self.skips and not self.spike_factor and self.window != GuardOptions.window:
             raise InputError(
                 f"config.guard.window={self.window} does nothing with config.guard.spike_factor=0: "
                 "leave it out."
