@@ -4,7 +4,7 @@ import dataclasses
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +143,31 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def validation_accuracy(record: Any) -> float:
-    """Of a run's last epoch, the mean over classes; of one that diverged the lowest."""
-    summary = record["summary"]
-    return summary["validation_accuracy"]["last"] if summary else float("-inf")
+def best_settings(
+    records: Mapping[str, Any], choices: Sequence[Settings], tried: Iterable[Sequence[Cell]]
+) -> Settings | None:
+    """What has the highest mean validation accuracy, the first of equal ones.
+
+    The accuracy is that of the last epoch, the mean over classes, and the lowest of a run that
+    diverged.
+
+    Args:
+      records: by the names of their cells.
+      choices: what was tried.
+      tried: the runs of each choice.
+
+    Returns:
+      One of the choices; None while a run is missing.
+    """
+    accuracies = []
+    for cells in tried:
+        runs = [records.get(cell.name) for cell in cells]
+        if None in runs:
+            return None
+        found = [run["summary"] for run in runs if run]
+        last = [own["validation_accuracy"]["last"] if own else float("-inf") for own in found]
+        accuracies.append(sum(last))
+    return choices[accuracies.index(max(accuracies))]
 
 
 def _is_record(record: Any) -> bool:

@@ -8,7 +8,6 @@ the initialisation, of the order and of the split. The features are those of
 """
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,8 +16,8 @@ from spa_jax.reproduction.cells import (
     Cell,
     Records,
     Settings,
+    best_settings,
     settings_name,
-    validation_accuracy,
     with_settings,
 )
 from spa_jax.training.config import Config
@@ -58,97 +57,63 @@ VARIANTS = ("reg", "slerp", "proj")
 TUNING_SEEDS, SEEDS = range(3), range(20)
 
 
-class FeatureCells:
-    """Makes the cells of a method at an imbalance factor, from what the records have chosen.
+def feature_cells(strengths: Mapping[str, Sequence[Settings]], records: Records) -> list[Cell]:
+    """The cells of a table: one imbalance factor after another, and there method by method.
 
-    Attributes:
+    Args:
       strengths: of each variant, what tuning tries.
+      records: so far, which say what tuning has chosen.
     """
+    by_name = {record["cell"]: record for record in records}
+    return [
+        cell
+        for factor in IMBALANCE_FACTORS
+        for method in (*METHODS, *HEADS)
+        for cell in _cells_of_method(by_name, method, factor, strengths)
+    ]
 
-    def __init__(
-        self,
-        records: Mapping[str, Any],
-        method: str,
-        imbalance_factor: float,
-        strengths: Mapping[str, Sequence[Settings]],
-    ) -> None:
-        """Reads what was chosen, by the cells' names."""
-        self._records, self._place, self.strengths = records, (method, imbalance_factor), strengths
-        self._base = self._chosen("none", BASE)
 
-    def tuning(self, spa_method: str) -> list[Cell]:
-        """The runs that choose rate, decay and epochs ("none"), or the strengths of a variant."""
-        if spa_method == "none":
-            tried = [(settings, settings) for settings in BASE]
-        else:
-            choices = self.strengths[spa_method]
-            tried = [(settings, _both(self._base, settings)) for settings in choices]
-        runs = [self._tuning(spa_method, *settings) for settings in tried]
-        # One split after another, as each is loaded anew.
-        return [cell for of_seed in zip(*runs, strict=True) for cell in of_seed]
+def _cells_of_method(
+    records: Mapping[str, Any],
+    method: str,
+    factor: float,
+    strengths: Mapping[str, Sequence[Settings]],
+) -> list[Cell]:
+    """Tuning, and then the runs of the table, without SpA and with each variant; controls."""
 
-    def final(self, spa_method: str) -> list[Cell]:
-        """The runs of the table, of all seeds, without SpA ("none") or with a variant."""
-        settings = self._base
-        if spa_method != "none":
-            settings = _both(settings, self._chosen(spa_method, self.strengths[spa_method]))
-        return [self._cell("final", spa_method, seed, "tuned", settings) for seed in SEEDS]
+    def cells(
+        stage: str, spa_method: str, variant: str, settings: Settings | None, seeds: Sequence[int]
+    ) -> list[Cell]:
+        place = (stage, method, spa_method, factor)
+        return [Cell(*place, seed, "label", variant, settings) for seed in seeds]
 
-    def controls(self) -> list[Cell]:
-        """Decays, and SLERP's angles in random directions, of all seeds."""
-        found = {
-            f"decay={decay}": ("none", _both(self._base, (("optimizer.weight_decay", decay),)))
-            for decay in DECAYS
-        }
-        strengths = _both(self._base, self._chosen("slerp", self.strengths["slerp"]))
-        random = (("spa.slerp.direction", "random"),)
-        found["random-directions"] = ("slerp", _both(strengths, random))
-        return [
-            self._cell("control", spa_method, seed, variant, settings)
-            for variant, (spa_method, settings) in found.items()
-            for seed in SEEDS
-        ]
-
-    def _tuning(self, spa_method: str, tried: Settings, settings: Settings | None) -> list[Cell]:
-        settings, name = _both(settings, (("data.validation", True),)), settings_name(tried)
-        return [self._cell("tune", spa_method, seed, name, settings) for seed in TUNING_SEEDS]
-
-    def _cell(
-        self, stage: str, spa_method: str, seed: int, variant: str, settings: Settings | None
-    ) -> Cell:
-        method, factor = self._place
-        return Cell(stage, method, spa_method, factor, seed, "label", variant, settings)
-
-    def _chosen(self, spa_method: str, choices: Sequence[Settings]) -> Settings | None:
-        """What has the highest mean validation accuracy, the first of equal ones; None: not yet."""
-        accuracy = []
+    def tuned(spa_method: str, choices: Sequence[Settings], base: Settings | None) -> Any:
+        """The settings that tuning has chosen, None while it has not, and all runs of them."""
+        runs = []
         for tried in choices:
-            cells = self._tuning(spa_method, tried, None)
-            runs = [self._records.get(cell.name) for cell in cells]
-            if None in runs:
-                return None
-            accuracy.append(sum(map(validation_accuracy, runs)))
-        return choices[accuracy.index(max(accuracy))]
+            settings = _both(_both(base, tried), (("data.validation", True),))
+            runs.append(cells("tune", spa_method, settings_name(tried), settings, TUNING_SEEDS))
+        chosen = _both(base, best_settings(records, choices, runs))
+        # One split after another, as each is loaded anew.
+        tuning = [cell for of_seed in zip(*runs, strict=True) for cell in of_seed]
+        return chosen, tuning + cells("final", spa_method, "tuned", chosen, SEEDS)
+
+    base, found = tuned("none", BASE, ())
+    chosen = {}
+    for variant in VARIANTS if method in METHODS else ():
+        chosen[variant], of_variant = tuned(variant, strengths[variant], base)
+        found += of_variant
+    if method == "cross_entropy":
+        for decay in DECAYS:
+            settings = _both(base, (("optimizer.weight_decay", decay),))
+            found += cells("control", "none", f"decay={decay}", settings, SEEDS)
+        random = _both(chosen["slerp"], (("spa.slerp.direction", "random"),))
+        found += cells("control", "slerp", "random-directions", random, SEEDS)
+    return found
 
 
 def _both(first: Settings | None, second: Settings | None) -> Settings | None:
     return None if first is None or second is None else (*first, *second)
-
-
-def feature_cells(strengths: Mapping[str, Sequence[Settings]], records: Records) -> list[Cell]:
-    """The cells of a table: one imbalance factor after another, and there method by method."""
-    by_name = {record["cell"]: record for record in records}
-    cells: list[Cell] = []
-    for factor in IMBALANCE_FACTORS:
-        make = functools.partial(
-            FeatureCells, by_name, imbalance_factor=factor, strengths=strengths
-        )
-        for method in (*METHODS, *HEADS):
-            of_method = make(method=method)
-            for variant in ("none", *VARIANTS) if method in METHODS else ("none",):
-                cells += [*of_method.tuning(variant), *of_method.final(variant)]
-            cells += of_method.controls() if method == "cross_entropy" else []
-    return cells
 
 
 def feature_config(cell: Cell) -> Config:

@@ -17,8 +17,8 @@ from spa_jax.reproduction.cells import (
     Records,
     Settings,
     TablePlan,
+    best_settings,
     settings_name,
-    validation_accuracy,
     with_settings,
 )
 from spa_jax.training.config import Config, default_config
@@ -103,22 +103,16 @@ def chosen_settings(
 ) -> dict[str, Settings | None]:
     """For each variant the strengths of highest validation accuracy; None while a run is missing.
 
-    The accuracy is that of the last epoch, the mean over classes. Of equal ones the first is taken.
+    See :func:`spa_jax.reproduction.cells.best_settings`.
     """
     by_name = {record["cell"]: record for record in records}
-    found: dict[str, list[Mapping[str, Any] | None]] = {variant: [] for variant in TUNING}
-    for cell in tuning_cells(method, class_order, imbalance_factor):
-        found[cell.spa_method].append(by_name.get(cell.name))
+    cells = [*tuning_cells(method, class_order, imbalance_factor)]
     return {
-        variant: None if None in runs else TUNING[variant][_best(runs)]
-        for variant, runs in found.items()
+        variant: best_settings(
+            by_name, choices, ([cell] for cell in cells if cell.spa_method == variant)
+        )
+        for variant, choices in TUNING.items()
     }
-
-
-def _best(runs: Sequence[Any]) -> int:
-    """The place of the first with the highest validation accuracy; one that diverged is lowest."""
-    last = [*map(validation_accuracy, runs)]
-    return last.index(max(last))
 
 
 def tuned_as(method: str) -> str:
