@@ -17,7 +17,6 @@ from pathlib import Path
 
 from spa_jax.command_line import with_status
 from spa_jax.files import write_text_whole
-from spa_jax.reproduction.cells import read_records
 from studies.contact_sheets import save_sheets
 from studies.geometry_figures import save_geometry_figure
 from studies.reproduction.beforehand import correlations, save_beforehand
@@ -79,10 +78,7 @@ def with_tables(text: str, root: Path = REPOSITORY) -> str:
     Returns:
       The page.
     """
-
-    @functools.cache
-    def runs_of(table: str) -> TableRuns:
-        return TableRuns(table, read_records(root / "results" / f"{table}.jsonl"))
+    runs_of = functools.cache(functools.partial(TableRuns.read, root / "results"))
 
     def table(match: re.Match[str]) -> str:
         start, kind, name, end = match.groups()

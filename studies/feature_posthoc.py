@@ -12,7 +12,6 @@ all seeds. Writes `results/TABLE_posthoc.json`.
 
 import argparse
 import dataclasses
-import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,6 +41,7 @@ from spa_jax.reproduction.tables import find_table
 from spa_jax.training.config import Config, resolve
 from spa_jax.training.prediction_measures import tau_sweep
 from spa_jax.training.rundir.checkpoints import read_arrays, saved_steps
+from studies.reproduction.pairing import having
 
 _RESAMPLES = 2000
 
@@ -67,9 +67,7 @@ class Runs:
     def groups(self, **fields: Any) -> dict[Cell, list[Cell]]:
         """The groups of cells with these fields of which every run was finished; none diverged."""
         cells = find_table(self.table).cells([*self.records.values()])
-        wanted = [
-            cell for cell in cells if all(getattr(cell, key) == x for key, x in fields.items())
-        ]
+        wanted = filter(having(**fields), cells)
         return {
             group: members
             for group, members in group_by(wanted, lambda cell: cell.group).items()
@@ -198,14 +196,15 @@ def _best_tau(runs: Runs, factor: float) -> float:
     for cell in tuned:
         validation, (kernel, _) = runs.data(cell).validation, runs.head(cell)
         assert validation is not None
-        divide = functools.partial(_divided, np.linalg.norm(kernel, axis=0))
-        sweep = tau_sweep(divide, features_of(validation) @ kernel, validation.labels, TAUS)
+        lengths = np.linalg.norm(kernel, axis=0)
+        sweep = tau_sweep(
+            lambda logits, tau, lengths=lengths: tau_normalised(logits, lengths, tau),
+            features_of(validation) @ kernel,
+            validation.labels,
+            TAUS,
+        )
         accuracy.append([*sweep["class_accuracy"].values()])
     return TAUS[int(np.argmax(np.mean(accuracy, axis=0)))]
-
-
-def _divided(lengths: Float[np.ndarray, " C"], logits: Any, tau: float) -> Any:
-    return tau_normalised(logits, lengths, tau)
 
 
 @with_status

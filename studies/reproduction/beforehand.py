@@ -1,6 +1,7 @@
 """Does the alignment of the plain classifier tell beforehand what SpA will gain?"""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from spa_jax.reporting.figures import style
-from spa_jax.reporting.figures.style import line_style, panels
+from spa_jax.reporting.figures.style import panels
 from spa_jax.reporting.table_text import markdown_rows
-from spa_jax.reproduction.cells import read_records
 from spa_jax.reproduction.feature_tables import VARIANTS
 from studies.names import name_of
-from studies.reproduction.pairing import TableRuns, intervals, minus_none
+from studies.reproduction.pairing import TableRuns, having, intervals
+from studies.reproduction.reproduction_figures import error_bars, point_style
 
 TABLES = {
     "fashion_mnist": "Fashion-MNIST-LT",
@@ -53,11 +54,8 @@ def points(runs_of: RunsOf) -> list[Point]:
     """Of every final cell that has an interval; `runs_of` gives the runs of a table."""
     found = []
     for table in TABLES:
-        runs = runs_of(table)
-        groups = runs.where(lambda cell: (cell.stage, cell.variant) == ("final", "tuned"))
-        for cell, group in groups.items():
-            change = minus_none(group.runs, runs.records)
-            if change is None or change.pairs < 2 or cell.method == "etf":
+        for cell, change in runs_of(table).changes(having(stage="final", variant="tuned")).items():
+            if cell.method == "etf":
                 continue
             gain, half = intervals([change], "last")[:, 0]
             cosine = np.mean([run["summary"]["test_mean_cosine"] for run in change.others])
@@ -96,17 +94,13 @@ def beforehand_figure(found: Sequence[Point]) -> Figure:
         for i, (table, name) in enumerate(TABLES.items()):
             own = [p for p in found if (p.variant, p.table) == (variant, table)]
             if own:
-                panel.errorbar(
+                error_bars(
+                    panel,
                     [point.cosine for point in own],
                     [100 * point.gain for point in own],
                     yerr=[100 * point.half_width for point in own],
-                    color=line_style(i)["color"],
-                    marker=style.marker_of(i),
-                    linestyle="none",
-                    markersize=4,
-                    elinewidth=0.9,
-                    capsize=2,
                     label=name,
+                    **point_style(i),
                 )
         panel.set_title(name_of(variant), loc="left")
         panel.set_xlabel("held-out cosine without SpA")
@@ -117,10 +111,7 @@ def beforehand_figure(found: Sequence[Point]) -> Figure:
 
 def save_beforehand(results: Path, path: Path) -> None:
     """Draws the figure from the records in `results`."""
-
-    def runs_of(table: str) -> TableRuns:
-        return TableRuns(table, read_records(results / f"{table}.jsonl"))
-
+    found = points(functools.partial(TableRuns.read, results))
     with matplotlib.rc_context(style.RC):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beforehand_figure(points(runs_of)).savefig(path, dpi=200)
+        beforehand_figure(found).savefig(path, dpi=200)

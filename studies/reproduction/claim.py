@@ -26,11 +26,8 @@ def claim_sentences(class_order: str, factor: float, runs: TableRuns) -> str:
     Returns:
       The sentences; before every method has three seeds with every tuned variant, that this is so.
     """
-
-    def wanted(cell: Cell) -> bool:
-        place = (cell.stage, cell.class_order, cell.imbalance_factor)
-        return place == ("final", class_order, factor) and cell.method in TABLE_METHODS
-
+    place = {"class_order": class_order, "imbalance_factor": factor}
+    wanted = pairing.having(stage="final", method=TABLE_METHODS, **place)
     found, rows = _found(runs, wanted, pairing.minus_none)
     tuned = {group: difference for group, difference in found.items() if group.variant == "tuned"}
     if not tuned or len(found) < rows:

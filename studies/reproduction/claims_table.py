@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from spa_jax.reproduction.feature_tables import IMBALANCE_FACTORS
 from spa_jax.reproduction.feature_tables import METHODS as ON_FEATURES
 from spa_jax.reproduction.tables import TABLE_METHODS
 from studies.reproduction import pairing
-from studies.reproduction.pairing import TableRuns, Wanted
+from studies.reproduction.pairing import TableRuns, Wanted, having
 from studies.reproduction.sections import of_gamma, of_imbalance
 
 _POINTS = 0.005  # the paper claims 0.5 to 2.6 points
@@ -31,32 +32,18 @@ class Place:
     wanted: Wanted
 
 
-def _final(methods: Sequence[str], *factors: float, order: str = "label") -> Wanted:
-    return lambda cell: (
-        (cell.stage, cell.variant, cell.class_order) == ("final", "tuned", order)
-        and cell.method in methods
-        and cell.imbalance_factor in factors
-    )
-
-
-def _pair(method: str, spa_method: str, variant: str, factor: float) -> Wanted:
-    return lambda cell: (
-        (cell.stage, cell.method, cell.spa_method, cell.variant, cell.imbalance_factor)
-        == ("final", method, spa_method, variant, factor)
-    )
-
-
+_TUNED: Any = {"stage": "final", "variant": "tuned"}
 PLACES = (
     Place(
         "Fashion-MNIST-LT, IF 100: five methods, three variants",
         "fashion_mnist",
-        _final(TABLE_METHODS, 100.0, order="reversed"),
+        having(**_TUNED, method=TABLE_METHODS, imbalance_factor=100.0, class_order="reversed"),
     ),
     *(
         Place(
             f"frozen features of {name}, IF 10 to 200: five methods, three variants",
             table,
-            _final((*ON_FEATURES,), *IMBALANCE_FACTORS),
+            having(**_TUNED, method=(*ON_FEATURES,), imbalance_factor=IMBALANCE_FACTORS),
         )
         for table, name in (
             ("features_cifar10", "CIFAR-10-LT"),
@@ -68,12 +55,12 @@ _OWN = (
     Place(
         "CIFAR-10-LT, IF 200, GLMC with Proj, as published (83.4 to 84.2)",
         "cifar10",
-        _pair("glmc", "proj", "released", 200.0),
+        having(group_name="final-glmc-proj-released-if200-label"),
     ),
     Place(
         "CIFAR-100-LT, IF 200, cross-entropy with Reg, as in Figure 4",
         "cifar100",
-        _pair("cross_entropy", "reg", "default", 200.0),
+        having(group_name="final-cross_entropy-reg-default-if200-label"),
     ),
     Place(
         "ImageNet-LT, all methods and variants",
@@ -121,8 +108,7 @@ def claims_table(runs_of: Callable[[str], TableRuns]) -> str:
 
 def _tested(runs: TableRuns, place: Place, column: str, least: float) -> list[str]:
     groups = runs.where(lambda cell: cell.spa_method != "none" and place.wanted(cell))
-    changes = [pairing.minus_none(group.runs, runs.records) for group in groups.values()]
-    found = [change for change in changes if change and change.pairs > 1]
+    found = [*runs.changes(lambda cell: cell in groups).values()]
     if not found:
         return [f"0 of {len(groups)}", *[""] * 2, *["not run"] * 3]
     mean, half = pairing.intervals(found, column)

@@ -10,7 +10,7 @@ from spa_jax.reproduction.cells import Cell
 from spa_jax.reproduction.feature_tables import HEADS, IMBALANCE_FACTORS, METHODS
 from studies.names import name_of
 from studies.reproduction import claim, pairing
-from studies.reproduction.pairing import COLUMNS, Difference, Group, TableRuns
+from studies.reproduction.pairing import Difference, Group, TableRuns, Wanted, having
 from studies.reproduction.results_tables import seeds_of
 
 _COLUMNS = ("last", "many", "medium", "few", pairing.COSINE)
@@ -18,8 +18,7 @@ _COLUMNS = ("last", "many", "medium", "few", pairing.COSINE)
 
 def results(factor: float, runs: TableRuns) -> str:
     """A row for each method and variant, as tuned, and what a variant changes."""
-
-    groups = runs.where(functools.partial(_is_result, factor)).items()
+    groups = runs.where(_results(factor)).items()
     groups = dict(sorted(groups, key=lambda item: [*METHODS].index(item[0].method)))
     rows = [["method", "SpA", "settings", "seeds", *_COLUMNS, "last, minus none"]]
     for cell, group in _begun(groups).items():
@@ -31,23 +30,16 @@ def results(factor: float, runs: TableRuns) -> str:
 
 def changes(factor: float, runs: TableRuns) -> str:
     """Sentences on what variants change, once every row has its seeds."""
-    wanted = functools.partial(_is_result, factor)
-    return claim.changes_sentences(wanted, pairing.pair_name, runs)
+    return claim.changes_sentences(_results(factor), pairing.pair_name, runs)
 
 
 def controls(factor: float, runs: TableRuns) -> str:
     """Cross-entropy aligned by SpA, and what else could be behind a gain."""
-
-    def wanted(cell: Cell) -> bool:
-        own = cell.method in HEADS or cell.stage == "control" or cell.method == "cross_entropy"
-        return own and cell.stage in ("final", "control") and cell.imbalance_factor == factor
-
+    methods = (*HEADS, "cross_entropy")  # of which the last alone has controls
+    wanted = having(method=methods, stage=("final", "control"), imbalance_factor=factor)
     groups = runs.where(wanted)
-    plain = next(
-        group.runs
-        for cell, group in groups.items()
-        if (cell.stage, cell.method, cell.spa_method) == ("final", "cross_entropy", "none")
-    )
+    is_plain = having(stage="final", method="cross_entropy", spa_method="none")
+    plain = next(group.runs for cell, group in groups.items() if is_plain(cell))
     rows = [["control", "seeds", *_COLUMNS, "last, minus cross-entropy"]]
     for cell, group in _begun(groups).items():
         change = None if group.runs == plain else pairing.difference_of(group.runs, plain)
@@ -90,9 +82,8 @@ def feature_sections() -> dict[str, Any]:
     }
 
 
-def _is_result(factor: float, cell: Cell) -> bool:
-    place = (cell.stage, cell.imbalance_factor)
-    return place == ("final", factor) and cell.method in METHODS
+def _results(factor: float) -> Wanted:
+    return having(stage="final", imbalance_factor=factor, method=(*METHODS,))
 
 
 def _control_name(cell: Cell) -> str:
@@ -143,9 +134,7 @@ def _with_missing(rows: str, groups: Mapping[Cell, Group], table: str) -> str:
 def _cells(group: Group) -> Sequence[str]:
     if not group.runs:
         return ["diverged", *[""] * (len(_COLUMNS) - 1)]
-    summaries = [record["summary"] for record in group.runs]
-    found = statistics(summaries, {name: COLUMNS[name] for name in _COLUMNS})
-    return [spread_text(value, name in pairing.ACCURACIES) for name, value in found.items()]
+    return pairing.cells_of_means(group, _COLUMNS)
 
 
 def _text(change: Difference | None) -> str:

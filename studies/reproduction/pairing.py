@@ -3,13 +3,15 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from spa_jax.reporting.grouping import group_by, paired
-from spa_jax.reporting.statistics import paired_differences
-from spa_jax.reproduction.cells import Cell, Records
+from spa_jax.reporting.statistics import paired_differences, statistics
+from spa_jax.reporting.table_text import spread_text
+from spa_jax.reproduction.cells import Cell, Records, read_records
 from spa_jax.reproduction.tables import find_table
 from studies.names import name_of
 
@@ -67,6 +69,11 @@ class TableRuns:
     table: str
     records: Records
 
+    @classmethod
+    def read(cls, results: Path, table: str) -> "TableRuns":
+        """Those of the table's records in a folder."""
+        return cls(table, read_records(results / f"{table}.jsonl"))
+
     @functools.cached_property
     def groups(self) -> Mapping[Cell, Group]:
         """All runs, grouped by what they share but for the seed."""
@@ -82,6 +89,31 @@ class TableRuns:
     def where(self, wanted: Wanted) -> dict[Cell, Group]:
         """The groups that are wanted."""
         return {cell: group for cell, group in self.groups.items() if wanted(cell)}
+
+    def changes(self, wanted: Wanted) -> dict[Cell, "Difference"]:
+        """What SpA changes in groups that are wanted, where two seeds or more make an interval."""
+        groups = self.where(wanted)
+        found = {cell: minus_none(group.runs, self.records) for cell, group in groups.items()}
+        return {cell: change for cell, change in found.items() if change and change.pairs > 1}
+
+
+def having(**fields: Any) -> Wanted:
+    """Of a cell, whether its fields have these values; of a tuple of values, one of them.
+
+    Example:
+      >>> cell = Cell("final", "arb", "reg", 20.0, 0, "label")
+      >>> having(method="arb", spa_method=("reg", "proj"))(cell), having(stage="tune")(cell)
+      (True, False)
+    """
+    values = {name: x if isinstance(x, tuple) else (x,) for name, x in fields.items()}
+    return lambda cell: all(getattr(cell, name) in known for name, known in values.items())
+
+
+def cells_of_means(group: Group, columns: Iterable[str]) -> list[str]:
+    """Means over the runs of a group, with their deviations."""
+    summaries = [record["summary"] for record in group.runs]
+    found = statistics(summaries, {name: COLUMNS[name] for name in columns})
+    return [spread_text(value, name in ACCURACIES) for name, value in found.items()]
 
 
 def method_name(cell: Cell) -> str:

@@ -13,19 +13,13 @@ from matplotlib.figure import Figure
 
 from spa_jax.reporting.figures import style
 from spa_jax.reporting.figures.style import line_style, panels
-from spa_jax.reproduction.cells import Cell, read_records
+from spa_jax.reproduction.cells import Cell
 from spa_jax.reproduction.tables import GAMMAS, TABLE_METHODS
 from studies.names import name_of
-from studies.reproduction.pairing import (
-    COSINE,
-    Difference,
-    TableRuns,
-    Wanted,
-    intervals,
-    minus_none,
-)
+from studies.reproduction.pairing import COSINE, Difference, TableRuns, having, intervals
 
 _CLAIM = (0.5, 2.6)
+_TUNED: Any = {"stage": "final", "class_order": "reversed", "variant": "tuned"}
 _CURVES = (("test_accuracy", "test accuracy, %", 100), ("test_mean_cosine", "held-out cosine", 1))
 _CHANGES = (("last", 100, "accuracy minus none, points"), (COSINE, 1, "held-out cosine minus none"))
 
@@ -49,7 +43,7 @@ def differences_figure(runs: TableRuns) -> Figure | None:
 
     None before any pair has two seeds, of which an interval can be made.
     """
-    found = _differences(runs, lambda cell: _is_tuned(cell) and cell.imbalance_factor == 100)
+    found = runs.changes(having(**_TUNED, imbalance_factor=100.0))
     if not found:
         return None
     figure, axes = panels(1, 2, 3.0, sharey=True)
@@ -66,14 +60,13 @@ def differences_figure(runs: TableRuns) -> Figure | None:
 def gamma_figure(runs: TableRuns) -> Figure | None:
     """GLMC with Proj on Fashion-MNIST-LT over gamma; None before two values have two seeds."""
     gammas = {f"gamma={gamma}": gamma for gamma in GAMMAS}
-    found = _differences(runs, lambda c: c.stage == "ablation" and c.variant in gammas)
+    found = runs.changes(having(stage="ablation", variant=(*gammas,)))
     return _strength_figure({gammas[c.variant]: d for c, d in found.items()}, "gamma", log=False)
 
 
 def imbalance_figure(runs: TableRuns) -> Figure | None:
     """GLMC with tuned Proj over the imbalance factor; None before two of them have two seeds."""
-    own = ("glmc", "proj")
-    found = _differences(runs, lambda c: _is_tuned(c) and (c.method, c.spa_method) == own)
+    found = runs.changes(having(**_TUNED, method="glmc", spa_method="proj"))
     by_factor = {cell.imbalance_factor: difference for cell, difference in found.items()}
     return _strength_figure(by_factor, "imbalance factor", log=True)
 
@@ -107,17 +100,6 @@ def drawn_groups(names: Mapping[str, str], runs: TableRuns) -> dict[str, Sequenc
     return found if found.keys() == names.keys() else None
 
 
-def _is_tuned(cell: Cell) -> bool:
-    return (cell.stage, cell.class_order, cell.variant) == ("final", "reversed", "tuned")
-
-
-def _differences(runs: TableRuns, wanted: Wanted) -> dict[Cell, Difference]:
-    """Of the groups that have an interval."""
-    groups = runs.where(wanted)
-    compared = {cell: minus_none(group.runs, runs.records) for cell, group in groups.items()}
-    return {cell: d for cell, d in compared.items() if d is not None and d.pairs > 1}
-
-
 def _draw_methods(axes: Axes, found: Mapping[Cell, Difference], column: str, scale: float) -> None:
     """A point with its interval for each group: methods below each other, variants side by side."""
     axes.axvline(0, color="0.4", linewidth=0.8)
@@ -127,8 +109,7 @@ def _draw_methods(axes: Axes, found: Mapping[Cell, Difference], column: str, sca
         cells = [cell for cell in found if cell.spa_method == variant]
         places = [TABLE_METHODS.index(cell.method) + 0.22 * (i - 1) for cell in cells]
         means, halves = scale * intervals([found[cell] for cell in cells], column)
-        look = {"color": line_style(i)["color"], "marker": style.marker_of(i), "linestyle": "none"}
-        _error_bars(axes, means, places, xerr=halves, label=name_of(variant), **look)
+        error_bars(axes, means, places, xerr=halves, label=name_of(variant), **point_style(i))
 
 
 def _strength_figure(found: Mapping[float, Difference], label: str, log: bool) -> Figure | None:
@@ -140,7 +121,7 @@ def _strength_figure(found: Mapping[float, Difference], label: str, log: bool) -
     for panel, (column, scale, title) in zip(axes[0], _CHANGES, strict=True):
         means, halves = scale * intervals([found[at] for at in x], column)
         panel.axhline(0, color="0.4", linewidth=0.8)
-        _error_bars(panel, x, means, yerr=halves, color="black", marker="o", linewidth=0.9)
+        error_bars(panel, x, means, yerr=halves, color="black", marker="o", linewidth=0.9)
         panel.set_xlabel(label)
         panel.set_ylabel(title)
         if log:
@@ -150,7 +131,14 @@ def _strength_figure(found: Mapping[float, Difference], label: str, log: bool) -
     return figure
 
 
-def _error_bars(axes: Axes, x: Any, y: Any, **look: Any) -> None:
+def point_style(index: int) -> dict[str, Any]:
+    """Of points that no line connects, the colour and marker of the curve with this index."""
+    color = line_style(index)["color"]
+    return {"color": color, "marker": style.marker_of(index), "linestyle": "none"}
+
+
+def error_bars(axes: Axes, x: Any, y: Any, **look: Any) -> None:
+    """Draws points with the bars of their intervals."""
     axes.errorbar(x, y, markersize=4, elinewidth=0.9, capsize=2, **look)
 
 
@@ -171,11 +159,10 @@ def save_figures(results: Path, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, (table, draw) in FIGURES.items():
-        path = results / f"{table}.jsonl"
         with matplotlib.rc_context(style.RC):
-            figure = draw(TableRuns(table, read_records(path)))
+            figure = draw(TableRuns.read(results, table))
             if figure is not None:
-                metadata = {"Description": records_checksum(path)}
+                metadata = {"Description": records_checksum(results / f"{table}.jsonl")}
                 figure.savefig(folder / f"{name}.png", dpi=200, metadata=metadata)
 
 

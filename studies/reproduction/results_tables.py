@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from spa_jax.reporting.statistics import statistics
 from spa_jax.reporting.table_text import markdown_rows, number_text, spread_text
 from spa_jax.reproduction.cells import Cell, Records, settings_name
 from spa_jax.reproduction.dry_run import dry_cells
@@ -15,7 +14,7 @@ from spa_jax.reproduction.tables import (
 )
 from studies.names import name_of
 from studies.reproduction import pairing
-from studies.reproduction.pairing import COLUMNS, Difference, Group, TableRuns, Wanted
+from studies.reproduction.pairing import COLUMNS, Difference, Group, TableRuns, Wanted, having
 from studies.reproduction.published_figures import PUBLISHED
 
 MINUS_NONE: Mapping[str, pairing.Compare] = {"last, minus none": pairing.minus_none}
@@ -64,13 +63,9 @@ def published_table(runs: TableRuns) -> str:
 
 def methods_table(runs: TableRuns) -> str:
     """What each method without SpA reaches on Fashion-MNIST-LT, next to cross-entropy."""
-
-    def wanted(cell: Cell) -> bool:
-        place = (cell.stage, cell.spa_method, cell.variant, cell.imbalance_factor)
-        return (*place, cell.class_order) == ("final", "none", "", 100, "reversed")
-
     columns, compared = ("last", "many", "medium", "few"), ("last", "few")
-    groups = runs.where(wanted)
+    place = {"imbalance_factor": 100.0, "class_order": "reversed"}
+    groups = runs.where(having(stage="final", spa_method="none", variant="", **place))
     by_method = {cell.method: group.runs for cell, group in groups.items()}
     rows = [["method", "seeds", *columns, *(f"{name}, minus cross-entropy" for name in compared)]]
     for cell, group in groups.items():
@@ -157,9 +152,7 @@ def _names(cell: Cell) -> list[str]:
 def _cells(table: str, cell: Cell, group: Group, columns: Iterable[str]) -> list[str]:
     """Means over the runs; if none is finished, why, and with which command they are trained."""
     if group.runs:
-        summaries = [record["summary"] for record in group.runs]
-        found = statistics(summaries, {name: COLUMNS[name] for name in columns})
-        return [spread_text(value, name in pairing.ACCURACIES) for name, value in found.items()]
+        return pairing.cells_of_means(group, columns)
     if group.diverged:
         return ["diverged"]
     return [f"not run: `python -m spa_jax.reproduce {table} --only={cell.group_name}`"]

@@ -7,7 +7,14 @@ from spa_jax.reproduction.cells import Cell
 from studies.reproduction import claim
 from studies.reproduction import results_tables as tables
 from studies.reproduction.feature_sections import feature_sections
-from studies.reproduction.pairing import TableRuns, Wanted, minus_tuned, pair_name, variant_name
+from studies.reproduction.pairing import (
+    TableRuns,
+    Wanted,
+    having,
+    minus_tuned,
+    pair_name,
+    variant_name,
+)
 from studies.reproduction.reproduction_figures import FIGURE_4, drawn_groups
 
 Section = Callable[[TableRuns], str]
@@ -17,9 +24,7 @@ _FASHION = "fashion_mnist"
 
 def _final(order: str, *factors: float) -> Wanted:
     """Final runs of a class order and of imbalance factors."""
-    return lambda cell: (
-        (cell.stage, cell.class_order) == ("final", order) and cell.imbalance_factor in factors
-    )
+    return having(stage="final", class_order=order, imbalance_factor=factors)
 
 
 def _cifar(table: str) -> dict[str, Section]:
