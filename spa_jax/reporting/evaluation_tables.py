@@ -12,7 +12,10 @@ Evaluations = Sequence[Mapping[str, Any]]
 
 _SHOTS = ("many", "medium", "few")
 _GROUPS = {"accuracy": "all"} | {f"{shot}-shot": shot for shot in _SHOTS}
-_TAUS = ("chosen tau", "tau of normalisation")
+_CHOSEN = {
+    "chosen_tau": ("chosen tau", "at the chosen tau"),
+    "tau_normalisation": ("tau of normalisation", "tau-normalised"),
+}
 
 
 def evaluation_tables(name: str, groups: Sequence[Group]) -> Iterator[Table]:
@@ -35,7 +38,7 @@ def evaluation_rows(name: str, shown: Mapping[str, Evaluations]) -> list[dict[st
       shown: evaluations by the name of their row.
     """
     columns = EVALUATION_COLUMNS[name]([found for of_row in shown.values() for found in of_row])
-    in_percent = {*columns} - {*_TAUS}
+    in_percent = {*columns} - {tau for tau, _ in _CHOSEN.values()}
     return [
         {"configuration": label} | cells_of(statistics(found, columns), in_percent=in_percent)
         for label, found in shown.items()
@@ -65,14 +68,9 @@ def _of_calibration(_: Evaluations) -> Columns:
 def _of_taus(evaluations: Evaluations) -> Columns:
     taus = dict.fromkeys(tau for found in evaluations for tau in found["tau_sweep"]["accuracy"])
     columns = {f"tau {tau}": ("tau_sweep", "class_accuracy", tau) for tau in taus}
-    for name, field, at in zip(
-        _TAUS,
-        ("chosen_tau", "tau_normalisation"),
-        ("at the chosen tau", "tau-normalised"),
-        strict=True,
-    ):
+    for field, (tau, accuracy) in _CHOSEN.items():
         if any(found.get(field) for found in evaluations):
-            columns |= {name: (field, "tau"), at: (field, "class_accuracy")}
+            columns |= {tau: (field, "tau"), accuracy: (field, "class_accuracy")}
     return columns
 
 

@@ -24,27 +24,15 @@ unit_directions = jax.jit(directions_of, static_argnums=1)
 _NEEDED = ("test_accuracy", "class_counts", "class_names", "split_checksum", "seed", "heads")
 
 # What the fields that are looked into hold; those that are not needed may be null too.
-_KINDS = {
-    "test_accuracy": dict,
-    "balanced_accuracy": dict,
-    "validation_accuracy": dict,
-    "shot_groups": dict,
-    "balanced_shot_groups": dict,
-    "mean_cosine": int | float,
-    "min_cosine": int | float,
-    "test_mean_cosine": int | float,
-    "test_min_cosine": int | float,
-    "init": dict,
-    "heads": dict,
-    "class_names": list,
-    "class_counts": list,
-    "test_class_counts": list,
-    "per_class_accuracy": list,
-    "per_class_cosine": list,
-    "per_class_test_cosine": list,
-    "split_checksum": str,
-    "seed": int,
-    "wall_time_seconds": int | float,
+_ACCURACIES = ("test_accuracy", "balanced_accuracy", "validation_accuracy")
+_GROUPS = ("shot_groups", "balanced_shot_groups")
+_COSINES = ("mean_cosine", "min_cosine", "test_mean_cosine", "test_min_cosine")
+_PER_CLASS = ("per_class_accuracy", "per_class_cosine", "per_class_test_cosine")
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys((*_ACCURACIES, *_GROUPS, "heads", "init"), dict),
+    **dict.fromkeys((*_COSINES, "wall_time_seconds"), int | float),
+    **dict.fromkeys((*_PER_CLASS, "class_names", "class_counts", "test_class_counts"), list),
+    **{"split_checksum": str, "seed": int},
 }
 
 _OF_EVALUATIONS = ("what", "params_checksum", "balanced", "calibration", "confusion", "tau_sweep")
@@ -233,7 +221,7 @@ def _summary(path: Path) -> dict[str, Any]:
         lacks = field not in summary or (found is None and field not in _NEEDED)
         if not lacks and not isinstance(found, kind):
             raise ValueError(f"its {field} is {found!r}"[:200])
-    for field in ("test_accuracy", "balanced_accuracy", "validation_accuracy"):
+    for field in _ACCURACIES:
         last = (summary.get(field) or {}).get("last", 0.0)
         if not isinstance(last, int | float):
             raise ValueError(f"the last {field} is {last!r}"[:200])
@@ -246,16 +234,16 @@ def _summary(path: Path) -> dict[str, Any]:
 
 def _check_numbers(summary: dict[str, Any]) -> None:
     """Raises ValueError or TypeError for what is no number or null, or not one for each class."""
-    of_groups = [summary.get(name) or {} for name in ("shot_groups", "balanced_shot_groups")]
+    of_groups = [summary.get(name) or {} for name in _GROUPS]
     rows = [[sizes.get(group) for group in ("many", "medium", "few")] for sizes in of_groups]
     rows += [[*values.values()] for values in summary["heads"].values()]
     if any(np.array(row, float).ndim != 1 for row in rows):
         raise ValueError("its shot_groups or heads hold something else than numbers")
-    num_classes, of_classes = len(summary["class_counts"]), ("class_names", "test_class_counts")
-    for field in of_classes:
+    num_classes = len(summary["class_counts"])
+    for field in ("class_names", "test_class_counts"):
         if summary.get(field) and len(summary[field]) != num_classes:
             raise ValueError(f"its {field} are not {num_classes}, one for each class")
-    for field in ("per_class_accuracy", "per_class_cosine", "per_class_test_cosine"):
+    for field in _PER_CLASS:
         if summary.get(field) is not None:  # a list, or one for each head
             shape = np.array(summary[field], float).shape
             if len(shape) not in (1, 2) or shape[-1] != num_classes:

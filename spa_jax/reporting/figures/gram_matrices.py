@@ -5,11 +5,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import colormaps
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from spa_jax.reporting.figures import style
 from spa_jax.reporting.figures.style import Drawing
@@ -117,29 +114,23 @@ def _draw(
     side = (style.WIDTH - 1.7) / max(3, len(part))
     size = (side + 0.1 + 0.6 / len(names), 1.7 + side * len(part))
     figure, axes = style.panels(len(names), len(part), *size, sharex=True, sharey=True)
-    colours = ScalarMappable(Normalize(*limits), colormaps["cividis"].with_extremes(bad="white"))
-    ends = (0.5, num_classes + 0.5)
-    look: Any = {"extent": (*ends, *ends[::-1]), "interpolation": "nearest"}
+    norm = Normalize(*limits)
     for column, (label, rows) in zip(axes.T, part.items(), strict=True):
         for panel, name in zip(column, names, strict=True):
             if name not in rows:
                 panel.remove()
                 continue
-            panel.imshow(rows[name], colours.cmap, colours.norm, **look)
-            panel.grid(visible=False)
-            for axis in (panel.xaxis, panel.yaxis):
-                axis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=2))
+            style.draw_matrix(panel, rows[name], norm, num_classes)
         column[0].set_title(style.wrapped(label, 24), loc="left")
         column[-1].set_xlabel("class, by size")
     for panel, name in zip(axes[:, 0], names, strict=True):
         panel.set_ylabel(f"{name}\nclass, by size")
-    bar = figure.colorbar(colours, ax=axes, label="cosine", aspect=40, shrink=0.6, pad=0.09)
-    bar.outline.set_linewidth(0.6)  # type: ignore[operator]
+    bar = style.colour_bar(figure, axes, norm, "cosine", shrink=0.6, pad=0.09)
     ideal = _ideal(num_classes)
     if limits[0] <= ideal <= limits[1]:
-        bar.ax.axhline(ideal, color="white", linewidth=1.2)
+        bar.axhline(ideal, color="white", linewidth=1.2)
         place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        name = bar.ax.annotate("ETF", (0, ideal), (-3, 0), ha="right", va="center", **place)
+        name = bar.annotate("ETF", (0, ideal), (-3, 0), ha="right", va="center", **place)
         # In the gap that is there anyway: with room of its own it would take it from the panels.
         name.set_in_layout(False)
     return figure

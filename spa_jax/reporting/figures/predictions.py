@@ -5,10 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import colormaps
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.ticker import MaxNLocator
 
 from spa_jax.reporting.figures import style
 from spa_jax.reporting.figures.style import Drawing
@@ -66,23 +63,14 @@ def confusion_drawing(name: str, shown: Shown) -> Drawing:
       shown: whose examples are put together.
     """
     figure, panels = style.grid([*shown], "predicted class, by size", "class, by size")
-    norm, cmap = Normalize(0, 1), colormaps["cividis"].with_extremes(bad="white")
+    norm = Normalize(0, 1)
     for panel, found in zip(panels, shown.values(), strict=True):
         counts = np.sum([run["confusion"] for run in found], axis=0, dtype=float)
         rows = counts.sum(axis=1, keepdims=True)
         shares = np.divide(counts, rows, where=rows > 0, out=np.full_like(counts, np.nan))
-        num_classes = len(found[0]["per_class"]["recall"])
-        ends = (0.5, num_classes + 0.5)
-        look: Any = {"extent": (*ends, *ends[::-1]), "interpolation": "nearest"}
-        panel.imshow(shares, cmap, norm, **look)
-        panel.grid(visible=False)
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=2))
+        style.draw_matrix(panel, shares, norm, len(found[0]["per_class"]["recall"]))
     figure.set_figheight(figure.get_figheight() + 0.4)  # for the bar
-    colours = ScalarMappable(norm, cmap)
-    look = {"location": "bottom", "aspect": 40, "shrink": 0.8}
-    bar = figure.colorbar(colours, ax=panels, label="share of the class", **look)
-    bar.outline.set_linewidth(0.6)  # type: ignore[operator]
+    style.colour_bar(figure, panels, norm, "share of the class", location="bottom", shrink=0.8)
     diagonals = [(title, _lowest_recall(found)) for title, found in shown.items()]
     return Drawing(name, figure, {"lowest": diagonals})
 
@@ -126,7 +114,7 @@ def _in_figures(
             style.file_name(name, what), [*shown.items()], _PANELS
         ):
             drawing = draw(numbered, dict(part))
-            yield Drawing(drawing.name, drawing.figure, {**drawing.facts, "what": what})
+            yield Drawing(numbered, drawing.figure, {**drawing.facts, "what": what})
 
 
 def _lowest_recall(found: Sequence[Mapping[str, Any]]) -> float:

@@ -14,10 +14,13 @@ from typing import Any, TypeVar
 import matplotlib
 import numpy as np
 from jaxtyping import Float
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
@@ -29,6 +32,9 @@ Item = TypeVar("Item")
 
 WIDTH = 7.0
 """Inches."""
+
+COLOURS = colormaps["cividis"].with_extremes(bad="white")
+"""Of the cells of a matrix."""
 
 # One colour (Okabe and Ito, safe for colour-blind readers) and one dash pattern a curve.
 _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
@@ -186,6 +192,38 @@ def draw_band_curve(
     axes.plot(x, curves[0], label=plain_text(label), **style)
     if not np.isnan(curves[1]).all():
         axes.fill_between(x, *curves[1:], color=style["color"], alpha=0.12, linewidth=0)
+
+
+def draw_matrix(axes: Axes, cells: Float[np.ndarray, "B B"], norm: Normalize, size: int) -> None:
+    """Draws a matrix of classes, white where there is no value; cells may stand for several.
+
+    Args:
+      axes: where.
+      cells: the matrix.
+      norm: of the values, for the colours of :data:`COLOURS`.
+      size: number of classes.
+    """
+    ends = (0.5, size + 0.5)
+    extent: Any = (*ends, *ends[::-1])
+    axes.imshow(cells, COLOURS, norm, extent=extent, interpolation="nearest")
+    axes.grid(visible=False)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=2))
+
+
+def colour_bar(figure: Figure, axes: Any, norm: Normalize, label: str, **look: Any) -> Axes:
+    """A bar that says what the colours of matrices mean; returns its panel.
+
+    Args:
+      figure: gets it.
+      axes: the panels with the matrices.
+      norm: of their values.
+      label: what they are.
+      look: of `Figure.colorbar`.
+    """
+    bar = figure.colorbar(ScalarMappable(norm, COLOURS), ax=axes, label=label, aspect=40, **look)
+    bar.outline.set_linewidth(0.6)  # type: ignore[operator]
+    return bar.ax
 
 
 def plain_ticks(axis: Axis, subs: Sequence[float], most: int | None = None) -> None:
