@@ -132,7 +132,7 @@ def evaluate(
         written = _written(run, out, what)
         folder = written[0].parent
         folder.mkdir(parents=True, exist_ok=True)
-        ids = _ids(examples)
+        ids = np.arange(len(examples)) if examples.names is None else np.asarray(examples.names)
         np.savez(folder / "predictions.npz", logits=logits, labels=examples.labels, ids=ids)
         shown = {run.folder.name: [result]}
         with matplotlib.rc_context(RC):
@@ -343,11 +343,6 @@ def _evaluate_run(
         result |= {"tau_normalisation_sweep": sweep, "tau_normalisation": chosen}
     program.feed.close()
     return logits, result
-
-
-def _ids(examples: LabelledImages) -> np.ndarray:
-    """Names where the source has some, otherwise positions in the part."""
-    return np.arange(len(examples)) if examples.names is None else np.asarray(examples.names)
 
 
 def _layout(config: Config) -> Layout:

@@ -77,7 +77,9 @@ def write_report(paths: Sequence[Path], out: Path, command: str = "") -> list[st
       InputError: no run, a damaged one, runs that do not belong together, or an `out` that cannot
         take a report; nothing has been written.
     """
-    _check_out(out)
+    output_folder(out, "--out", patterns=True)
+    if (out / "config.json").exists():
+        raise InputError(f"{out} is the folder of a run: choose another --out for the report.")
     runs, left_out = read_runs(find_run_folders(paths))
     groups = group_runs(runs)
     with matplotlib.rc_context(RC):
@@ -164,12 +166,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     for note in write_report(runs, out, f"{parser.prog} {shlex.join(given)}"):
         print(note)
     print(f"Report: {out / PAGE}")
-
-
-def _check_out(out: Path) -> None:
-    output_folder(out, "--out", patterns=True)
-    if (out / "config.json").exists():
-        raise InputError(f"{out} is the folder of a run: choose another --out for the report.")
 
 
 @functools.cache

@@ -28,7 +28,7 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from spa_jax.command_line import errors_told, parse_flags, read_config, stop
+from spa_jax.command_line import errors_told, parse_flags, read_config
 from spa_jax.files import output_folder, write_json
 from spa_jax.reporting.statistics import COLUMNS, note_on, statistics
 from spa_jax.reporting.table_text import cells_of
@@ -208,13 +208,8 @@ def main(argv: Sequence[str]) -> None:
     """Sweeps over what the flags name; exits with status 2 if the input is wrong."""
     del argv
     values, config, console = flags.FLAGS, read_grid_config(), open_console()
-    if values.members is not None and values.members < 1:
-        stop(f"--members must be 1 or more, got {values.members}.")
-    axes, seeds, out = (
-        parse_axes(values.axis),
-        parse_seeds(values.seeds),
-        output_folder(values.out, "--out"),
-    )
+    axes, seeds = parse_axes(values.axis), parse_seeds(values.seeds)
+    out = output_folder(values.out, "--out")
     record = sweep(config, axes, seeds, out, console, values.together, values.members)
     console.print(format_table(record))
     console.print(f"All runs: {out / 'sweep.json'}", markup=False)
@@ -233,7 +228,8 @@ def define_flags() -> None:
     define_grid_flags(seeds="1")
     flags.DEFINE_multi_string("axis", [], "FIELD=VALUE,VALUE; may be given several times.")
     flags.DEFINE_boolean("together", None, "One program for all; default: where it is faster.")
-    flags.DEFINE_integer("members", None, "Runs in a program; default: as many as fit.")
+    members = "Runs in a program; default: as many as fit."
+    flags.DEFINE_integer("members", None, members, lower_bound=1)
 
 
 if __name__ == "__main__":

@@ -51,16 +51,9 @@ class Cell:
     @property
     def group_name(self) -> str:
         """Names the runs that differ from it in nothing but the seed."""
-        parts = [
-            self.stage,
-            self.method,
-            self.spa_method,
-            self.variant,
-            f"if{self.imbalance_factor:g}",
-            self.class_order,
-            self.network,
-        ]
-        return "-".join(part for part in parts if part)
+        what = (self.stage, self.method, self.spa_method, self.variant)
+        where = (f"if{self.imbalance_factor:g}", self.class_order, self.network)
+        return "-".join(filter(None, (*what, *where)))
 
     @property
     def group(self) -> "Cell":

@@ -206,19 +206,14 @@ class Program:
         images = next(self.feed.evaluation("test"))
         evaluation, of_state = self._evaluation, self.places[0]
         evaluated = of_state.evaluated if self.layout.options.cuts_state else OWN
-        sizes = [
-            _bytes(function, self.layout.abstract(args, places))
-            for function, args, places in (
-                (self.train_step, (state, self.zero_totals, inputs), self.places),
-                (
-                    evaluation.add_batch,
-                    (state.evaluated, evaluation.no_sums, images),
-                    (evaluated, *evaluation.places[1:]),
-                ),
-            )
-        ]
-        known = [size for size in sizes if size is not None]
-        return max(known) if known else None
+        training = (state, self.zero_totals, inputs)
+        evaluating = (state.evaluated, evaluation.no_sums, images)
+        places = (evaluated, *evaluation.places[1:])
+        sizes = (
+            _bytes(self.train_step, self.layout.abstract(training, self.places)),
+            _bytes(evaluation.add_batch, self.layout.abstract(evaluating, places)),
+        )
+        return max(filter(None, sizes), default=None)
 
     def _means_of(self, data: LongTailedDataset) -> ClassMeans:
         """What class means start from, on the host."""

@@ -118,6 +118,8 @@ def make_train_step(
     def accumulated(trained: dict[str, PyTree], state: TrainState, whole: Inputs) -> Any:
         """What `gradient` gives for the whole batch, from one micro-batch after another."""
         parts = options.accumulation_steps
+        if parts == 1:
+            return gradient(trained, state, whole, whole)
 
         def add(carry: Any, part: Inputs) -> Any:
             batch_stats, sums = carry
@@ -142,10 +144,7 @@ def make_train_step(
             labels=shards.whole(inputs.labels), partner_labels=shards.whole(inputs.partner_labels)
         )
         trained, means = options.optimizer.trained(state.params), state.class_means
-        if options.accumulation_steps == 1:
-            (loss, (seen, batch_stats, accuracy)), grads = gradient(trained, state, inputs, inputs)
-        else:
-            (loss, (seen, batch_stats, accuracy)), grads = accumulated(trained, state, inputs)
+        (loss, (seen, batch_stats, accuracy)), grads = accumulated(trained, state, inputs)
         if options.spa.means_from != "dataset":
             features, targets = shards.whole(seen[0]), shards.of_own_classes(seen[1])
             means = means.update(features, targets, axis_name=axis_name)

@@ -71,8 +71,10 @@ def confusion_drawing(name: str, shown: Shown) -> Drawing:
         style.draw_matrix(panel, shares, norm, len(found[0]["per_class"]["recall"]))
     figure.set_figheight(figure.get_figheight() + 0.4)  # for the bar
     style.colour_bar(figure, panels, norm, "share of the class", location="bottom", shrink=0.8)
-    diagonals = [(title, _lowest_recall(found)) for title, found in shown.items()]
-    return Drawing(name, figure, {"lowest": diagonals})
+    lowest = [
+        (title, np.mean([run["lowest_recall"] for run in found])) for title, found in shown.items()
+    ]
+    return Drawing(name, figure, {"lowest": lowest})
 
 
 def pooled_bins(
@@ -115,7 +117,3 @@ def _in_figures(
         ):
             drawing = draw(numbered, dict(part))
             yield Drawing(numbered, drawing.figure, {**drawing.facts, "what": what})
-
-
-def _lowest_recall(found: Sequence[Mapping[str, Any]]) -> float:
-    return float(np.mean([run["lowest_recall"] for run in found]))
