@@ -31,12 +31,7 @@ from spa_jax.files import write_json
 from spa_jax.longtail.losses import tau_normalised
 from spa_jax.reporting.grouping import group_by
 from spa_jax.reproduction.cells import Cell, read_records
-from spa_jax.reproduction.feature_tables import (
-    BASE,
-    IMBALANCE_FACTORS,
-    METHODS,
-    VARIANTS,
-)
+from spa_jax.reproduction.feature_tables import BASE, IMBALANCE_FACTORS, METHODS, VARIANTS
 from spa_jax.reproduction.tables import find_table
 from spa_jax.training.config import Config, resolve
 from spa_jax.training.prediction_measures import tau_sweep

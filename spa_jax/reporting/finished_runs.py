@@ -1,11 +1,11 @@
 """The runs of a report: which folders hold one, and what they recorded."""
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,8 +14,7 @@ from jaxtyping import Float
 
 from spa_jax.alignment.class_means import directions_of
 from spa_jax.errors import InputError
-
-Content = TypeVar("Content")
+from spa_jax.files import read_json
 
 unit_directions = jax.jit(directions_of, static_argnums=1)
 """Compiled whole, which takes a tenth of the time of its steps one by one."""
@@ -35,6 +34,7 @@ _KINDS: dict[str, Any] = {
     **{"split_checksum": str, "seed": int},
 }
 
+_REMEDY = "restore the file, or delete the folder and run the experiment again."
 _OF_EVALUATIONS = ("what", "params_checksum", "balanced", "calibration", "confusion", "tau_sweep")
 
 
@@ -161,18 +161,22 @@ def read_run(folder: Path) -> Run:
     Raises:
       InputError: a file that is missing, damaged or of another shape; the message names it.
     """
-    summary = _read(folder / "summary.json", _summary)
+    summary = read_json(folder / "summary.json", _REMEDY)
     missing = [key for key in _NEEDED if key not in summary]
     if missing:
         raise InputError(
             f"{folder / 'summary.json'} lacks {', '.join(missing)}: it was not written by this "
             "library, or by an older version of it; run the experiment again."
         )
-    config = flatten_dict(_read(folder / "config.json", _object), sep=".")
-    lines = _read(folder / "metrics.jsonl", _lines)
-    path, of_classes = folder / "geometry.npz", len(summary["class_counts"])
-    geometry = _read(path, partial(_geometry, num_classes=of_classes)) if path.exists() else None
-    found = [_read(path, _evaluation) for path in sorted(folder.glob("evaluation_*.json"))]
+    with _damage_told(folder / "summary.json"):
+        _check_summary(summary)
+    config = flatten_dict(read_json(folder / "config.json", _REMEDY), sep=".")
+    with _damage_told(folder / "metrics.jsonl") as path:
+        lines = _lines(path)
+    with _damage_told(folder / "geometry.npz") as path:
+        geometry = _geometry(path, len(summary["class_counts"])) if path.exists() else None
+    needed: Any = dict.fromkeys(_OF_EVALUATIONS, object)
+    found = [read_json(path, _REMEDY, needed) for path in sorted(folder.glob("evaluation_*.json"))]
     of_weights = summary.get("params_checksum")  # the run may have been trained anew since
     evaluations = {one["what"]: one for one in found if one["params_checksum"] == of_weights}
     return Run(folder, config, lines, summary, geometry, evaluations)
@@ -189,51 +193,35 @@ def _is_run(path: Path) -> bool:
 
 
 def _how_far(folder: Path) -> str:
-    epochs = _read(folder / "config.json", _object).get("epochs", "an unknown number")
+    epochs = read_json(folder / "config.json", _REMEDY).get("epochs", "an unknown number")
     path = folder / "metrics.jsonl"
     # Whole lines only: the last one may be half-written at this moment.
     done = path.read_text().count("\n") if path.exists() else 0
     return f"still being written, or cut off: epoch {done} of {epochs}, no summary.json yet"
 
 
-def _read(path: Path, parse: Callable[[Path], Content]) -> Content:
-    """The content of a file; an InputError that names it for whatever a damaged one raises."""
+@contextlib.contextmanager
+def _damage_told(path: Path) -> Iterator[Path]:
+    """An InputError that names a file for whatever reading a damaged one raises."""
     try:
-        return parse(path)
+        yield path
     except Exception as error:  # archives raise many kinds
-        raise InputError(
-            f"{path} cannot be read ({error}): restore the file, or delete the folder and run the "
-            "experiment again."
-        ) from error
+        raise InputError(f"{path} cannot be read ({error}): {_REMEDY}") from error
 
 
-def _object(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text())
-    if not isinstance(content, dict):
-        raise ValueError("it holds no JSON object")
-    return content
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    summary = _object(path)
+def _check_summary(summary: dict[str, Any]) -> None:
+    """Raises ValueError or TypeError for fields that hold something else than a run writes."""
     for field, kind in _KINDS.items():
         found = summary.get(field)
-        lacks = field not in summary or (found is None and field not in _NEEDED)
-        if not lacks and not isinstance(found, kind):
+        if not isinstance(found, kind) and (found is not None or field in _NEEDED):
             raise ValueError(f"its {field} is {found!r}"[:200])
     for field in _ACCURACIES:
         last = (summary.get(field) or {}).get("last", 0.0)
         if not isinstance(last, int | float):
             raise ValueError(f"the last {field} is {last!r}"[:200])
-    counts = [*summary.get("class_counts", ()), *(summary.get("test_class_counts") or ())]
+    counts = [*summary["class_counts"], *(summary.get("test_class_counts") or ())]
     if not all(isinstance(images, int) for images in counts):
         raise ValueError("its class_counts or test_class_counts are no numbers of images")
-    _check_numbers(summary)
-    return summary
-
-
-def _check_numbers(summary: dict[str, Any]) -> None:
-    """Raises ValueError or TypeError for what is no number or null, or not one for each class."""
     of_groups = [summary.get(name) or {} for name in _GROUPS]
     rows = [[sizes.get(group) for group in ("many", "medium", "few")] for sizes in of_groups]
     rows += [[*values.values()] for values in summary["heads"].values()]
@@ -275,13 +263,6 @@ def _geometry(path: Path, num_classes: int) -> Geometry:
             f"{', '.join(str(part.shape) for part in means)}"
         )
     return Geometry(weights, heads, *means)
-
-
-def _evaluation(path: Path) -> dict[str, Any]:
-    found = _object(path)
-    if missing := [field for field in _OF_EVALUATIONS if field not in found]:
-        raise ValueError(f"it lacks {', '.join(missing)}")
-    return found
 
 
 def _check_num_classes(runs: Sequence[Run]) -> None:

@@ -8,6 +8,7 @@ from spa_jax.reporting.statistics import statistics
 from spa_jax.reporting.table_text import markdown_rows, number_text, spread_text
 from spa_jax.reproduction.cells import Cell
 from spa_jax.reproduction.feature_tables import HEADS, IMBALANCE_FACTORS, METHODS
+from spa_jax.training.variants import VARIANTS
 from studies.names import name_of
 from studies.reproduction import claim, pairing
 from studies.reproduction.pairing import Difference, Group, TableRuns, Wanted, having
@@ -103,12 +104,8 @@ def _settings(group: Group) -> str:
     config, variant = group.runs[0]["config"], group.runs[0]["spa_method"]
     optimizer, own = config["optimizer"], config["spa"].get(variant, {})
     base = f"{config['epochs']} epochs, rate {optimizer['learning_rate']:g}, "
-    strengths = {
-        "reg": ("weight",),
-        "slerp": ("alpha_max", "threshold"),
-        "proj": ("gamma",),
-    }.get(variant, ())
-    found = ", ".join(f"{key} {own[key]:g}" for key in strengths)
+    entry = VARIANTS[variant]
+    found = ", ".join(f"{key} {own[key]:g}" for key in entry.make(entry.options()).traced)
     return found or f"{base}decay {optimizer['weight_decay']:g}"
 
 

@@ -13,15 +13,7 @@ from spa_jax.dynamics.theory.exponents import error_exponents, exponent_bounds, 
 from spa_jax.dynamics.theory.misalignment import rotated_exponents
 from spa_jax.dynamics.theory.probabilities import error_probability
 from spa_jax.reporting.figures.style import LOOSE_RC
-from studies.theory.cases import (
-    CASES,
-    DEGREE,
-    SIGMAS,
-    exact_log_error,
-    last_class,
-    rising,
-    rotated,
-)
+from studies.theory.cases import CASES, DEGREE, SIGMAS, exact_log_error, last_class, rising, rotated
 
 _RC: Any = LOOSE_RC | {"legend.fontsize": 8}
 _CLASSES = 10

@@ -22,12 +22,7 @@ from spa_jax.training.program import Program
 from spa_jax.training.rundir.events import EventWriter
 from spa_jax.training.rundir.first_run import FirstRun
 from spa_jax.training.rundir.json_lines import JsonLines
-from spa_jax.training.rundir.summary import (
-    TRAIN_FIELDS,
-    evaluation_line,
-    make_summary,
-    train_line,
-)
+from spa_jax.training.rundir.summary import TRAIN_FIELDS, evaluation_line, make_summary, train_line
 from spa_jax.training.rundir.workdir import (
     SUMMARY,
     check_config,

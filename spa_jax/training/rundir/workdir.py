@@ -12,12 +12,7 @@ from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.data.sources.opening import load_data
 from spa_jax.errors import InputError
 from spa_jax.files import local_path, output_folder, read_json, write_json
-from spa_jax.training.config import (
-    Config,
-    check_fields,
-    default_config,
-    flatten_config,
-)
+from spa_jax.training.config import Config, check_fields, default_config, flatten_config
 from spa_jax.training.rundir.owner import check_owner
 
 SUMMARY = "summary.json"
