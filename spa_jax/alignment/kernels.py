@@ -133,12 +133,10 @@ def read_heads(
     """
     axis = entries_axis(class_axis)
     centred, norms = centred_means(class_means, center, axis)
-    leaves = jax.tree.leaves(params)
+    paths, kernels = classifier_paths(classifier), kernels_in(params, classifier)
     heads = []
-    for path, position in zip(
-        classifier_paths(classifier), find_kernels(params, classifier), strict=True
-    ):
-        weights = widen(leaves[position])
+    for path, kernel in zip(paths, kernels, strict=True):
+        weights = widen(kernel)
         if weights.shape != centred.shape:
             num_classes, dim = centred.shape[1 - axis], centred.shape[axis]
             raise ValueError(
@@ -153,7 +151,15 @@ def read_heads(
     return heads
 
 
-def replace_leaves(tree: PyTree, new_leaves: dict[int, Any]) -> PyTree:
-    """A copy of the tree with the leaves at the given positions exchanged."""
+def kernels_in(tree: PyTree, classifier: str | Sequence[str]) -> list[Any]:
+    """The leaves that `classifier` names, see :func:`find_kernels`."""
+    leaves = jax.tree.leaves(tree)
+    return [leaves[position] for position in find_kernels(tree, classifier)]
+
+
+def with_kernels(tree: PyTree, classifier: str | Sequence[str], kernels: Sequence[Any]) -> PyTree:
+    """A copy of the tree with other leaves in the places that `classifier` names."""
     leaves, structure = jax.tree.flatten(tree)
-    return structure.unflatten([new_leaves.get(i, leaf) for i, leaf in enumerate(leaves)])
+    for position, kernel in zip(find_kernels(tree, classifier), kernels, strict=True):
+        leaves[position] = kernel
+    return structure.unflatten(leaves)

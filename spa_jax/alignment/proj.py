@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
@@ -15,8 +14,9 @@ from spa_jax.alignment.kernels import (
     classifier_paths,
     entries_axis,
     find_kernels,
+    kernels_in,
     read_heads,
-    replace_leaves,
+    with_kernels,
 )
 
 Radial = Literal["keep", "scale"]
@@ -140,18 +140,16 @@ def spa_proj(
             params, class_means, classifier=classifier, class_axis=class_axis, center=center
         )
         kept = gamma(state.count) if callable(gamma) else gamma
-        leaves = jax.tree.leaves(updates)
-        new_leaves, corrected, removed = {}, [], []
-        for head, position in zip(heads, find_kernels(updates, classifier), strict=True):
-            incoming = widen(leaves[position])
-            edited, changed, share = _edit(incoming, head, kept, radial, harmful_sign)
-            new_leaves[position] = edited.astype(leaves[position].dtype)
+        new_updates, corrected, removed = [], [], []
+        for head, update in zip(heads, kernels_in(updates, classifier), strict=True):
+            edited, changed, share = _edit(widen(update), head, kept, radial, harmful_sign)
+            new_updates.append(edited.astype(update.dtype))
             corrected.append(jnp.mean(changed, dtype=jnp.float32))
             removed.append(share.astype(jnp.float32))
         state = SpaProjState(
             jnp.asarray(optax.safe_increment(state.count)), jnp.stack(corrected), jnp.stack(removed)
         )
-        return replace_leaves(updates, new_leaves), state
+        return with_kernels(updates, classifier, new_updates), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

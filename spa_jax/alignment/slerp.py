@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -16,8 +15,9 @@ from spa_jax.alignment.kernels import (
     DEFAULT_CLASSIFIER,
     entries_axis,
     find_kernels,
+    kernels_in,
     read_heads,
-    replace_leaves,
+    with_kernels,
 )
 
 
@@ -121,14 +121,13 @@ def spa_slerp(
     heads = read_heads(
         params, class_means, classifier=classifier, class_axis=class_axis, center=center
     )
-    leaves = jax.tree.leaves(params)
-    new_leaves = {}
-    for head, position in zip(heads, find_kernels(params, classifier), strict=True):
-        dtype = jnp.asarray(leaves[position]).dtype
+    new_kernels = []
+    for head, kernel in zip(heads, kernels_in(params, classifier), strict=True):
+        dtype = jnp.asarray(kernel).dtype
         warn_of_short_dtype("spa_slerp", dtype)
         turned, _ = _turn(head, alpha, threshold)
-        new_leaves[position] = turned.astype(dtype)
-    return replace_leaves(params, new_leaves)
+        new_kernels.append(turned.astype(dtype))
+    return with_kernels(params, classifier, new_kernels)
 
 
 def spa_slerp_transform(
@@ -200,31 +199,25 @@ def spa_slerp_transform(
         del extra_args
         check_update_arguments("spa_slerp_transform", params, class_means)
         share = alpha(state.count) if callable(alpha) else alpha
-        param_leaves, update_leaves = jax.tree.leaves(params), jax.tree.leaves(updates)
-        param_positions = find_kernels(params, classifier)
-        update_positions = find_kernels(updates, classifier)
-        stepped_leaves = {
-            i: optax.apply_updates(param_leaves[i], update_leaves[j])
-            for i, j in zip(param_positions, update_positions, strict=True)
-        }
+        kernels, steps = (kernels_in(tree, classifier) for tree in (params, updates))
+        stepped: Any = optax.apply_updates(kernels, steps)
         heads = read_heads(
-            replace_leaves(params, stepped_leaves),
+            with_kernels(params, classifier, stepped),
             class_means,
             classifier=classifier,
             class_axis=class_axis,
             center=center,
         )
-        new_updates = {}
-        for head, i, j in zip(heads, param_positions, update_positions, strict=True):
-            warn_of_short_dtype("spa_slerp_transform", param_leaves[i].dtype)
+        new_steps = []
+        for head, kernel, step in zip(heads, kernels, steps, strict=True):
+            warn_of_short_dtype("spa_slerp_transform", kernel.dtype)
             turned, turns = _turn(head, share, threshold)
             # Through the kernel's dtype, so that the difference is of two weights that exist.
-            landed = widen(turned.astype(param_leaves[i].dtype))
-            difference = (landed - widen(param_leaves[i])).astype(update_leaves[j].dtype)
-            new_updates[j] = jnp.where(turns, difference, update_leaves[j])
-        return replace_leaves(updates, new_updates), SpaSlerpState(
-            jnp.asarray(optax.safe_increment(state.count))
-        )
+            landed = widen(turned.astype(kernel.dtype))
+            difference = (landed - widen(kernel)).astype(step.dtype)
+            new_steps.append(jnp.where(turns, difference, step))
+        state = SpaSlerpState(jnp.asarray(optax.safe_increment(state.count)))
+        return with_kernels(updates, classifier, new_steps), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float
 
 from spa_jax.alignment.geometry import unit_rows
-from spa_jax.alignment.kernels import find_kernels, replace_leaves
+from spa_jax.alignment.kernels import kernels_in, with_kernels
 
 _DIRECTIONS_SEED = 0
 
@@ -33,17 +33,13 @@ def in_random_directions(
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
         turned, state = turning.update(updates, state, params, **extra_args)
-        kernels, leaves = jax.tree.leaves(params), jax.tree.leaves(updates)
-        replaced = {}
-        for place, own in zip(
-            find_kernels(params, aligned["classifier"]),
-            find_kernels(updates, aligned["classifier"]),
-            strict=True,
-        ):
-            stepped = (kernels[place] + leaves[own]).T
-            aimed = (kernels[place] + jax.tree.leaves(turned)[own]).T
-            replaced[own] = _turn_by_angle_to(stepped, aimed).T - kernels[place]
-        return replace_leaves(updates, replaced), state
+        classifier = aligned["classifier"]
+        trees = (kernels_in(tree, classifier) for tree in (params, updates, turned))
+        replaced = []
+        for kernel, step, turned_step in zip(*trees, strict=True):
+            turn = _turn_by_angle_to((kernel + step).T, (kernel + turned_step).T)
+            replaced.append(turn.T - kernel)
+        return with_kernels(updates, classifier, replaced), state
 
     return optax.GradientTransformationExtraArgs(turning.init, update)
 
