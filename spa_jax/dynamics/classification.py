@@ -200,10 +200,8 @@ def reliability(
       models", EMNLP 2015.
     """
     if adaptive:
-        places = np.empty(len(confidences), np.int64)
-        places[np.argsort(confidences, kind="stable")] = (
-            np.arange(len(places)) * bins // len(places)
-        )
+        ranks = np.argsort(np.argsort(confidences, kind="stable"), kind="stable")
+        places = ranks * bins // max(len(ranks), 1)
     else:
         places = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidences, side="left")
     count = np.bincount(places, minlength=bins)

@@ -164,7 +164,7 @@ def _find(name: str, folder: Path) -> tuple[_Layout, Path]:
 
 def _read_binary(path: Path, layout: _Layout, verify: bool) -> LabelledImages:
     """Images `(N, 3, 32, 32)` and labels, of records of one byte a label field, then the image."""
-    content = _read_bytes(path)
+    content = path.read_bytes()
     fields = len(layout.label_fields)
     record = fields + _IMAGE_BYTES
     if not content or len(content) % record:
@@ -195,20 +195,13 @@ def _read_pickled(path: Path, layout: _Layout, verify: bool) -> LabelledImages:
 
 def _read_class_names(path: Path, layout: _Layout, verify: bool) -> tuple[str, ...]:
     if path.suffix == ".txt":
-        entries: Any = _read_bytes(path).splitlines()
+        entries: Any = path.read_bytes().splitlines()
     else:
         (entries,) = _unpickle(path, verify, layout.key("label_names"))
     lines = [entry for entry in entries or () if isinstance(entry, bytes) and entry.strip()]
     if len(lines) != layout.label_fields[-1]:
         raise _broken(path, f"names {len(lines)} classes, expected {layout.label_fields[-1]}")
     return tuple(line.decode(errors="replace").strip() for line in lines)
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error}): check its permissions.") from error
 
 
 def _broken(path: Path, what: str) -> InputError:
@@ -236,7 +229,7 @@ def _check_sum(path: Path, what: str, kind: str, sums: dict[str, str], content: 
 
 def _unpickle(path: Path, verify: bool, *keys: bytes) -> list[Any]:
     """The entries of a pickled dictionary."""
-    content = _read_bytes(path)
+    content = path.read_bytes()
     if verify:
         _check_sum(path, "content", "md5", PICKLED_MD5, content)
     try:

@@ -11,21 +11,8 @@ import numpy as np
 from spa_jax.data.dataset import LabelledImages, Source, numbered_classes
 from spa_jax.errors import InputError
 
-CLASS_NAMES = {
-    "mnist": tuple("0123456789"),
-    "fashion_mnist": (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    ),
-}
+_CLOTHES = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
+CLASS_NAMES = {"mnist": tuple("0123456789"), "fashion_mnist": tuple(_CLOTHES.split(", "))}
 FASHION_MNIST_HELP = (
     "On Debian and Ubuntu: `apt-get install dataset-fashion-mnist`, which puts them in "
     "/usr/share/datasets/fashion-mnist; elsewhere download them from the data set's page "

@@ -137,9 +137,8 @@ def read_split(
     else:
         listing = _indexed(stored, fields)
         images = stored.take(listing.positions)
-    return LabelledImages(images, listing.labels, listing.names, str(stored)), bool(
-        listing.official
-    )
+    examples = LabelledImages(images, listing.labels, listing.names, str(stored))
+    return examples, bool(listing.official)
 
 
 def in_threads(function: Callable[..., T], *arguments: Iterable[Any]) -> list[T]:

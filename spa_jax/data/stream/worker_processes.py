@@ -19,7 +19,7 @@ import threading
 import uuid
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,20 +29,12 @@ _MAX_THREADS = 8
 _FREE = ".free"
 
 
-@runtime_checkable
-class ArraySource(Protocol):
-    """Arrays by position; pickled into the workers, so it opens what it needs when first read."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> np.ndarray: ...
-
-
-def read_in_order(source: ArraySource, workers: int) -> Generator[np.ndarray, None, None]:
+def read_in_order(source: Any, workers: int) -> Generator[np.ndarray, None, None]:
     """Makes the elements of a source ahead of their use.
 
     Args:
-      source: element k is an array; it raises InputError for what its user can mend.
+      source: has a length, and arrays by position; it is pickled into the workers, so it opens what
+        it needs when it is first read, and raises InputError for what its user can mend.
       workers: processes; 0 uses threads of this one.
 
     Returns:
