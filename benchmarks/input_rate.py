@@ -15,7 +15,6 @@ import importlib.metadata
 import io
 import multiprocessing
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Generator
@@ -35,6 +34,7 @@ from spa_jax.data.sources.image_folder import ImageFiles
 from spa_jax.data.stream.batches import HostBatch, ImageBatches, read_batches
 from spa_jax.data.stream.decode import decode_crop
 from spa_jax.data.stream.epoch_order import EpochOrder
+from spa_jax.training.rundir.summary import processor
 
 _IMAGES = flags.DEFINE_integer("images", 256, "Photographs of each size; two batches or more.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times that everything is measured.")
@@ -169,10 +169,8 @@ def summarize(rates: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
 
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "cpu": models[0] if models else platform.machine(),
+        "cpu": processor(),
         "cpu_count": os.cpu_count(),
         "load_average": os.getloadavg(),
         "pillow": features.version("pil"),

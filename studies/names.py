@@ -1,6 +1,7 @@
 """What configurations call a thing, and what the pages and figures call it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 NAMES: Mapping[str, str] = {
     "cross_entropy": "cross-entropy",
@@ -44,3 +45,14 @@ def name_of(value: str) -> str:
       ('LDAM-DRW', 'mixup')
     """
     return NAMES.get(value, value)
+
+
+def machine_text(hardware: Mapping[str, Any]) -> str:
+    """The machine of a record, with its processor where the record has that.
+
+    Example:
+      >>> machine_text({"cpu": "Graviton", "cpu_count": 2, "platform": "cpu"})
+      '2 CPU cores of Graviton, cpu'
+    """
+    of = f" of {hardware['cpu']}" if "cpu" in hardware else ""
+    return f"{hardware['cpu_count']} CPU cores{of}, {hardware['platform']}"

@@ -11,6 +11,7 @@ import matplotlib
 from spa_jax.files import write_text_whole
 from spa_jax.reporting.figures.style import RC
 from studies import study_figures, study_numbers, study_pages
+from studies.names import machine_text
 from studies.study_runs import BASELINE, read_experiment
 
 STUDIES: Mapping[str, tuple[str, ...]] = {
@@ -65,9 +66,8 @@ def study_tables(record: Mapping[str, Any]) -> str:
 
 def _origin(data_set: Mapping[str, Any], date: str) -> str:
     seeds = ", ".join(map(str, data_set["seeds"][BASELINE]))
-    machine = data_set["hardware"]
     return (
         f"{data_set['training_images']:,} training images, {data_set['epochs']} epochs, seeds "
         f"{seeds}; split `{data_set['split_checksum'][:16]}`; jax {data_set['jax']}, "
-        f"{machine['cpu_count']} CPU cores, {machine['platform']}; {date}."
+        f"{machine_text(data_set['hardware'])}; {date}."
     )

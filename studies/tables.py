@@ -14,7 +14,7 @@ from spa_jax.files import write_text_whole
 from spa_jax.reporting.statistics import note_on
 from spa_jax.reporting.table_text import cells_of, markdown_rows, spread_text
 from spa_jax.sweep import seeds_text
-from studies.names import name_of
+from studies.names import machine_text, name_of
 from studies.reproduction.feature_sections import posthoc_tables
 from studies.study import STUDIES, study_tables
 
@@ -227,12 +227,11 @@ def comparison_tables(comparison: Record) -> str:
     for name, part in parts.items():
         rows = [[method, *cells_of(found).values()] for method, found in part.items()]
         tables.append(markdown_rows([[name, *next(iter(means.values()))], *rows]))
-    hardware = comparison["hardware"]
     origin = (
         f"{title_of(comparison)}: mean ± sample standard deviation; below, the "
         "mean paired difference ± half its 95% interval. Split "
         f"`{comparison['split']['checksum'][:16]}`; jax {comparison['versions']['jax']}, "
-        f"{hardware['cpu_count']} CPU cores, {hardware['platform']}; {comparison['date']}."
+        f"{machine_text(comparison['hardware'])}; {comparison['date']}."
     )
     note = note_on(next(iter(means.values())))
     return "\n\n".join(filter(None, [*tables, origin, note])) + "\n"
@@ -242,10 +241,7 @@ def _origin(record: Record) -> str:
     """Version, machine and date."""
     machine = record["hardware"]
     load = f", load {machine['load']:.0f}" if "load" in machine else ""
-    return (
-        f"jax {record['jax']}, {machine['cpu_count']} CPU cores, {machine['platform']}{load}; "
-        f"{record['date']}."
-    )
+    return f"jax {record['jax']}, {machine_text(machine)}{load}; {record['date']}."
 
 
 TABLES: Mapping[str | None, Callable[[Record], str]] = {

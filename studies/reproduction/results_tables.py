@@ -12,7 +12,7 @@ from spa_jax.reproduction.tables import (
     find_table,
     tuning_cells,
 )
-from studies.names import name_of
+from studies.names import machine_text, name_of
 from studies.reproduction import pairing
 from studies.reproduction.pairing import COLUMNS, Difference, Group, TableRuns, Wanted, having
 from studies.reproduction.published_figures import PUBLISHED
@@ -127,10 +127,7 @@ def origin(runs: TableRuns) -> str:
     if len(splits) > _MOST_SPLITS:
         splits = [f"{len(splits)} of them, whose checksums are in the records"]
     jax = ", ".join(sorted({summary["versions"]["jax"] for summary in summaries}))
-    machines = {
-        f"{summary['hardware']['cpu_count']} CPU cores, {summary['hardware']['platform']}"
-        for summary in summaries
-    }
+    machines = {machine_text(summary["hardware"]) for summary in summaries}
     dates = sorted({record["date"] for record in records})
     hours = sum(summary["wall_time_seconds"] for summary in summaries) / 3600
     return (

@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -181,8 +182,17 @@ def hardware(layout: Layout) -> dict[str, Any]:
         "devices": layout.num_devices,
         "processes": jax.process_count(),
         "machine": platform.machine(),
+        "cpu": processor(),
         "cpu_count": os.cpu_count(),
     }
+
+
+def processor() -> str:
+    """The processor's name where Linux tells it, or its kind, as "x86_64"."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _by_head(cosines: np.ndarray) -> list[Any]:

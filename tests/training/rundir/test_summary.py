@@ -180,6 +180,7 @@ def test_the_record_says_what_was_run(digits):
     assert summary["versions"]["numpy"] == np.__version__
     assert summary["hardware"]["platform"] == jax.devices()[0].platform
     assert summary["hardware"]["devices"] == 1
+    assert summary["hardware"]["cpu"]
 
 
 def test_the_parameters_are_counted_and_their_checksum_sees_every_change(digits):
