@@ -194,20 +194,25 @@ def _options(folder: Path, rng: np.random.Generator, **fields: Any) -> DataOptio
     return DataOptions(**{"name": "own", "folder": str(folder), **natural, **fields})
 
 
+def _arrays(rng: np.random.Generator, features: bool) -> dict[str, Any]:
+    """What a part of a data set of one's own has, one of which may be strange, or missing."""
+    content = rng.normal(size=(_CLASSES * _EACH, 5)).astype("f4") if features else _images(rng)
+    arrays: dict[str, Any] = {"feature" if features else "image": content, "label": _labels()}
+    if rng.random() < 0.5:
+        arrays["class_names"] = np.array(["a", "b", "c"])
+    if rng.random() < 0.3:
+        key = one_of(rng, list(arrays))
+        arrays[key] = strange_array(rng, arrays[key])
+        if rng.random() < 0.2:
+            del arrays[key]
+    return arrays
+
+
 def npz_folder(folder: Path, rng: np.random.Generator) -> DataOptions:
     """`train.npz` and `test.npz`, of images or features."""
     features = bool(rng.random() < 0.5)
     for part in ("train", "test"):
-        content = rng.normal(size=(_CLASSES * _EACH, 5)).astype("f4") if features else _images(rng)
-        arrays: dict[str, Any] = {"feature" if features else "image": content, "label": _labels()}
-        if rng.random() < 0.5:
-            arrays["class_names"] = np.array(["a", "b", "c"])
-        if rng.random() < 0.3:
-            key = str(rng.choice(list(arrays)))
-            arrays[key] = strange_array(rng, arrays[key])
-            if rng.random() < 0.2:
-                del arrays[key]
-        np.savez(folder / f"{part}.npz", **arrays)
+        np.savez(folder / f"{part}.npz", **_arrays(rng, features))
     return _options(folder, rng, name="features" if features else "own")
 
 
@@ -215,10 +220,8 @@ def mapped_bank(folder: Path, rng: np.random.Generator) -> DataOptions:
     """A feature bank of arrays that are mapped."""
     for part in ("train", "test"):
         (folder / part).mkdir()
-        content = rng.normal(size=(_CLASSES * _EACH, 5)).astype("f4")
-        for name, array in {"feature": content, "label": _labels()}.items():
-            spoilt = strange_array(rng, array) if rng.random() < 0.25 else array
-            np.save(folder / part / f"{name}.npy", spoilt)
+        for name, array in _arrays(rng, features=True).items():
+            np.save(folder / part / f"{name}.npy", array)
     return _options(folder, rng, name="features")
 
 
