@@ -1,6 +1,5 @@
 """Records as the Markdown that the pages show, with where their numbers come from."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from typing import Any
 import jax
 
 from spa_jax.compare import title_of
-from spa_jax.files import write_text_whole
+from spa_jax.files import write_json
 from spa_jax.reporting.statistics import note_on
 from spa_jax.reporting.table_text import cells_of, markdown_rows, spread_text
 from spa_jax.sweep import seeds_text
@@ -42,7 +41,7 @@ def publish(benchmark: str, numbers: Record, path: str | None = None) -> None:
     record = {"benchmark": benchmark, "date": date, "jax": jax.__version__, **numbers}
     print(record_table(record))
     if path:
-        write_text_whole(Path(path), json.dumps(record, indent=1) + "\n")
+        write_json(Path(path), record)
 
 
 def input_share_table(record: Record) -> str:

@@ -20,6 +20,7 @@ from spa_jax.data.stream.batches import stream_side
 from spa_jax.errors import InputError
 from spa_jax.models.classifier import Classifier
 from spa_jax.models.networks import build_classifier
+from spa_jax.options import check_unread
 from spa_jax.training.config import Config, RunOptions, resolve
 from spa_jax.training.devices import AXIS, CannotTrainTogether, Layout
 from spa_jax.training.rundir.first_run import FirstRun, check_first_run, read_first_run
@@ -272,10 +273,8 @@ def prepare_run(
         unused, why = PIXEL_FIELDS, f"images, and {data.train.origin} has features"
     elif not streamed:
         unused = STREAM_FIELDS
-    for field in unused:
-        default = getattr(type(options.augment), field)
-        if getattr(options.augment, field) != default:
-            raise InputError(f"config.augment.{field} is for {why}: leave it at {default!r}.")
+    unread = [(True, field, f"it is for {why}") for field in unused]
+    check_unread(options.augment, "augment", unread)
     normalization = options.augment.normalization
     mean, _ = NORMALIZATIONS.get(normalization, ((0,), ()))
     if len(mean) not in (1, image_shape[-1]):

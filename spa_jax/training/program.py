@@ -29,7 +29,7 @@ from spa_jax.training.metrics import STEP_METRICS, Totals, alignment_metrics, kn
 from spa_jax.training.optimizer import build_optimizer
 from spa_jax.training.rundir.first_run import FirstRun
 from spa_jax.training.rundir.workdir import FREE_ON_RESUME
-from spa_jax.training.state import STATE_PLACES, TrainState, replaced
+from spa_jax.training.state import COLLECTIONS, STATE_PLACES, TrainState, replaced
 from spa_jax.training.step import make_train_step
 
 
@@ -230,18 +230,15 @@ class Program:
         variables: PyTree,
         means: ClassMeans,
     ) -> TrainState:
-        params, optimizer = variables["params"], self._options.optimizer
-        guard = self._options.guard
-        trained, average = optimizer.trained(params), None
+        optimizer, guard = self._options.optimizer, self._options.guard
+        trained, average = optimizer.trained(variables["params"]), None
         if optimizer.ema:
             average = {"params": trained}
             if optimizer.train_only == "all":
                 average["batch_stats"] = variables.get("batch_stats", {})
         return TrainState(
             step=jnp.zeros((), jnp.int32),
-            params=params,
-            batch_stats=variables.get("batch_stats", {}),
-            constants=variables.get("constants", {}),
+            **{name: variables.get(name, {}) for name in COLLECTIONS},
             opt_state=self._optimizer(hyperparams).init(trained),
             class_means=means,
             rng=jax.random.key(seed),

@@ -11,6 +11,9 @@ from jaxtyping import PyTree
 
 from spa_jax.training.devices import OWN, SHARED
 
+COLLECTIONS = ("params", "batch_stats", "constants")
+"""Of a network's variables, each a part of the state; one that a network lacks is empty there."""
+
 
 def replaced(tree: PyTree, part: PyTree) -> Any:
     """Nested dictionaries with the leaves that a part of them has in place of their own.
@@ -61,11 +64,7 @@ class TrainState(flax.struct.PyTreeNode):
     @property
     def variables(self) -> dict[str, PyTree]:
         """What the model is applied to."""
-        return {
-            "params": self.params,
-            "batch_stats": self.batch_stats,
-            "constants": self.constants,
-        }
+        return {name: getattr(self, name) for name in COLLECTIONS}
 
     @property
     def evaluated(self) -> dict[str, PyTree]:

@@ -21,8 +21,8 @@ from spa_jax.training.rundir.checkpoints import (
     tree_checksum,
 )
 from spa_jax.training.rundir.workdir import read_summary
+from spa_jax.training.state import COLLECTIONS
 
-_COLLECTIONS = ("params", "batch_stats", "constants")
 _AVERAGE = "average/"
 _SCALES = "params/head/scales"
 
@@ -172,4 +172,4 @@ def _is_import(folder: Path) -> bool:
 def _is_taken(path: str, parts: str) -> bool:
     """Whether an array of a state is one that a run starts from."""
     collection, _, rest = path.partition("/")
-    return collection in _COLLECTIONS and (parts == "all" or rest.startswith(f"{parts}/"))
+    return collection in COLLECTIONS and (parts == "all" or rest.startswith(f"{parts}/"))
