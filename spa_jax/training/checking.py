@@ -217,16 +217,6 @@ def prepare_run(
         )
     if options.checkpoint.keep_best:
         check_validation(data)
-    if layout.mode == "vmap" and options.mesh.cuts_state:
-        raise CannotTrainTogether(
-            "Runs trained together hold each state on one device, and config.mesh cuts it over "
-            "several: leave its classes and fsdp out, or train one after another."
-        )
-    if layout.mode == "vmap" and options.checkpoint.keep_best:
-        raise CannotTrainTogether(
-            "Runs trained together share their checkpoints, of which no one is the best of all of "
-            "them: leave config.checkpoint.keep_best out, or train one after another."
-        )
     feed = options.data.feed
     streamed = feed == "stream" or (feed == "auto" and not _fits_on_device(data))
     rest = 0 if options.data.drop_last else len(data.train) % options.batch_size
@@ -245,17 +235,8 @@ def prepare_run(
             "config.parallel=jit for each micro-batch): set config.data.drop_last=True, or choose "
             "another config.batch_size."
         )
-    if layout.mode == "vmap" and streamed:
-        raise CannotTrainTogether(
-            "Runs are trained together on images that live on the devices, and these are "
-            "streamed: train one after another, or set config.data.feed=device."
-        )
-    if layout.mode == "vmap" and options.model.batch_norm == "per_device":
-        raise CannotTrainTogether(
-            "Runs trained together hold their whole batch on one device each, which leaves "
-            "config.model.batch_norm=per_device without a meaning: set it to global, or train "
-            "one after another."
-        )
+    if layout.mode == "vmap":
+        _check_together(options, streamed)
     images = data.train.images
     if streamed and not isinstance(images, Features):
         size = stream_side(data.train, options.augment)
@@ -298,6 +279,23 @@ def prepare_run(
     if classes > 1:
         model = model.clone(share=shards.share_features)
     return PreparedRun(options, layout, shards, data, streamed, image_shape, model)
+
+
+def _check_together(options: RunOptions, streamed: bool) -> None:
+    """Raises CannotTrainTogether for what no member of a program can have."""
+    refused = {
+        "hold each state on one device, and config.mesh cuts it over several: leave its classes "
+        "and fsdp out": options.mesh.cuts_state,
+        "share their checkpoints, of which no one is the best of all of them: leave "
+        "config.checkpoint.keep_best out": options.checkpoint.keep_best,
+        "need images that live on the devices, and these are streamed: set "
+        "config.data.feed=device": streamed,
+        "hold their whole batch on one device each, which leaves config.model.batch_norm="
+        "per_device without a meaning: set it to global": options.model.batch_norm == "per_device",
+    }
+    for why, holds in refused.items():
+        if holds:
+            raise CannotTrainTogether(f"Runs trained together {why}, or train one after another.")
 
 
 def _check_kind(options: RunOptions, data: LongTailedDataset, takes_features: bool) -> None:
