@@ -22,9 +22,9 @@ from spa_jax.training.feeds.batch import (
 )
 from spa_jax.training.state import STATE_PLACES, TrainState
 
-# Streams of the seed's key that steps, which count up from 0, never reach.
-_ORDER_STREAM = 2**32 - 2
-_PARTNER_ORDER_STREAM = 2**32 - 3
+# Streams of the seed's key that steps, which count up from 0, never reach: of an epoch's sampler,
+# and of one for what is mixed in.
+_ORDER_STREAMS = (2**32 - 2, 2**32 - 3)
 
 Draw = Callable[[Key[Array, ""]], Int[Array, " N"]]
 
@@ -46,17 +46,9 @@ class ResidentFeed:
             self.steps_per_epoch += 1
         self.normalize = normalizer(train.images, run.options.augment.normalization)
         self.place(run.data)
-        streams = (_ORDER_STREAM, _PARTNER_ORDER_STREAM)
-        orders = [
-            self._make_order(stream, _make_draw(train.labels, *sampler))
-            for stream, sampler in zip(streams, samplers_of(run.options), strict=False)
-        ]
-
-        def draw_orders(rng: Any, step: Any) -> Any:
-            return tuple(zip(*(order(rng, step) for order in orders), strict=True))
-
+        self._draws = [_make_draw(train.labels, *sampler) for sampler in samplers_of(run.options)]
         places = (STATE_PLACES.rng, STATE_PLACES.step)
-        self._orders = run.layout.compile(draw_orders, places)
+        self._orders = run.layout.compile(self.draw_orders, places)
 
     def place(self, data: LongTailedDataset) -> None:
         """Takes the place of the data so far, whose labels and normalisation it has."""
@@ -116,19 +108,18 @@ class ResidentFeed:
         rows = self._layout.replicate([*zip(*rows, strict=True)])
         return [Batch(*arrays, *row) for row in rows]
 
-    def _make_order(self, stream: int, draw: Draw) -> Callable[[Key[Array, ""], Array], Any]:
-        """A function `(rng, step)` -> positions of the step's epoch.
+    def draw_orders(self, rng: Key[Array, ""], step: Array) -> tuple[list[Array], list[Array]]:
+        """Traced: positions of the step's epoch, of every sampler.
 
         Those of full batches `(batches, batch)`, and `(1, rest)` of what does not fill the last.
         """
-        spe, count = self.steps_per_epoch, self._full * self._options.batch_size
-
-        def order(rng: Key[Array, ""], step: Array) -> tuple[Array, Array]:
-            key = jax.random.fold_in(jax.random.fold_in(rng, stream), step // spe)
-            drawn = draw(key)
-            return drawn[:count].reshape(self._full, -1), drawn[None, count:]
-
-        return order
+        epoch, count = step // self.steps_per_epoch, self._full * self._options.batch_size
+        whole, rest = [], []
+        for stream, draw in zip(_ORDER_STREAMS, self._draws, strict=False):
+            drawn = draw(jax.random.fold_in(jax.random.fold_in(rng, stream), epoch))
+            whole.append(drawn[:count].reshape(self._full, -1))
+            rest.append(drawn[None, count:])
+        return whole, rest
 
 
 def _arrays_of(examples: LabelledImages) -> tuple[Any, np.ndarray]:
