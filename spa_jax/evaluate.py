@@ -15,6 +15,7 @@ the run's folder, as `evaluation_PART.json`, for `python -m spa_jax.report`.
 
 import argparse
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -156,8 +157,13 @@ def open_runs(paths: Sequence[Path], part: str, other: Path | None = None) -> li
     if other is not None and part != "test":
         raise InputError(f"--data has a test part only: leave --part={part} out.")
     opened: dict[str, OpenedRun] = {}
-    own: dict[DataOptions, LongTailedDataset] = {}
-    shown: dict[DataOptions, LongTailedDataset] = {}
+
+    @functools.cache
+    def data_of(options: DataOptions) -> tuple[LongTailedDataset, LongTailedDataset]:
+        """The data of runs, and those with the test part that is evaluated."""
+        own = load_data(options)
+        return own, own if other is None else _with_test(own, options, other)
+
     for folder in find_run_folders(paths):
         if not (folder / SUMMARY).exists():
             raise InputError(
@@ -177,19 +183,14 @@ def open_runs(paths: Sequence[Path], part: str, other: Path | None = None) -> li
                 "evaluate them one after another, each with an --out of its own."
             )
         output_folder(folder)
-        options = resolve(config).data
-        if options not in own:
-            own[options] = load_data(options)
-            shown[options] = own[options]
-            if other is not None:
-                shown[options] = _with_test(own[options], options, other)
-        check_data(folder, own[options])
-        if getattr(shown[options], part) is None:
+        own, shown = data_of(resolve(config).data)
+        check_data(folder, own)
+        if getattr(shown, part) is None:
             raise InputError(
                 f"The run in {folder} has no {part} part, as it was trained without "
                 "--config.data.validation=True: evaluate it on the test set."
             )
-        opened[folder.name] = OpenedRun(folder, record, config, shown[options])
+        opened[folder.name] = OpenedRun(folder, record, config, shown)
     return list(opened.values())
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PyTree
 
 from spa_jax.errors import InputError
@@ -21,9 +21,8 @@ from spa_jax.training.rundir.checkpoints import (
     tree_checksum,
 )
 from spa_jax.training.rundir.workdir import read_summary
-from spa_jax.training.state import COLLECTIONS
+from spa_jax.training.state import COLLECTIONS, replaced
 
-_AVERAGE = "average/"
 _SCALES = "params/head/scales"
 
 
@@ -133,16 +132,15 @@ def read_first_run(options: InitOptions, variables: PyTree, class_names: Sequenc
         of_file = {field: imported[field] for field in ("model", "file", "file_checksum")}
     else:
         arrays, of_file = read_arrays(checkpoint), {}
-    params = {path: arrays[path] for path in arrays if path.startswith("params/")}
-    # What that run was evaluated with, where it is not what it trained.
-    averages = {path: array for path, array in arrays.items() if path.startswith(_AVERAGE)}
-    evaluated = arrays | {path.removeprefix(_AVERAGE): x for path, x in averages.items()}
+    # With what that run was evaluated with, where it is not what it trained.
+    state = unflatten_dict(arrays, sep="/")
+    evaluated = flatten_dict(replaced(state, state.get("average", {})), sep="/")
     taken = {path: array for path, array in evaluated.items() if _is_taken(path, options.parts)}
     record = {
         **dataclasses.asdict(options),
         **of_file,
         "step": int(arrays.get("step", 0)),
-        "params_checksum": tree_checksum(unflatten_dict(params, sep="/")["params"]),
+        "params_checksum": tree_checksum(state["params"]),
     }
     return FirstRun(unflatten_dict(taken, sep="/"), record)
 
