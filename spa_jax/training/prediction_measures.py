@@ -97,15 +97,13 @@ def tau_sweep(
       {'0': 0.5, '0.75': 1.0}
     """
     num_classes = logits.shape[1]
-    everything, found = {"all": range(num_classes)}, {}
+    found: dict[str, dict[str, float | None]] = {"accuracy": {}, "class_accuracy": {}}
     for tau in taus:
         predicted = np.asarray(jnp.argmax(adjust(logits, tau), axis=1))
         counts = classification.count_by_class(labels, predicted, num_classes)
-        found[f"{tau:g}"] = _accuracies(counts, everything)
-    return {
-        name: {tau: values[name]["all"] for tau, values in found.items()}
-        for name in ("accuracy", "class_accuracy")
-    }
+        for name, by_group in _accuracies(counts, {"all": range(num_classes)}).items():
+            found[name][f"{tau:g}"] = by_group["all"]
+    return found
 
 
 def _accuracies(

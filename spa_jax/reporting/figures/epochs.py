@@ -91,13 +91,8 @@ def draw_curves(axes: Axes, runs: Mapping[str, Lines], path: Path, title: str) -
             continue
         # A marker now and then, at other epochs for each curve, tells them apart without colour.
         step = max(1, len(epochs) // 5)
-        look = {
-            **style.line_style(i),
-            "linewidth": 1.1,
-            "marker": style.marker_of(i),
-            "markersize": 3,
-            "markevery": (i * step // len(runs) % step, step),
-        }
+        places = (i * step // len(runs) % step, step)
+        look = style.curve_style(i, markersize=3, markevery=places)
         style.draw_band_curve(axes, epochs, values.T, look, name, path[-1] == _LOGARITHMIC)
     axes.set_title(title, loc="left")
     style.epoch_axis(axes)

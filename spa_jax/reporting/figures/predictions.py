@@ -40,12 +40,8 @@ def reliability_drawing(name: str, shown: Shown) -> Drawing:
         panel.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, zorder=0)
         for i, (group, label) in enumerate(_SHOTS.items()):
             confidence, accuracy = pooled_bins([run["calibration"].get(group) for run in found])
-            look = style.line_style(i) | {
-                "marker": style.marker_of(i),
-                "markersize": 3,
-                "clip_on": False,
-            }
-            panel.plot(confidence, accuracy, label=label, linewidth=1.1, **look)
+            look = style.curve_style(i, markersize=3, clip_on=False)
+            panel.plot(confidence, accuracy, label=label, **look)
         panel.set(xlim=(0, 1), ylim=(0, 1))
     style.legend_below(figure)
     errors = [

@@ -31,10 +31,9 @@ def draw_sweeps(groups: Sequence[Group]) -> Iterator[Drawing]:
         values = [value for sweep in sweeps for value in sweep.values]
         for panel, column in zip(axes[0], _COLUMNS, strict=True):
             for i, sweep in enumerate(sweeps):
-                look = line_style(i) | {"marker": style.marker_of(i), "markersize": 4}
+                look = style.curve_style(i, markersize=4)
                 found = [_of_runs(group, column) for group in sweep.groups]
-                label = sweep.fixed or field
-                style.draw_band_curve(panel, sweep.values, found, look | {"linewidth": 1.1}, label)
+                style.draw_band_curve(panel, sweep.values, found, look, sweep.fixed or field)
             for i, baseline in enumerate(baselines, start=len(sweeps)):
                 look = line_style(i) | {"linewidth": 1.1, "label": plain_text(baseline.label)}
                 panel.axhline(_of_runs(baseline, column).mean(), **look)

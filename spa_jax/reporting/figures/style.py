@@ -90,6 +90,11 @@ def marker_of(index: int) -> str:
     return _MARKERS[(index + index // 6) % 6]
 
 
+def curve_style(index: int, **look: Any) -> dict[str, Any]:
+    """Line and marker of the curve with this index; `look` is of `Axes.plot` and comes on top."""
+    return {**line_style(index), "linewidth": 1.1, "marker": marker_of(index), **look}
+
+
 def plain_text(text: str) -> str:
     """Text that matplotlib shows as it is; a dollar sign would start a formula."""
     return text.replace("$", r"\$")
