@@ -110,9 +110,8 @@ def data_of_finished(workdir: Path, options: DataOptions) -> LongTailedDataset |
     try:
         return load_data(options)
     except InputError:
-        path = workdir / "config.json"
-        made = read_json(path, "choose another workdir.", {"data": dict}) if path.exists() else {}
-        if made and made["data"].get("folder") == options.folder:
+        made = _read_config(workdir, {"data": dict})
+        if made is not None and made["data"].get("folder") == options.folder:
             return None
         raise
 
@@ -167,10 +166,14 @@ def write_config(workdir: Path, config: Config) -> None:
 
 def epochs_before(workdir: Path, config: Config) -> int | None:
     """The epochs of a workdir's run, where the configuration has more of them; else None."""
+    made = _read_config(workdir, {"epochs": int})
+    return made["epochs"] if made is not None and made["epochs"] < config.epochs else None
+
+
+def _read_config(workdir: Path, needed: Mapping[str, type] | None = None) -> dict[str, Any] | None:
+    """The content of `config.json`; None if there is none."""
     path = workdir / "config.json"
-    made = read_json(path, "choose another workdir.", {"epochs": int}) if path.exists() else {}
-    before = made.get("epochs", config.epochs)
-    return before if before < config.epochs else None
+    return read_json(path, "choose another workdir.", needed) if path.exists() else None
 
 
 def made_config(workdir: Path) -> Config:
@@ -195,17 +198,14 @@ def made_config(workdir: Path) -> Config:
 
 def check_config(workdir: Path, config: Config) -> bool:
     """Whether a workdir has a configuration; raises InputError if it is another one."""
-    path = workdir / "config.json"
-    if not path.exists():
-        return False
-    check_same(
-        read_json(path, "choose another workdir."),
-        config,
-        str(workdir),
+    made = _read_config(workdir)
+    remedy = (
         "Choose another folder with --workdir or --out, or run with the old values to continue "
-        "that run.",
+        "that run."
     )
-    return True
+    if made is not None:
+        check_same(made, config, str(workdir), remedy)
+    return made is not None
 
 
 def check_same(made: Mapping[str, Any], config: Config, what: str, remedy: str) -> None:
