@@ -12,6 +12,7 @@ all seeds. Writes `results/TABLE_posthoc.json`.
 
 import argparse
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -191,15 +192,14 @@ def _best_tau(runs: Runs, factor: float) -> float:
     for cell in tuned:
         validation, (kernel, _) = runs.data(cell).validation, runs.head(cell)
         assert validation is not None
-        lengths = np.linalg.norm(kernel, axis=0)
-        sweep = tau_sweep(
-            lambda logits, tau, lengths=lengths: tau_normalised(logits, lengths, tau),
-            features_of(validation) @ kernel,
-            validation.labels,
-            TAUS,
-        )
+        divide = functools.partial(_divided, np.linalg.norm(kernel, axis=0))
+        sweep = tau_sweep(divide, features_of(validation) @ kernel, validation.labels, TAUS)
         accuracy.append([*sweep["class_accuracy"].values()])
     return TAUS[int(np.argmax(np.mean(accuracy, axis=0)))]
+
+
+def _divided(lengths: Float[np.ndarray, " C"], logits: Any, tau: float) -> Any:
+    return tau_normalised(logits, lengths, tau)
 
 
 @with_status
