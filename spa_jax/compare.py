@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> None:
     """Compares what the flags name; exits with status 2 if the input is wrong."""
     del argv
     values, console = flags.FLAGS, open_console()
-    config = read_grid_config(checkpoint__every_epochs=values.checkpoint_every)
+    config = read_grid_config({"checkpoint.every_epochs": values.checkpoint_every})
     out = output_folder(values.out, "--out")
     record = None if values.record is None else output_file(values.record, "--record")
     if record is not None and record.suffix != ".json":

@@ -189,16 +189,15 @@ def open_console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=1000)
 
 
-def read_grid_config(**changes: Any) -> Config:
+def read_grid_config(changes: Mapping[str, Any] | None = None) -> Config:
     """The configuration of `--config`, for runs whose figures the report draws for all at once.
 
     Args:
-      changes: values for fields that the command line does not set, with `__` for each dot.
+      changes: values for fields, by their dotted names, that the command line does not set.
     """
     config = read_config()
     given = config_flags.get_override_values(flags.FLAGS["config"])
-    changes = {"logging__plots": False} | changes
-    values = {field.replace("__", "."): value for field, value in changes.items()}
+    values = {"logging.plots": False, **(changes or {})}
     config.update_from_flattened_dict({k: v for k, v in values.items() if k not in given})
     return config
 

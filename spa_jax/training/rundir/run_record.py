@@ -175,15 +175,13 @@ class RunRecord:
           trained: what it has come to.
           command: the command line that made the run, if it is known.
         """
-        data, report = program.data, trained.report
-        config = self.config
-        params = trained.state.params
+        config, data, report = self.config, program.data, trained.report
         summary = make_summary(
             config,
             data,
             program.layout,
             report,
-            params,
+            trained.state.params,
             self._lines,
             command,
             claimed_init(self.workdir),
