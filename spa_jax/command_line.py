@@ -1,7 +1,6 @@
 """What the commands share: flags that are parsed, and errors that are told, without a traceback."""
 
 import contextlib
-import functools
 import os
 import re
 import shlex
@@ -9,7 +8,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +17,7 @@ import numpy as np
 from absl import flags, logging
 from jax.experimental import multihost_utils
 
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, one_line
 from spa_jax.options import parse_value
 from spa_jax.training.config import check_field_name, new_name_of
 
@@ -118,21 +117,6 @@ def errors_told() -> Iterator[None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def with_status(command: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
-    """A command's main function that returns its exit status: 2 after an error that is told."""
-
-    @functools.wraps(command)
-    def main(argv: Sequence[str] | None = None) -> int:
-        try:
-            command(argv)
-        except (InputError, OSError) as error:
-            print(f"error: {one_line(str(error))}", file=sys.stderr)
-            return 2
-        return 0
-
-    return main
-
-
 def read_config() -> Any:
     """The configuration that `--config` names; stops with a message if its file gives none."""
     config: Any = flags.FLAGS.config
@@ -228,8 +212,3 @@ def stop(message: str) -> NoReturn:
     """Ends the command with status 2 and one paragraph on standard error."""
     print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(2)
-
-
-def one_line(text: str) -> str:
-    """A text as one paragraph."""
-    return " ".join(text.split())

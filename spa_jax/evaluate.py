@@ -30,11 +30,11 @@ import numpy as np
 from absl import logging
 from jaxtyping import Array, Float
 
-from spa_jax.command_line import keep_compiled_programs, with_status
+from spa_jax.command_line import keep_compiled_programs
 from spa_jax.data.data_options import DataOptions
 from spa_jax.data.dataset import EncodedImages, LabelledImages, LongTailedDataset
 from spa_jax.data.sources.opening import SOURCES, load_data, read_source
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, with_status
 from spa_jax.files import local_path, output_folder, read_json, write_json
 from spa_jax.longtail.losses import adjust_logits, log_prior, tau_normalised
 from spa_jax.reporting.evaluation_tables import EVALUATION_COLUMNS, evaluation_rows

@@ -24,8 +24,7 @@ import spa_jax.extras  # noqa: F401
 import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from spa_jax.command_line import with_status
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, with_status
 from spa_jax.files import local_path, output_folder, write_text_whole
 from spa_jax.reporting import report_tables
 from spa_jax.reporting.evaluation_tables import EVALUATION_COLUMNS, evaluation_tables

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from spa_jax.command_line import with_status
+from spa_jax.errors import with_status
 from spa_jax.files import write_text_whole
 from studies.contact_sheets import save_sheets
 from studies.geometry_figures import save_geometry_figure

@@ -25,10 +25,10 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from jaxtyping import Array, Float, Float16, UInt8
 
-from spa_jax.command_line import keep_compiled_programs, with_status
+from spa_jax.command_line import keep_compiled_programs
 from spa_jax.data.augment.normalization import NORMALIZATIONS
 from spa_jax.data.sources.cifar_files import read_cifar
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, with_status
 from spa_jax.files import local_path, output_folder, read_json, write_json
 from spa_jax.models.efficientnet_lite import EfficientNetLite
 from spa_jax.models.import_weights import imported_record, read_imported

@@ -23,10 +23,9 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from spa_jax.command_line import with_status
 from spa_jax.data.dataset import LabelledImages, LongTailedDataset
 from spa_jax.data.sources.opening import load_data
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, with_status
 from spa_jax.evaluate import TAUS
 from spa_jax.files import write_json
 from spa_jax.longtail.losses import tau_normalised

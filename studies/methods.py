@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spa_jax.command_line import with_status
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, with_status
 from spa_jax.reporting.finished_runs import Run, find_run_folders, read_runs
 from spa_jax.reporting.grouping import group_by, paired, tells_apart
 from spa_jax.reporting.statistics import Columns, paired_differences, statistics

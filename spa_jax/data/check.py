@@ -23,9 +23,8 @@ from spa_jax.data.augment.augment_options import AugmentOptions
 from spa_jax.data.augment.on_host import test_image
 from spa_jax.data.data_options import DataOptions
 from spa_jax.data.dataset import EncodedImages, LabelledImages
-from spa_jax.data.sources.broken_files import one_line
 from spa_jax.data.sources.opening import load_data
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, one_line
 
 _CHUNK = 256  # files between two movements of the bar
 

@@ -15,7 +15,7 @@ from spa_jax.data.sources.opening import load_data
 from spa_jax.data.sources.tfds_source import prepare_command, prepared_folder
 from spa_jax.data.splits.shot_groups import shot_group_rule, shot_groups
 from spa_jax.data.splits.splitting import split_sizes
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, with_status
 
 PUBLISHED_CLASS_SIZES = {
     "cifar10": (5000,) * 10,
@@ -85,16 +85,14 @@ def bar_chart(counts: Sequence[int]) -> list[str]:
     return lines
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@with_status
+def main(argv: Sequence[str] | None = None) -> None:
     """Prints the split that the arguments name; 2 with a message if the input is wrong."""
     try:
         print(describe(DataOptions(**vars(_parser().parse_args(argv)))))
     except InputError as error:
         field = rf"(?:--)?config\.data\.({'|'.join(_FLAGS)})\b"
-        message = re.sub(field, lambda found: f"--{found[1]}", str(error))
-        print(f"error: {message}", file=sys.stderr)
-        return 2
-    return 0
+        raise InputError(re.sub(field, r"--\1", str(error))) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,7 +20,6 @@ import spa_jax.extras  # noqa: F401
 import numpy as np
 
 from spa_jax.data.dataset import Source, check_every_class
-from spa_jax.data.sources.broken_files import first_three, one_line
 from spa_jax.data.sources.cifar_files import LABELS_SHA256
 from spa_jax.data.sources.tfds_records import import_tfds
 from spa_jax.data.sources.tfds_source import (
@@ -30,7 +29,7 @@ from spa_jax.data.sources.tfds_source import (
     read_tfds,
     tfds_data_dir,
 )
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, first_three, one_line, with_status
 from spa_jax.files import output_folder
 
 CHECKSUMS = {
@@ -100,7 +99,8 @@ def check_content(source: Source, folder: Path) -> None:
             )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@with_status
+def main(argv: Sequence[str] | None = None) -> None:
     """Prepares the data sets that the arguments name; 2 with a message if one cannot be."""
     parser = argparse.ArgumentParser(
         prog="python -m spa_jax.data.prepare",
@@ -109,13 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="+", metavar="NAME", help="as cifar10, or any name of TFDS")
     parser.add_argument("--data_dir", default="", help="where to; TFDS's own folder otherwise")
     values = parser.parse_args(argv)
-    try:
-        for name in values.names:
-            print(prepare(name, values.data_dir))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for name in values.names:
+        print(prepare(name, values.data_dir))
 
 
 def _write(name: str, data_dir: str) -> Path:

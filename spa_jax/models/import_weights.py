@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, with_status
 from spa_jax.files import local_path, output_folder
 from spa_jax.models.networks import NETWORKS
 from spa_jax.models.peer_names import PEER_NAMES, Naming
@@ -304,7 +304,8 @@ def _read_import(folder: Path, read: Callable[[Mapping[str, np.ndarray]], Any]) 
         ) from error
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@with_status
+def main(argv: Sequence[str] | None = None) -> None:
     """Imports a file and prints what it found; 2 with a message where nothing is written."""
     parser = argparse.ArgumentParser(
         prog="python -m spa_jax.models.import_weights",
@@ -321,17 +322,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--leave_out", default="", help="what other names begin with, by commas, that have no place"
     )
     values = parser.parse_args(argv)
-    try:
-        file, out = local_path(values.file, "FILE"), local_path(values.out, "--out")
-        leave_out = [*filter(None, values.leave_out.split(","))]
-        record = import_weights(
-            file, values.model, out, values.prefix, values.image_size, leave_out
-        )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    file, out = local_path(values.file, "FILE"), local_path(values.out, "--out")
+    leave_out = [*filter(None, values.leave_out.split(","))]
+    record = import_weights(file, values.model, out, values.prefix, values.image_size, leave_out)
     print(_report(record, out))
-    return 0
 
 
 def _report(record: Mapping[str, Any], out: Path) -> str:

@@ -1,10 +1,9 @@
-"""What reading a broken file raises, and words for messages about it."""
+"""What reading a broken file raises."""
 
 import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
 
 ARCHIVE_ERRORS = (
     OSError,
@@ -25,13 +24,3 @@ ARCHIVE_ERRORS = (
 
 Headers of arrays are literals of Python, and sizes in them may be beyond any memory.
 """
-
-
-def one_line(message: object) -> str:
-    """A message without line breaks."""
-    return " ".join(str(message).split())
-
-
-def first_three(names: Sequence[str]) -> str:
-    """The first names of many, with commas, and three dots if there are more."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

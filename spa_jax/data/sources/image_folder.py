@@ -16,9 +16,8 @@ from spa_jax.data.dataset import (
     check_every_class,
     numbered_classes,
 )
-from spa_jax.data.sources.broken_files import first_three
 from spa_jax.data.splits.lists import check_labels, check_once, read_split_list
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, first_three
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")

@@ -11,9 +11,9 @@ import numpy as np
 
 from spa_jax.data.dataset import LabelledImages, Source, numbered_classes
 from spa_jax.data.features import Features, checked_features
-from spa_jax.data.sources.broken_files import ARCHIVE_ERRORS, first_three, one_line
+from spa_jax.data.sources.broken_files import ARCHIVE_ERRORS
 from spa_jax.data.splits.lists import positions_of
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, first_three, one_line
 
 WHOLE_FILE = "all.npz"
 NPZ_FILES = ("train.npz", "test.npz")

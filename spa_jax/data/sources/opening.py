@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from spa_jax.data.data_options import DataOptions
 from spa_jax.data.dataset import LongTailedDataset, Source
-from spa_jax.data.sources.broken_files import one_line
 from spa_jax.data.sources.cifar_files import is_cifar_folder, read_cifar
 from spa_jax.data.sources.digits import read_digits
 from spa_jax.data.sources.idx import FASHION_MNIST_HELP, read_idx_folder
@@ -16,7 +15,7 @@ from spa_jax.data.sources.npz import MAPPED_FILES, NPZ_FILES, WHOLE_FILE, read_m
 from spa_jax.data.sources.tfds_source import is_tfds_dir, read_tfds, tfds_data_dir
 from spa_jax.data.splits.shot_groups import check_shot_group_rule
 from spa_jax.data.splits.splitting import make_split
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, one_line
 
 
 class SourceKind(NamedTuple):

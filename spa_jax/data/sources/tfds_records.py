@@ -19,8 +19,8 @@ from absl import logging
 from PIL import Image
 
 from spa_jax.data.dataset import EncodedImages, LabelledImages
-from spa_jax.data.sources.broken_files import ARCHIVE_ERRORS, first_three, one_line
-from spa_jax.errors import InputError
+from spa_jax.data.sources.broken_files import ARCHIVE_ERRORS
+from spa_jax.errors import InputError, first_three, one_line
 
 _INDEX_FORMAT = 2
 _CHUNK = 128  # records that a thread reads in one go

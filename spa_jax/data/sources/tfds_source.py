@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from spa_jax.data.dataset import Source
-from spa_jax.data.sources.broken_files import one_line
 from spa_jax.data.sources.tfds_records import (
     DECODED_CHANNELS,
     Fields,
@@ -20,7 +19,7 @@ from spa_jax.data.sources.tfds_records import (
     in_threads,
     read_split,
 )
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, one_line
 from spa_jax.files import local_path
 
 MAX_DECODED_BYTES = 2 * 1024**3

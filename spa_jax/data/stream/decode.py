@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from spa_jax.errors import InputError
+from spa_jax.errors import InputError, one_line
 
 _FORMATS = ("JPEG", "PNG")
 # Non-JPEG images are averaged by whole factors first, so far that bilinear resizing by at least
@@ -94,6 +94,6 @@ def _broken_image(name: str) -> Iterator[None]:
         ) from error
     except Exception as error:  # a broken file can make Pillow raise nearly anything
         raise InputError(
-            f"{name} cannot be decoded ({' '.join(str(error).split())}): fetch it again, or take "
+            f"{name} cannot be decoded ({one_line(error)}): fetch it again, or take "
             "it out of the data set."
         ) from error
