@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from spa_jax.errors import InputError
+from spa_jax.models.cpu_layers import convolution, norm_class, relu
 from spa_jax.options import option
 
 # PyTorch's `kaiming_normal_` as the CIFAR networks call it: of the fan-in, and not truncated.
@@ -43,7 +44,8 @@ def batch_norm(train: bool, axis_name: str | None, **settings: Any) -> nn.BatchN
       settings: further arguments of `flax.linen.BatchNorm`, or others than these.
     """
     settings = {"momentum": 0.9, "epsilon": 1e-5} | settings
-    return nn.BatchNorm(use_running_average=not train, axis_name=axis_name, **settings)
+    norm = norm_class(train)
+    return norm(use_running_average=not train, axis_name=axis_name, **settings)
 
 
 class Convolution(NamedTuple):
@@ -101,6 +103,7 @@ class Layers(NamedTuple):
             (shape.stride, shape.stride),
             padding=((margin, margin), (margin, margin)) if self.as_pytorch else "SAME",
             feature_group_count=shape.groups,
+            conv_general_dilated=convolution,
             use_bias=False,
             kernel_init=self.kernel_init,
             dtype=self.dtype,
@@ -161,18 +164,18 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: Float[Array, "B _ _ _"], train: bool) -> Float[Array, "B _ _ _"]:
         """Images `(B, H, W, K)` to `(B, ceil(H / stride), ceil(W / stride), channels)`."""
         y, layers = x, self.layers
-        for number, convolution in enumerate(self.convolutions, start=1):
+        for number, shape in enumerate(self.convolutions, start=1):
             last = number == len(self.convolutions)
-            y = layers.convolution(convolution, f"conv{number}")(y)
+            y = layers.convolution(shape, f"conv{number}")(y)
             y = layers.norm(train, f"bn{number}", layers.last_scale if last else 1.0)(y)
-            y = y if last else nn.relu(y)
+            y = y if last else relu(y)
         channels, stride = y.shape[-1], math.prod(shape.stride for shape in self.convolutions)
         if layers.identity_shortcuts:
             x = identity_shortcut(x, channels, stride).astype(y.dtype)
         elif x.shape != y.shape:
             x = layers.convolution(Convolution(channels, 1, stride), "downsample_0")(x)
             x = layers.norm(train, "downsample_1")(x)
-        return nn.relu(y + x)
+        return relu(y + x)
 
 
 class ResNet(nn.Module):
@@ -201,7 +204,7 @@ class ResNet(nn.Module):
     def __call__(self, images: Float[Array, "B _ _ _"], train: bool) -> Float[Array, "B _"]:
         """Images `(B, H, W, K)` to float32 features `(B, D)`, which are >= 0."""
         x = self.layers.convolution(self.stem, "conv1")(images)
-        x = nn.relu(self.layers.norm(train, "bn1")(x))
+        x = relu(self.layers.norm(train, "bn1")(x))
         if self.pool:
             x = nn.max_pool(x, (3, 3), (2, 2), padding=_POOL_PADDING)
         make = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
