@@ -91,6 +91,12 @@ class Stepper:
             )
         return self._totals
 
+    def compiled_text(self) -> str:
+        """The compiled step as XLA prints it."""
+        arguments = (self._state, self._totals, self._inputs)
+        step: Any = self._program.train_step
+        return step.lower(*arguments).compile().as_text()
+
 
 _LOAD_BEFORE = os.getloadavg()[1]
 

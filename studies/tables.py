@@ -100,7 +100,7 @@ def sweep_table(record: Record) -> str:
 
 def steps_table(record: Record) -> str:
     """Milliseconds of a step side by side, and what each takes longer than the first: a record of
-    `benchmarks/overhead.py` or of `benchmarks/peers/torch_steps.py`."""
+    `benchmarks/overhead.py`, `benchmarks/step_profile.py` or `benchmarks/peers/torch_steps.py`."""
     steps = record["milliseconds"]
     first = next(iter(next(iter(steps.values()))))
     rows = [[f"milliseconds a step (against {first})", *next(iter(steps.values()))]]
@@ -249,6 +249,7 @@ TABLES: Mapping[str | None, Callable[[Record], str]] = {
     "sweep": sweep_table,
     "overhead": steps_table,
     "torch_steps": steps_table,
+    "step_profile": steps_table,
     "members": steps_table,
     "alignment_cost": alignment_cost_table,
     "many_classes": many_classes_table,
