@@ -6,6 +6,7 @@ import re
 import pytest
 from PIL import Image
 
+from spa_jax.reproduction.cells import read_records
 from studies.build import PAGES, REPOSITORY, main, with_tables
 from studies.contact_sheets import SHEETS
 from studies.geometry_figures import FIGURES as GEOMETRY_FIGURES
@@ -42,6 +43,22 @@ def test_every_figure_is_drawn_from_the_records_that_there_are():
             checksum = picture.info["Description"]
         assert checksum == records_checksum(REPOSITORY / "results" / f"{table}.jsonl"), path
         assert f"reproduction/{path.name})" in TEXTS["results"] + TEXTS["reproduction"]
+
+
+def test_runs_on_the_bank_of_another_machine_give_what_the_first_gave():
+    results, found = REPOSITORY / "results", []
+    for table in ("features_cifar10", "features_cifar100"):
+        found += read_records(results / f"{table}.jsonl")
+    first = {(record["dataset"], record["cell"]): record["summary"] for record in found}
+    again = read_records(results / "features_other_bank.jsonl")
+    assert len(again) == 80
+    for record in again:
+        before, after = first[record["dataset"], record["cell"]], record["summary"]
+        assert before["split_checksum"] == after["split_checksum"]
+        assert before["params_checksum"] != after["params_checksum"]  # or they are of one bank
+        difference = after["test_accuracy"]["last"] - before["test_accuracy"]["last"]
+        assert abs(difference) < 1.5e-4  # an image of 10,000
+        assert after["test_mean_cosine"] == pytest.approx(before["test_mean_cosine"], abs=1e-6)
 
 
 @pytest.mark.parametrize(("page", "names"), [("augmentation", SHEETS), ("theory", THEORY_FIGURES)])
