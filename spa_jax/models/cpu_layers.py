@@ -24,35 +24,21 @@ def _on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _convolved(
     convolve: Callable[[Array, Array], Array], parts: int, x: Array, kernel: Array
 ) -> Array:
     return convolve(x, kernel)
 
 
-def _keep_both(
-    convolve: Callable[[Array, Array], Array], parts: int, x: Array, kernel: Array
-) -> tuple[Array, tuple[Array, Array]]:
-    return convolve(x, kernel), (x, kernel)
-
-
-def _by_parts(
-    convolve: Callable[[Array, Array], Array],
-    parts: int,
-    kept: tuple[Array, Array],
-    slopes: Array,
+@_convolved.defjvp
+def _convolved_jvp(
+    convolve: Callable[[Array, Array], Array], parts: int, primals: Any, tangents: Any
 ) -> tuple[Array, Array]:
-    x, kernel = kept
-    (by_x,) = jax.linear_transpose(lambda x: convolve(x, kernel), x)(slopes)
-    by_kernel = jnp.zeros_like(kernel)
-    for of_x, of_slopes in zip(jnp.split(x, parts), jnp.split(slopes, parts), strict=True):
-        by_part = functools.partial(convolve, of_x)
-        by_kernel += jax.linear_transpose(by_part, kernel)(of_slopes)[0]
-    return by_x, by_kernel
-
-
-_convolved.defvjp(_keep_both, _by_parts)
+    (x, kernel), (of_x, of_kernel) = primals, tangents
+    # Whose transposition, the gradient, is a sum over the parts.
+    by_parts = [convolve(part, of_kernel) for part in jnp.split(x, parts)]
+    return convolve(x, kernel), convolve(of_x, kernel) + jnp.concatenate(by_parts)
 
 
 def convolution(

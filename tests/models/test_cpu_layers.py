@@ -17,6 +17,7 @@ RANDOM = np.random.default_rng(0)
 # Means far from zero: gradients of the mean matter.
 X = jnp.asarray(RANDOM.normal(2.0, 3.0, (8, 4, 4, 6)), jnp.float32)
 SLOPES = jnp.asarray(RANDOM.normal(size=X.shape), jnp.float32)
+LAYOUT = ("NHWC", "HWIO", "NHWC")
 PARAMS = {"scale": jnp.linspace(-1.0, 2.0, 6), "bias": jnp.linspace(-0.5, 1.0, 6)}
 
 
@@ -129,7 +130,7 @@ def gradients_of(convolve, **settings):
     """A function of inputs, kernel and slopes: the gradients by the first two."""
     settings = {
         "padding": ((1, 1), (1, 1)),
-        "dimension_numbers": ("NHWC", "HWIO", "NHWC"),
+        "dimension_numbers": LAYOUT,
     } | settings
 
     def gradients(x, kernel, slopes):
@@ -155,6 +156,18 @@ def test_gradients_of_convolutions_are_those_of_the_whole_batch(one_device, batc
         for convolve in (convolution, jax.lax.conv_general_dilated)
     )
     assert_same(ours, whole)
+
+
+def test_so_they_are_forward_and_of_a_kernel_alone(one_device):
+    x, kernel, direction = drawn(8, 6, 6, 3), drawn(3, 3, 3, 4), drawn(3, 3, 3, 4)
+
+    def both(convolve):
+        def loss(kernel):
+            return jnp.square(convolve(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)).sum()
+
+        return jax.jvp(jax.grad(loss), (kernel,), (direction,))
+
+    assert_same(both(convolution), both(jax.lax.conv_general_dilated))
 
 
 def test_so_they_are_under_vmap(one_device):
