@@ -56,10 +56,13 @@ def test_the_version_is_the_same_everywhere():
     )
 
 
-def test_importing_the_package_takes_less_than_two_seconds():
-    clock = "time.process_time()"
-    code = f"import time; start = {clock}; import spa_jax; print({clock} - start)"
-    assert float(run(sys.executable, "-c", code).stdout) < 2
+def test_importing_the_package_adds_little_to_importing_what_it_needs():
+    code = (
+        "from time import process_time as now\n"
+        "start = now(); import jax, jaxtyping, optax; needed = now()\n"
+        "import spa_jax; print((now() - needed) / (needed - start))"
+    )
+    assert float(run(sys.executable, "-c", code).stdout) < 0.25
 
 
 def test_every_command_is_a_module():
