@@ -204,8 +204,8 @@ class LongTailedDataset(Dataset):
 
         It changes with the labels, the images and their order, in each part: of arrays every byte
         counts, of features those that no part has too (or, in their place, what a bank says that
-        they were made of), of files their names below the folder, their
-        sizes, and the bytes of 64 of them at even distances. Where the data lie does not matter.
+        they were made of), of files their names below the folder, their sizes, and the bytes of 64
+        of them at even distances. Where the data lie does not matter.
         """
         parts = (self.train, self.test, self.validation)
         return _checksum(part for part in parts if part is not None)

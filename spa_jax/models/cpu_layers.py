@@ -123,6 +123,13 @@ class BatchNorm(nn.BatchNorm):
       [[-1.0], [1.0]]
     """
 
+    def _is_plain(self) -> bool:
+        """Whether the form below has all that is asked for; else Flax's is taken."""
+        whole = self.axis == -1 and self.axis_index_groups is None
+        return whole and all(
+            (self.use_scale, self.use_bias, self.use_fast_variance, self.force_float32_reductions)
+        )
+
     @nn.compact
     def __call__(
         self,
@@ -142,7 +149,7 @@ class BatchNorm(nn.BatchNorm):
         running = nn.merge_param(
             "use_running_average", self.use_running_average, use_running_average
         )
-        if running or mask is not None:
+        if running or mask is not None or not self._is_plain():
             return super().__call__(x, use_running_average, mask=mask)
         shape = x.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)

@@ -90,6 +90,26 @@ def test_running_statistics_and_masks_are_left_to_flax(setting):
     assert_same(*found, tolerance=0)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"use_bias": False},
+        {"use_scale": False},
+        {"use_fast_variance": False},
+        {"force_float32_reductions": False, "dtype": jnp.bfloat16},
+        {"axis": 1},
+    ],
+    ids=repr,
+)
+def test_settings_that_the_form_has_not_are_left_to_flax(settings):
+    found = []
+    for kind in (BatchNorm, nn.BatchNorm):
+        module = kind(use_running_average=False, **settings)
+        variables = module.init(jax.random.key(0), X)
+        found.append((variables, module.apply(variables, X, mutable=["batch_stats"])))
+    assert_same(*found, tolerance=0)
+
+
 def test_a_new_layer_has_flaxs_names_and_start():
     class Network(nn.Module):
         norm: type[nn.BatchNorm]
