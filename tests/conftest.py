@@ -28,9 +28,16 @@ _KEEP_ALL = {
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
-# And most of the rest into making programs fast that run once. Newer versions know no such flag,
-# and end a process that is given one.
-_QUICK = "--xla_cpu_use_fusion_emitters=false" if jax.__version_info__ < (0, 11) else ""
+# And most of the rest into making programs fast that run once, or cutting small ones into parts.
+# Newer versions do not know the second flag, and end a process that is given it.
+_QUICK = "--xla_cpu_parallel_codegen_split_count=1"
+if jax.__version_info__ < (0, 11):
+    _QUICK += " --xla_cpu_use_fusion_emitters=false"
+# Where in the source each operation comes from, which nothing here reads.
+_NO_LOCATIONS = {
+    "jax_include_full_tracebacks_in_locations": False,
+    "jax_traceback_in_locations_limit": 0,
+}
 
 
 def pytest_addoption(parser):
@@ -42,10 +49,12 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """For all processes of a session, and those that they start: quick and shared compilation."""
-    settings = {} if config.getoption("--optimized") else {"jax_disable_most_optimizations": True}
-    flags = os.environ.get("XLA_FLAGS", "")
-    if settings and _QUICK not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {_QUICK}".strip()
+    settings = dict(_NO_LOCATIONS)
+    if not config.getoption("--optimized"):
+        settings["jax_disable_most_optimizations"] = True
+        flags = os.environ.get("XLA_FLAGS", "")
+        if _QUICK not in flags:
+            os.environ["XLA_FLAGS"] = f"{flags} {_QUICK}".strip()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # neither a worker's nor the user's
         folder = tempfile.mkdtemp(prefix="spa_jax_compiled_")
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
@@ -55,6 +64,13 @@ def pytest_configure(config):
     for name, value in settings.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
+
+
+def pytest_collection_finish(session):
+    """What is there by then stays, and tracing makes more objects than are worth looking at often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture
