@@ -15,7 +15,8 @@ SITE := .venv-docs
 # Two processes, since most of the time goes into compilation, which uses one core.
 PYTEST := -m pytest --numprocesses=2 --dist=loadfile
 
-# Whose numbers depend on what the compiler does: `make test-all` compiles them as users do.
+# Whose numbers depend on what the compiler does: `make test-all` compiles them as users do. It
+# checks the types and shapes of every call too.
 NUMERICAL := spa_jax/alignment tests/alignment tests/dynamics tests/training/test_step.py \
   tests/training/test_parallel.py tests/training/test_resume.py tests/training/test_glmc_peer.py
 
@@ -29,8 +30,8 @@ test: $(READY)
 	$(BIN)/python $(PYTEST)
 
 test-all: $(READY)
-	$(BIN)/python $(PYTEST) -m 'not slow' --optimized $(NUMERICAL)
-	$(BIN)/python $(PYTEST) -m 'not slow' $(NUMERICAL:%=--deselect=%)
+	$(BIN)/python $(PYTEST) -m 'not slow' --typed --optimized $(NUMERICAL)
+	$(BIN)/python $(PYTEST) -m 'not slow' --typed $(NUMERICAL:%=--deselect=%)
 
 # On the accelerator that jax finds there, without an environment of its own: what is marked so.
 test-device:

@@ -1,4 +1,4 @@
-"""Eight emulated devices, strict shapes, and runtime type checks on the whole package."""
+"""Eight emulated devices and strict shapes; if asked for, the types of every call are checked."""
 
 import gc
 import os
@@ -17,10 +17,6 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# An int is accepted where a float is annotated, as static type checkers do.
-jaxtyping.install_import_hook(
-    "spa_jax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-)
 
 
 # Most of the time of the suite would go into compiling the same small programs again.
@@ -45,10 +41,16 @@ def pytest_addoption(parser):
     parser.addoption(
         "--optimized", action="store_true", help="compile as users do, which takes twice as long"
     )
+    parser.addoption(
+        "--typed", action="store_true", help="check types and shapes of every call, a quarter more"
+    )
 
 
 def pytest_configure(config):
     """For all processes of a session, and those that they start: quick and shared compilation."""
+    if config.getoption("--typed"):  # an int is accepted for a float, as static checkers do
+        checker = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+        jaxtyping.install_import_hook("spa_jax", checker)
     settings = dict(_NO_LOCATIONS)
     if not config.getoption("--optimized"):
         settings["jax_disable_most_optimizations"] = True
@@ -67,7 +69,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish(session):
-    """What is there by then stays, and tracing makes more objects than are worth looking at often."""
+    """What is there by then stays, and tracing makes many objects that are soon gone."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)

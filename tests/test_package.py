@@ -11,6 +11,7 @@ from pathlib import Path
 
 from spa_jax.extras import OF_TRAIN
 
+import jaxtyping
 import pytest
 
 import spa_jax
@@ -63,6 +64,13 @@ def test_importing_the_package_adds_little_to_importing_what_it_needs():
         "import spa_jax; print((now() - needed) / (needed - start))"
     )
     assert float(run(sys.executable, "-c", code).stdout) < 0.25
+
+
+def test_types_are_checked_where_that_is_asked_for(request):
+    with pytest.raises(Exception, match=r"\w") as refused:
+        spa_jax.ClassMeans.create("four", 6)
+    checked = isinstance(refused.value, jaxtyping.TypeCheckError)
+    assert checked == request.config.getoption("--typed")
 
 
 def test_every_command_is_a_module():

@@ -48,13 +48,13 @@ def step_of(name, dtype):
     return step
 
 
-def all_networks(quick, mark):
-    """Those that compute in bfloat16; but for the quick ones with a mark."""
-    marks = {name: () if name in quick else mark for name in NETWORKS}
+def all_networks(quick, others, tiny=()):
+    """Those that compute in bfloat16, with marks: quick ones with none."""
+    marks = dict.fromkeys(NETWORKS, others) | dict.fromkeys(TINY, tiny) | dict.fromkeys(quick, ())
     return [pytest.param(x, marks=marks[x]) for x in NETWORKS if x not in FLOAT32_ONLY]
 
 
-@pytest.mark.parametrize("name", all_networks({*TINY}, pytest.mark.thorough))
+@pytest.mark.parametrize("name", all_networks(TINY, pytest.mark.thorough))
 def test_every_network_computes_in_bfloat16_and_all_that_stays_is_float32(name):
     jaxpr, shapes = jax.make_jaxpr(step_of(name, "bfloat16"), return_shape=True)(
         jax.random.key(0), inputs_of(name)
@@ -70,7 +70,9 @@ def test_a_network_that_does_not_says_so():
         assert "config.model.dtype=bfloat16" in message
 
 
-@pytest.mark.parametrize("name", all_networks(TINY, pytest.mark.slow))
+@pytest.mark.parametrize(
+    "name", all_networks(["cifar_resnet", "adapter"], pytest.mark.slow, tiny=pytest.mark.thorough)
+)
 def test_its_loss_and_gradients_are_finite_and_of_a_tiny_network_nearly_those_of_float32(name):
     half = jax.jit(step_of(name, "bfloat16"))(jax.random.key(0), inputs_of(name))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(half))
