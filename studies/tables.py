@@ -110,6 +110,14 @@ def steps_table(record: Record) -> str:
     return f"{markdown_rows(rows)}\n\n{_origin(record)}"
 
 
+def demo_time_table(record: Record) -> str:
+    """Seconds of each part of the demo, one column a time, from `benchmarks/demo_time.py`."""
+    seconds = record["seconds"]
+    rounds = [f"time {1 + place}" for place in range(len(seconds["all"]))]
+    rows = [[name, *(f"{second:.1f}" for second in row)] for name, row in seconds.items()]
+    return f"{markdown_rows([['seconds', *rounds], *rows])}\n\n{_origin(record)}"
+
+
 def alignment_cost_table(record: Record) -> str:
     """What SpA's operations cost alone, from a record of `benchmarks/alignment_cost.py`."""
     updates = record["microseconds"]
@@ -250,6 +258,7 @@ TABLES: Mapping[str | None, Callable[[Record], str]] = {
     "overhead": steps_table,
     "torch_steps": steps_table,
     "step_profile": steps_table,
+    "demo_time": demo_time_table,
     "members": steps_table,
     "alignment_cost": alignment_cost_table,
     "many_classes": many_classes_table,
