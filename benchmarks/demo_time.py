@@ -16,12 +16,12 @@ from benchmarks.timing import loaded_hardware, run_benchmark
 ROUNDS = 3
 
 
-def stamped(commands: str, caches: str) -> tuple[list[tuple[float, str]], float]:
-    """What the commands say, each line with its second, and when they have ended."""
+def stamped(command: str, caches: str) -> tuple[list[tuple[float, str]], float]:
+    """What a command says, each line with its second, and when it has ended."""
     began, lines = time.perf_counter(), []
     environment = os.environ | {"XDG_CACHE_HOME": caches, "PYTHONUNBUFFERED": "1"}
     started: Any = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(commands, shell=True, text=True, **started) as process:
+    with subprocess.Popen(command, shell=True, text=True, **started) as process:
         assert process.stdout is not None
         for line in process.stdout:
             lines.append((time.perf_counter() - began, line))
