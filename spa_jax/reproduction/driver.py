@@ -136,13 +136,14 @@ class Driver:
         left = [cell for cell in self.plan.cells(records) if cell.name not in self._recorded]
         if not self.only:
             return left
-        asked = [cell for cell in left if {cell.name, cell.group_name} & {*self.only}]
-        waiting = {cell.group for cell in asked if cell.settings is None}
+        only = {*self.only}
+        asked = {cell.name: cell for cell in left if {cell.name, cell.group_name} & only}
+        waiting = {cell.group for cell in asked.values() if cell.settings is None}
         waits_for = self.plan.waits_for
         return [
             cell
             for cell in left
-            if cell in asked
+            if cell.name in asked
             or (cell.stage == "tune" and any(waits_for(one, cell) for one in waiting))
         ]
 
