@@ -31,6 +31,9 @@ PARALLEL_MODES = ("jit", "pmap", "shard_map")
 # a program trains, or cut over the devices that share a batch.
 SHARED, OWN, SPLIT = "shared", "own", "split"
 
+# XLA takes most of a minute to make ResNet-32's random initial values fast, seconds to make them.
+_QUICK: Any = {"xla_backend_optimization_level": 1}
+
 Function = Callable[..., Any]
 Places = tuple[PyTree, ...]
 """For each argument `SHARED`, `OWN` or `SPLIT`, or a prefix tree of them; or, under `jit`, of
@@ -153,6 +156,7 @@ class Layout:
         places: Places = (),
         results: PyTree = OWN,
         donate: tuple[int, ...] = (),
+        called_once: bool = False,
     ) -> Function:
         """Compiles a function for all devices.
 
@@ -162,10 +166,17 @@ class Layout:
           places: of its arguments.
           results: the same for what it returns, without `SPLIT`.
           donate: positions of the arguments whose buffers may be reused for results.
+          called_once: make it soon rather than fast, on CPUs; its values are the same.
         """
+        options = _QUICK if called_once and self.mesh.devices.flat[0].platform == "cpu" else None
         if self.mode == "jit":
             shardings = _where(results, self.shardings)
-            return jax.jit(function, donate_argnums=donate, out_shardings=shardings)
+            return jax.jit(
+                function,
+                donate_argnums=donate,
+                out_shardings=shardings,
+                compiler_options=options,
+            )
         if self.mode == "pmap":
             mapped = jax.pmap(
                 lambda number, *args: function(*args),
@@ -191,7 +202,7 @@ class Layout:
             out_specs=_where(results, specs),
             check_vma=False,
         )
-        return jax.jit(mapped, donate_argnums=donate)
+        return jax.jit(mapped, donate_argnums=donate, compiler_options=options)
 
     def take_part(self, array: Array) -> Array:
         """Traced: of a `(global batch, ...)` array the part that this view works on."""

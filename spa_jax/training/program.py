@@ -113,7 +113,9 @@ class Program:
             drawn = run.shards.places(variables)
             of_state = run.shards.places(jax.eval_shape(self._start_run, *start))
         # Apart, as it takes long to compile and is the same under every variant of SpA.
-        self._init_variables = self.layout.compile(self._run.init_variables, (OWN,), drawn)
+        self._init_variables = self.layout.compile(
+            self._run.init_variables, (OWN,), drawn, called_once=True
+        )
         self._start = self.layout.compile(
             self._start_run, (OWN, OWN, OWN, OWN), of_state, donate=(2,)
         )

@@ -6,7 +6,7 @@ import pytest
 
 from spa_jax.errors import InputError
 from spa_jax.longtail.registry import METHODS
-from spa_jax.training.devices import PARALLEL_MODES
+from spa_jax.training.devices import PARALLEL_MODES, Layout
 from spa_jax.training.metrics import fetch
 from spa_jax.training.program import Program
 from spa_jax.training.rundir.checkpoints import serializable
@@ -94,3 +94,13 @@ def assert_equal_on_eight_devices(changes, modes):
 def test_a_batch_that_the_devices_cannot_share_is_refused_with_both_numbers():
     with pytest.raises(InputError, match=r"batch_size=60 .* 8 devices"):
         Program(small_config(batch_size=60))
+
+
+@pytest.mark.thorough
+def test_initial_values_that_are_made_soon_are_those_that_are_made_fast():
+    def draw(seed):
+        return jax.nn.initializers.he_normal()(jax.random.key(seed), (3, 3, 8, 16))
+
+    soon = Layout("jit", jax.devices()[:1]).compile(draw, called_once=True)
+    fast = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 3})
+    np.testing.assert_array_equal(soon(np.uint32(7)), fast(np.uint32(7)))
