@@ -12,7 +12,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float, Shaped
 
 from spa_jax.alignment.checks import is_known
-from spa_jax.alignment.geometry import over_norms, row_norms, widen, widen_labels
+from spa_jax.alignment.geometry import as_one, over_norms, row_norms, widen, widen_labels
 
 SHORTEST_MEAN = 1e-6
 """A (centred) mean shorter than this share of the longest raw mean is rounding noise."""
@@ -209,7 +209,13 @@ def centred_means(
       Means in that layout and `(C,)` norms, 0 for a class without a direction.
     """
     mean, seen = _mean_and_seen(class_means)
-    mean = mean if axis else _transposed(mean)
+    return _centred(mean if axis else _transposed(mean), seen, center, axis)
+
+
+@functools.partial(as_one, static_argnames=("center", "axis"))
+def _centred(
+    mean: Float[Array, "_ _"], seen: Bool[Array, " C"], center: bool, axis: int
+) -> tuple[Float[Array, "_ _"], Float[Array, " C"]]:
     norms = row_norms(mean, axis)
     seen = seen & jnp.isfinite(norms)
     kept = jnp.expand_dims(seen, axis)

@@ -25,6 +25,11 @@ SHORTEST_TANGENT = 1e-6
 """Two unit rows whose tangent part is shorter than this are parallel or antiparallel."""
 
 
+as_one = functools.partial(jax.jit, inline=True)
+"""Outside of `jax.jit` one program, where each operation would be one, and `lax.cond` a new one at
+every call; inside it is as if it were not there."""
+
+
 def widen(rows: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
     """Converts to float32, or leaves float64 as it is."""
     rows = jnp.asarray(rows)
@@ -63,6 +68,7 @@ def row_norms(rows: Float[Array | np.ndarray, "_ _"], axis: int = 1) -> Float[Ar
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+@functools.partial(as_one, static_argnums=1)
 def _norms(rows: Float[Array, "_ _"], axis: int) -> Float[Array, " C"]:
     low = jnp.finfo(rows.dtype).tiny ** 0.75
     squared = jnp.sum(jnp.square(rows), axis)
@@ -84,6 +90,7 @@ def _norms_jvp(axis, primals, tangents):
     return norms, jnp.sum(units * tangents[0], axis)
 
 
+@functools.partial(as_one, static_argnames="minimum")
 def over_norms(
     values: Float[Array, "..."],
     norms: Float[Array, "..."],
@@ -138,6 +145,11 @@ class Tangents(NamedTuple):
     inverse_sines: Float[Array, " C"]
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["rows", "targets", "norms", "target_norms"],
+    meta_fields=["axis"],
+)
 @dataclasses.dataclass(frozen=True)
 class RowPairs:
     """Rows and the targets that they should point at, of one layout and dtype.
@@ -177,6 +189,7 @@ class RowPairs:
         if it has none."""
         return over_norms(jnp.sum(vectors * self.rows, self.axis), self.norms)
 
+    @as_one
     def cosines(self) -> Float[Array, " C"]:
         """As :func:`row_cosines`."""
         return jnp.clip(over_norms(self.dots(self.targets), self.target_norms), -1.0, 1.0)
@@ -185,6 +198,7 @@ class RowPairs:
         """The directions of the rows, each times a number."""
         return over_norms(self.rows, self.spread(self.norms), self.spread(scale))
 
+    @as_one
     def tangents(self) -> Tangents:
         """The parts of the targets' directions that are orthogonal to the rows.
 
@@ -201,6 +215,7 @@ class RowPairs:
         sines = jnp.where(self.has_direction & (squared == 0), 0.0, sines)
         return Tangents(parts, sines, jnp.where(turns, 1 / jnp.where(turns, sines, 1.0), 0.0))
 
+    @as_one
     def slerp(
         self, alpha: Float[Array | np.ndarray, ""] | float
     ) -> tuple[Float[Array, "_ _"], Bool[Array, " C"]]:

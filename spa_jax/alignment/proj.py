@@ -1,5 +1,6 @@
 """SpA-Proj: removes from the gradient what would turn classifier weights away from class means."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -8,7 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from spa_jax.alignment.checks import check_range, check_update_arguments
-from spa_jax.alignment.geometry import RowPairs, over_norms, row_norms, widen
+from spa_jax.alignment.geometry import RowPairs, as_one, over_norms, row_norms, widen
 from spa_jax.alignment.kernels import (
     DEFAULT_CLASSIFIER,
     classifier_paths,
@@ -154,6 +155,7 @@ def spa_proj(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+@functools.partial(as_one, static_argnames=("radial", "harmful_sign"))
 def _edit(
     incoming: Float[Array, "_ _"], head: RowPairs, kept: Any, radial: Radial, harmful_sign: float
 ) -> tuple[Float[Array, "_ _"], Bool[Array, " C"], Float[Array, ""]]:

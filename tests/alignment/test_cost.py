@@ -1,5 +1,7 @@
 """What alignment costs: counted from compiled programs, not timed."""
 
+import logging
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,3 +84,14 @@ def test_the_cost_of_class_sums_does_not_grow_with_batch_times_classes():
     assert cost["bytes accessed"] < 10 * 4 * classes * dim  # a few passes over the sums
     assert cost.get("flops", 0) < batch * classes / 10  # and no product of (B, C)
     assert int(sums(features, labels, classes)[1].sum()) == batch
+
+
+@pytest.mark.parametrize("name", ["proj", "slerp", "reg", "cosines"])
+def test_outside_of_a_program_a_second_call_compiles_nothing(name, caplog):
+    f, args = functions(None)[name], arguments(None)
+    f(*args)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        f(*args)
+        jax.jit(lambda x: x - 3)(args[0])
+    compiled = [r.getMessage() for r in caplog.records if "Compiling" in r.getMessage()]
+    assert len(compiled) == 1  # the one that shows that they are counted
