@@ -31,9 +31,6 @@ PARALLEL_MODES = ("jit", "pmap", "shard_map")
 # a program trains, or cut over the devices that share a batch.
 SHARED, OWN, SPLIT = "shared", "own", "split"
 
-# XLA takes most of a minute to make ResNet-32's random initial values fast, seconds to make them.
-_QUICK: Any = {"xla_backend_optimization_level": 1}
-
 Function = Callable[..., Any]
 Places = tuple[PyTree, ...]
 """For each argument `SHARED`, `OWN` or `SPLIT`, or a prefix tree of them; or, under `jit`, of
@@ -168,15 +165,11 @@ class Layout:
           donate: positions of the arguments whose buffers may be reused for results.
           called_once: make it soon rather than fast, on CPUs; its values are the same.
         """
-        options = _QUICK if called_once and self.mesh.devices.flat[0].platform == "cpu" else None
+        soon = called_once and self.mesh.devices.flat[0].platform == "cpu"
+        jit = _jit_soon if soon else jax.jit
         if self.mode == "jit":
             shardings = _where(results, self.shardings)
-            return jax.jit(
-                function,
-                donate_argnums=donate,
-                out_shardings=shardings,
-                compiler_options=options,
-            )
+            return jit(function, donate_argnums=donate, out_shardings=shardings)
         if self.mode == "pmap":
             mapped = jax.pmap(
                 lambda number, *args: function(*args),
@@ -202,7 +195,7 @@ class Layout:
             out_specs=_where(results, specs),
             check_vma=False,
         )
-        return jax.jit(mapped, donate_argnums=donate, compiler_options=options)
+        return jit(mapped, donate_argnums=donate)
 
     def take_part(self, array: Array) -> Array:
         """Traced: of a `(global batch, ...)` array the part that this view works on."""
@@ -261,3 +254,16 @@ class Layout:
 def _where(places: PyTree, meaning: Mapping[str, Any]) -> Any:
     """A prefix tree of places with each replaced by what it means; shardings stay."""
     return jax.tree.map(lambda place: meaning.get(place, place), places)
+
+
+def _jit_soon(function: Function, **options: Any) -> Function:
+    """`jax.jit` with little optimisation: that of ResNet-32's random initial values takes XLA up to
+    half a minute, and saves milliseconds."""
+    nested = jax.jit(function, **options)  # which takes no options for the compiler
+    outer = jax.jit(function, compiler_options={"xla_backend_optimization_level": 1}, **options)
+
+    def call(*args: Any) -> Any:
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
+        return (nested if traced else outer)(*args)
+
+    return call
