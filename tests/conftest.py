@@ -10,6 +10,7 @@ import jaxtyping
 import matplotlib
 import pytest
 from hypothesis import settings
+from jax.extend.backend import get_backend
 
 matplotlib.use("Agg")
 # The same examples at every run, so that what passes once passes again.
@@ -34,6 +35,8 @@ _NO_LOCATIONS = {
     "jax_include_full_tracebacks_in_locations": False,
     "jax_traceback_in_locations_limit": 0,
 }
+# That a process keeps from one module to the next.
+_MOST_PROGRAMS = 300
 
 
 def pytest_addoption(parser):
@@ -85,10 +88,11 @@ def untyped():
 
 @pytest.fixture(autouse=True, scope="module")
 def forgotten_programs():
-    """What a module compiled is of no use to the next, and would fill the memory."""
+    """What modules compiled is of little use to the next, and many of them would fill the memory."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    if len(get_backend().live_executables()) > _MOST_PROGRAMS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -31,6 +31,7 @@ def official(tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 def test_what_is_carried_gives_the_runs_the_data_that_they_have_at_home(official, tmp_path):
     runs = ["final-glmc-none-if200-label", "final-cross_entropy-none-if100-label-seed1"]
     packed = pack(official, runs, verify=False)

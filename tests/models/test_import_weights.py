@@ -117,6 +117,7 @@ def test_residual_networks_get_the_weights_with_which_they_give_what_pytorch_giv
     assert_same(fitted.arrays, variables)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "network", "sizes", "names"),
     [

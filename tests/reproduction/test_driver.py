@@ -335,6 +335,7 @@ def test_a_finished_folder_is_not_taken_for_the_run_of_other_settings(tmp_path, 
     assert not records_of(tmp_path)
 
 
+@pytest.mark.thorough
 def test_the_committed_records_are_of_the_plan_that_there_is():
     results = Path(__file__).parents[2] / "results"
     assert len(read_records(results / "fashion_mnist.jsonl")) >= 24

@@ -20,6 +20,7 @@ from tests.studies.made_experiments import write_experiment
 TEXTS = {name: (REPOSITORY / path).read_text() for name, path in PAGES.items()}
 
 
+@pytest.mark.thorough  # of thousands of records
 @pytest.mark.parametrize("page", PAGES)
 def test_every_table_is_the_one_of_its_record(page):
     assert with_tables(TEXTS[page]) == TEXTS[page]

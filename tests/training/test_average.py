@@ -73,6 +73,7 @@ def test_members_of_one_program_have_averages_of_their_own(program, states):
     assert not np.allclose(*state.average["params"]["head"]["kernel"])
 
 
+@pytest.mark.thorough
 def test_a_run_that_goes_on_has_the_average_of_one_without_a_stop(program, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     config = program.config

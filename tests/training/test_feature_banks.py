@@ -51,6 +51,7 @@ def test_a_classifier_learns_and_aligns_with_the_means_of_the_data_set(banks, tm
     assert summary["test_mean_cosine"] > 0.8
 
 
+@pytest.mark.thorough
 def test_a_stream_on_eight_devices_trains_and_tests_the_adapter_as_memory_on_one(banks):
     """All in one batch, as the order is another one."""
     changes = {"model__name": "adapter", "batch_size": 40, "eval_batch_size": 8}

@@ -93,6 +93,7 @@ def test_a_skipped_step_changes_the_counters_alone(mode):
     np.testing.assert_array_equal(np.isfinite(state.guard.norms), [True, True])
 
 
+@pytest.mark.thorough
 def test_of_members_each_skips_its_own_steps():
     configs = [small_config(seed=seed, guard__limit=1, **SKIP) for seed in range(3)]
     program = Program(configs[0], None, Layout("vmap", jax.devices()[:1], members=3))

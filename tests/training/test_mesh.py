@@ -117,6 +117,7 @@ def test_a_checkpoint_goes_on_elsewhere_with_the_same_numbers(saved, goes_on, pr
     assert_close(one, other, 1e-6)
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_over_another_mesh(programs, tmp_path):
     cut, one = programs["cut"], programs["one"]
     with pytest.raises(RunStopped):

@@ -83,6 +83,7 @@ def final_state_checksum(workdir):
     return json.loads(path.read_text())["checksum"]
 
 
+@pytest.mark.thorough
 def test_preempted_and_killed_at_random_steps_a_run_ends_bit_for_bit_as_without(command, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(command(whole), "Finished")

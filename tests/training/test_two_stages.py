@@ -128,6 +128,7 @@ def test_scales_of_classes_are_learned_and_all_else_stays(first):
     np.testing.assert_allclose(weights, scaled.T, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_run_that_goes_on_ends_as_without_a_stop_and_its_first_run_may_be_gone(
     first, second, tmp_path
 ):

@@ -132,6 +132,7 @@ def test_blending_gives_what_pil_gives_for_every_pair_of_values():
         np.testing.assert_array_equal(np.asarray(found), np.asarray(expected), str(factor))
 
 
+@pytest.mark.thorough
 def test_autocontrast_gives_what_pil_gives_for_every_darkest_and_brightest_value():
     """Rounding in float64 loses a level for one pair of 18 in 100."""
     edges = [(low, high) for low in range(256) for high in range(low, 256)]

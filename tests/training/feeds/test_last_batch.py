@@ -70,6 +70,7 @@ def test_devices_share_the_last_batch_too_or_all_have_it():
     assert int(alone[1].steps) == 7
 
 
+@pytest.mark.thorough
 def test_a_run_with_it_goes_on_after_a_stop_and_ends_at_its_true_number_of_steps(tmp_path):
     config = small_config(spa__method="slerp", spa__slerp__alpha_max=0.3, **KEPT)
     program = small_program(config)

@@ -235,6 +235,7 @@ def test_the_views_and_draws_of_a_stream_reach_the_network(glmc_program, two_str
     assert pasted.any()
 
 
+@pytest.mark.thorough
 def test_two_workers_bring_what_none_does(two_streams, folder):
     again = arrived(glmc_config(folder, loader__workers=2))
     assert jax.tree.structure(two_streams) == jax.tree.structure(again)
