@@ -88,11 +88,19 @@ def untyped():
 
 @pytest.fixture(autouse=True, scope="module")
 def forgotten_programs():
-    """What modules compiled is of little use to the next, and many of them would fill the memory."""
+    """Few of the programs of a module serve the next, and all of them would fill the memory."""
     yield
     if len(get_backend().live_executables()) > _MOST_PROGRAMS:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """For a module whose runs would only take longer to compile for more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda: jax.local_devices()[:1])
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -151,6 +151,7 @@ def test_finished_runs_are_not_shown_as_those_of_other_data(copy, command, capsy
     assert "what is there now are not of the same data" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_variant_of_which_every_run_fails_ends_the_comparison_after_the_others(
     command, tmp_path, capsys
 ):
@@ -188,6 +189,7 @@ def test_what_could_not_be_compared_is_refused_before_anything_is_trained(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 def test_checkpoints_that_the_config_asks_for_are_kept(copy, command):
     shutil.rmtree(copy / "proj-seed1")
     again = ("--methods=none,proj", "--seeds=2", "--config.checkpoint.every_epochs=3")

@@ -25,17 +25,11 @@ from spa_jax.training.rundir.checkpoints import read_arrays
 from tests.refusals import refusal
 from tests.training.small import small_config, small_program
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 # More devices than one could not train it, as a batch is cut into so many parts already.
 CHANGES = {"model__small__widths": (4,), "data__validation": True, "accumulation_steps": 16}
 CONFIG = small_config(**CHANGES)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """More would only take longer to compile for."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "devices", lambda: jax.local_devices()[:1])
-        yield
 
 
 @pytest.fixture(scope="module")

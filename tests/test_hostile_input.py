@@ -12,6 +12,7 @@ from spa_jax.training.loop import run
 from tests.training.small import small_config
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("untyped")
 def test_whatever_is_handed_in_is_read_or_refused(tmp_path):
     """Nothing else: no other error, nothing written elsewhere, executed, or waited for."""

@@ -79,6 +79,7 @@ def test_a_wrong_command_gets_one_paragraph_and_status_2(case, tmp_path):
     assert not workdir.exists()
 
 
+@pytest.mark.thorough
 def test_a_config_file_that_sets_a_field_of_before_is_told_the_new_one(tmp_path):
     text = (
         "from spa_jax.training.config import default_config\n"
@@ -92,6 +93,7 @@ def test_a_config_file_that_sets_a_field_of_before_is_told_the_new_one(tmp_path)
     assert_refused(result, ("config.model.depth has a new name: model.cifar_resnet.depth",))
 
 
+@pytest.mark.thorough
 def test_a_workdir_of_another_config_is_refused_and_left_alone(tmp_path):
     old = default_config()
     old.seed = 5

@@ -25,6 +25,8 @@ from spa_jax.training.rundir.workdir import write_config
 from tests.refusals import refusal
 from tests.training.small import small_config
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 CELLS = [
     Cell("final", "cross_entropy", "none", 20.0, 0, "label"),
     Cell("final", "cross_entropy", "reg", 20.0, 0, "label", "waits", None),

@@ -203,6 +203,7 @@ def test_a_chunks_checkpoint_holds_all_its_places(stopped):
     np.testing.assert_allclose(state.hyperparams["gamma"], [0.1, 0.5, 0.9, 0.9])
 
 
+@pytest.mark.thorough
 def test_lines_that_a_checkpoint_continues_from_must_be_there(stopped, tmp_path):
     members, chunk = stopped
     (members[1].folder / "metrics.jsonl").unlink()

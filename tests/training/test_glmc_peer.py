@@ -32,7 +32,7 @@ PARAMETERS = [name.removeprefix("change.") for name in RECORD if name.startswith
 STATISTICS = [name for name in RECORD if ".running_" in name]
 FORWARDS = 3  # of a step: clean, global, local
 
-pytestmark = pytest.mark.device
+pytestmark = [pytest.mark.device, pytest.mark.thorough]
 
 steps = pytest.mark.parametrize("step", range(STEPS))
 

@@ -114,6 +114,7 @@ def lines_of(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.thorough
 def test_skipped_steps_are_counted_over_a_stop_and_too_many_in_a_row_stop_the_run(tmp_path):
     """A factor of 1 makes about every second step a spike."""
     config = small_config(guard__spike_factor=1.0, guard__limit=9, **SKIP)

@@ -160,7 +160,7 @@ def test_the_loop_fetches_at_logging_evaluation_and_end_only(program, tmp_path, 
 
 
 @pytest.mark.device
-@pytest.mark.parametrize("mode", first(2, PARALLEL_MODES))
+@pytest.mark.parametrize("mode", first(1, PARALLEL_MODES))
 def test_nothing_compiles_after_the_first_epoch_and_buffers_are_donated(mode, program, caplog):
     config = small_config(spa__method="proj", parallel=mode)
     fresh = program if mode == "jit" else small_program(config, num_devices=8)

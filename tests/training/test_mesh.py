@@ -89,17 +89,8 @@ def test_a_device_holds_its_part_of_the_state_alone(programs):
     assert means.addressable_shards[0].data.shape == (64, 12)
 
 
-# From and to a state that is cut, each once.
-QUICK_PAIRS = {("one", "cut"), ("cut", "eight")}
-
-
-@pytest.mark.parametrize(
-    ("saved", "goes_on"),
-    [
-        pytest.param(*pair, marks=() if pair in QUICK_PAIRS else pytest.mark.thorough)
-        for pair in itertools.permutations(["one", "eight", "cut"], 2)
-    ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize(("saved", "goes_on"), itertools.permutations(["one", "eight", "cut"], 2))
 def test_a_checkpoint_goes_on_elsewhere_with_the_same_numbers(saved, goes_on, programs, tmp_path):
     first, second = programs[saved], programs[goes_on]
     state, _ = steps(first, first.init_state(first.config))

@@ -146,7 +146,10 @@ def test_a_run_that_goes_on_ends_as_without_a_stop_and_its_first_run_may_be_gone
     check_runs([], continued=[config])
 
 
-@pytest.mark.parametrize("variant", ["reg", "slerp", "proj"])
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(name, marks=pytest.mark.thorough) for name in ("reg", "slerp")] + ["proj"],
+)
 def test_every_variant_aligns_the_classifier_with_features_of_evaluation_mode(first, variant):
     config = second_config(first, spa__method=variant)
     program = small_program(config)

@@ -346,6 +346,7 @@ def test_streams_of_weighted_draws_differ_and_keep_their_weights():
 # A part that is held out
 
 
+@pytest.mark.thorough
 def test_a_held_out_part_is_evaluated_too_with_all_its_classes_alike(tmp_path):
     config = small_config(data__validation=True, model__small__widths=(4,))
     program = small_program(config)
