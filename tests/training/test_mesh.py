@@ -90,7 +90,9 @@ def test_a_device_holds_its_part_of_the_state_alone(programs):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("saved", "goes_on"), itertools.permutations(["one", "eight", "cut"], 2))
+@pytest.mark.parametrize(
+    ("saved", "goes_on"), list(itertools.permutations(["one", "eight", "cut"], 2))
+)
 def test_a_checkpoint_goes_on_elsewhere_with_the_same_numbers(saved, goes_on, programs, tmp_path):
     first, second = programs[saved], programs[goes_on]
     state, _ = steps(first, first.init_state(first.config))
