@@ -22,6 +22,7 @@ from spa_jax.reproduction.tables import TABLES, find_table
 from spa_jax.sweeps.runner import Runner
 from spa_jax.training.rundir.owner import check_owner
 from spa_jax.training.rundir.workdir import write_config
+from tests.parameters import first
 from tests.refusals import refusal
 from tests.training.small import small_config
 
@@ -173,7 +174,7 @@ def test_no_more_runs_than_asked_for_are_begun(tmp_path):
     assert [record["seed"] for record in records_of(tmp_path)] == [0]
 
 
-@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("together", first(1, [False, True]))
 def test_a_run_that_diverges_is_recorded_and_the_next_one_begun(tmp_path, together):
     bad = dataclasses.replace(CELLS[0], settings=(("optimizer.learning_rate", 1e6),))
     said = []

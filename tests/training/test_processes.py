@@ -178,7 +178,8 @@ def member(number, port):
     )
 
 
-@pytest.mark.parametrize("lost", [1, pytest.param(0, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("lost", [1, 0])
 def test_when_a_host_is_lost_the_other_ends_in_time_and_says_which(lost):
     """JAX says it by its number, whose name the first host has printed; or that it was the first"""
     port = free_port(2**16 - 2**12 + os.getpid() % 1000)

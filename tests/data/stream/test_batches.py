@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import multiprocessing
 import os
@@ -53,17 +54,22 @@ def folders_of(pid):
 
 @pytest.fixture(scope="module")
 def batches(examples):
-    """Batches of the first steps on 0, 2 and 4 workers; the streams of workers are closed early."""
-    found = {0: list(train_stream(examples))}
-    for workers in (2, 4):
+    """Makes batches of the first steps, once a number of workers; a stream is closed early."""
+
+    @functools.cache
+    def on(workers):
+        if not workers:
+            return list(train_stream(examples))
         stream = train_stream(examples, range(1000), workers=workers)
-        found[workers] = list(itertools.islice(stream, STEPS))
+        found = list(itertools.islice(stream, STEPS))
         assert len(multiprocessing.active_children()) == workers
         assert len(folders_of(os.getpid())) == 1
         stream.close()
         assert not multiprocessing.active_children()
         assert not folders_of(os.getpid())
-    return found
+        return found
+
+    return on
 
 
 def assert_same(found, expected):
@@ -79,12 +85,12 @@ def assert_same(found, expected):
 @pytest.mark.thorough
 @pytest.mark.parametrize("workers", [2, 4])
 def test_the_number_of_workers_changes_nothing(batches, workers):
-    assert_same(batches[workers], batches[0])
+    assert_same(batches(workers), batches(0))
 
 
 def test_a_batch_has_the_order_s_labels_and_the_types_that_devices_take(batches, examples):
-    assert len(batches[0]) == STEPS
-    for step, batch in enumerate(batches[0]):
+    assert len(batches(0)) == STEPS
+    for step, batch in enumerate(batches(0)):
         assert batch.images.shape == (BATCH, 24, 24, 3)
         dtypes = [part.dtype for part in batch]
         assert dtypes == [np.uint8, np.int32, np.int32, np.float32]
@@ -95,7 +101,7 @@ def test_a_batch_has_the_order_s_labels_and_the_types_that_devices_take(batches,
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_plain_arrays_that_may_be_kept_and_written_to(batches, workers):
-    for batch in batches[workers]:
+    for batch in batches(workers):
         assert type(batch.images) is np.ndarray
         assert batch.images.flags.writeable
 
@@ -103,7 +109,7 @@ def test_batches_are_plain_arrays_that_may_be_kept_and_written_to(batches, worke
 def test_two_processes_provide_the_halves_of_one_batch(batches, examples):
     rows = [np.arange(BATCH)[half::2] for half in range(2)]
     halves = [list(train_stream(examples, rows=part)) for part in rows]
-    for step, batch in enumerate(batches[0]):
+    for step, batch in enumerate(batches(0)):
         for half in range(2):
             for name in HostBatch._fields:
                 found = getattr(halves[half][step], name)
@@ -112,7 +118,7 @@ def test_two_processes_provide_the_halves_of_one_batch(batches, examples):
 
 @pytest.mark.parametrize("start", [1, 3, 5, STEPS])
 def test_starting_at_a_step_is_skipping_those_before(batches, examples, start):
-    assert_same(list(train_stream(examples, range(start, STEPS))), batches[0][start:])
+    assert_same(list(train_stream(examples, range(start, STEPS))), batches(0)[start:])
 
 
 def test_each_row_and_each_step_is_augmented_differently(examples):

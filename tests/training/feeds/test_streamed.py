@@ -149,6 +149,7 @@ def test_a_run_on_two_streams_goes_on_where_it_was_stopped(
         assert resumed[field] == whole_run[field]
 
 
+@pytest.mark.thorough
 def test_a_summary_has_both_heads_and_leads_with_the_one_that_spa_acts_on(whole_run):
     names = ("mean_cosine", "min_cosine", "test_mean_cosine", "test_min_cosine")
     heads = whole_run["heads"]

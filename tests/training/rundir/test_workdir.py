@@ -23,6 +23,8 @@ from spa_jax.training.rundir.workdir import (
 from tests.refusals import refusal
 from tests.training.small import small_config
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 def test_a_folder_below_a_file_is_refused_with_the_file(tmp_path):
     (tmp_path / "file").write_text("mine")
