@@ -240,7 +240,7 @@ def _transposed(mean: Float[Array, "C D"]) -> Float[Array, "D C"]:
 
 def _mean_and_seen(class_means: Any) -> tuple[Float[Array, "C D"], Bool[Array, " C"]]:
     if isinstance(class_means, ClassMeans):
-        return widen(class_means.mean), class_means.seen
+        return widen(class_means.mean), jnp.asarray(class_means.seen)
     shape = tuple(np.shape(class_means))
     dtype = getattr(class_means, "dtype", None)
     if len(shape) != 2 or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
