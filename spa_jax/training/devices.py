@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
@@ -263,7 +264,7 @@ def _jit_soon(function: Function, **options: Any) -> Function:
     outer = jax.jit(function, compiler_options={"xla_backend_optimization_level": 1}, **options)
 
     def call(*args: Any) -> Any:
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
+        traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args))
         return (nested if traced else outer)(*args)
 
     return call
