@@ -23,6 +23,7 @@ from spa_jax.training.rundir.checkpoints import array_shapes, read_arrays, read_
 from spa_jax.training.rundir.first_run import FirstRun
 from spa_jax.training.rundir.run_record import RunRecord
 from spa_jax.training.rundir.workdir import read_summary
+from tests import parameters
 from tests.refusals import refusal
 from tests.training.small import small_config, small_program, take_steps
 
@@ -146,10 +147,7 @@ def test_a_run_that_goes_on_ends_as_without_a_stop_and_its_first_run_may_be_gone
     check_runs([], continued=[config])
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [pytest.param(name, marks=pytest.mark.thorough) for name in ("reg", "slerp")] + ["proj"],
-)
+@pytest.mark.parametrize("variant", parameters.first(1, ["proj", "reg", "slerp"]))
 def test_every_variant_aligns_the_classifier_with_features_of_evaluation_mode(first, variant):
     config = second_config(first, spa__method=variant)
     program = small_program(config)
