@@ -17,7 +17,7 @@ from spa_jax.reproduction.cells import Cell, Records, TablePlan, read_records
 from spa_jax.sweeps.grid import Member
 from spa_jax.sweeps.runner import Runner
 from spa_jax.training.checking import check_runs
-from spa_jax.training.config import default_config, flatten_config, resolve
+from spa_jax.training.config import flat_defaults, flatten_config, resolve
 from spa_jax.training.loop import RunStopped
 from spa_jax.training.rundir.json_lines import JsonLines
 from spa_jax.training.rundir.owner import owned
@@ -233,7 +233,7 @@ def check_records(plan: TablePlan, records: Records) -> None:
     """Raises InputError if a run was recorded with other settings than it has now."""
     by_name = {record["cell"]: record for record in records}
     # What a field that came later would have been.
-    defaults = flatten_config(default_config().to_dict())
+    defaults = flat_defaults()
     for cell in plan.cells(records):
         if cell.name not in by_name or cell.settings is None:
             continue

@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -181,6 +183,12 @@ def default_config() -> Config:
     return ConfigDict(unflatten_dict(defaults, sep=".")).lock()
 
 
+@functools.cache
+def flat_defaults() -> Mapping[str, Any]:
+    """Every field of :func:`default_config` by its dotted name, made once for thousands of runs."""
+    return MappingProxyType(flatten_config(default_config().to_dict()))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions(ConfigOptions):
     """A configuration, decided: what the parts of a program are built from.
@@ -237,7 +245,7 @@ def resolve(config: Config) -> RunOptions:
         would do nothing, or options that do not go together.
     """
     given, flat = config.to_dict(), flatten_config(config.to_dict())
-    defaults = flatten_config(default_config().to_dict())
+    defaults = flat_defaults()
     check_fields(flat, defaults)
     groups: Mapping[str, Any] = {
         group: read_options(options, given[group], f"config.{group}")

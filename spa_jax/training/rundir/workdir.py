@@ -12,7 +12,7 @@ from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.data.sources.opening import load_data
 from spa_jax.errors import InputError
 from spa_jax.files import local_path, output_folder, read_json, write_json
-from spa_jax.training.config import Config, check_fields, default_config, flatten_config
+from spa_jax.training.config import Config, check_fields, flat_defaults, flatten_config
 from spa_jax.training.rundir.owner import check_owner
 
 SUMMARY = "summary.json"
@@ -183,7 +183,7 @@ def made_config(workdir: Path) -> Config:
       InputError: its `config.json` cannot be read, or has fields that this version does not know.
     """
     made = read_json(workdir / "config.json", "put it back, or train again in another folder.")
-    defaults = flatten_config(default_config().to_dict())
+    defaults = flat_defaults()
     fields = defaults | flatten_config(made)
     try:
         check_fields(fields, defaults)
