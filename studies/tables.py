@@ -1,7 +1,7 @@
 """Records as the Markdown that the pages show, with where their numbers come from."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -112,10 +112,23 @@ def steps_table(record: Record) -> str:
 
 def demo_time_table(record: Record) -> str:
     """Seconds of each part of the demo, one column a time, from `benchmarks/demo_time.py`."""
-    seconds = record["seconds"]
-    rounds = [f"time {1 + place}" for place in range(len(seconds["all"]))]
+    return f"{_rounds(record['seconds'])}\n\n{_origin(record)}"
+
+
+def suite_time_table(record: Record) -> str:
+    """Seconds of the suite, one column a time, from `benchmarks/suite_time.py`."""
+    text = (
+        f"{record['passed']:,} passed and {record['skipped']} skipped; the largest process took "
+        f"{record['peak_bytes'] / 1e9:.1f} GB. {_origin(record)}"
+    )
+    return f"{_rounds(record['seconds'])}\n\n{text}"
+
+
+def _rounds(seconds: Mapping[str, Sequence[float]]) -> str:
+    """What took how long, one column for each time that it was measured."""
+    times = [f"time {1 + place}" for place in range(len(next(iter(seconds.values()))))]
     rows = [[name, *(f"{second:.1f}" for second in row)] for name, row in seconds.items()]
-    return f"{markdown_rows([['seconds', *rounds], *rows])}\n\n{_origin(record)}"
+    return markdown_rows([["seconds", *times], *rows])
 
 
 def alignment_cost_table(record: Record) -> str:
@@ -259,6 +272,7 @@ TABLES: Mapping[str | None, Callable[[Record], str]] = {
     "torch_steps": steps_table,
     "step_profile": steps_table,
     "demo_time": demo_time_table,
+    "suite_time": suite_time_table,
     "members": steps_table,
     "alignment_cost": alignment_cost_table,
     "many_classes": many_classes_table,

@@ -14,6 +14,7 @@ from spa_jax.options import defaults_of
 from spa_jax.training.config import (
     check_field_name,
     default_config,
+    flat_defaults,
     flatten_config,
     resolve,
     traced_fields,
@@ -60,6 +61,10 @@ def test_every_config_file_resolves_and_has_the_fields_of_the_default(path):
     config = importlib.import_module(f"configs.{path.stem}").get_config()
     resolve(config)
     assert flatten_config(config.to_dict()).keys() == FIELDS.keys()
+
+
+def test_defaults_by_dotted_name_are_those_of_the_default_config():
+    assert flat_defaults() == FIELDS
 
 
 def test_what_a_registry_names_has_a_group_of_its_own_if_it_has_options():
