@@ -119,7 +119,7 @@ def suite_time_table(record: Record) -> str:
     """Seconds of the suite, one column a time, from `benchmarks/suite_time.py`."""
     text = (
         f"{record['passed']:,} passed and {record['skipped']} skipped; the largest process took "
-        f"{record['peak_bytes'] / 1e9:.1f} GB. {_origin(record)}"
+        f"{record['peak_bytes'] / 1e9:.2f} GB. {_origin(record)}"
     )
     return f"{_rounds(record['seconds'])}\n\n{text}"
 

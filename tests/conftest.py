@@ -12,6 +12,8 @@ import pytest
 from hypothesis import settings
 from jax.extend.backend import get_backend
 
+from tests.devices import only_devices
+
 matplotlib.use("Agg")
 # The same examples at every run, so that what passes once passes again.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -97,9 +99,8 @@ def forgotten_programs():
 
 @pytest.fixture(scope="module")
 def one_device():
-    """For a module whose runs would only take longer to compile for more."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "devices", lambda: jax.local_devices()[:1])
+    """For a module of such runs."""
+    with only_devices(1):
         yield
 
 

@@ -4,13 +4,13 @@ import json
 import shutil
 import sys
 
-import jax
 import pytest
 from absl import flags
 
 from spa_jax import compare
 from spa_jax.command_line import parse_flags
 from spa_jax.reporting.statistics import paired_differences
+from tests.devices import only_devices
 
 # By which ml_collections reads a file.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -33,8 +33,7 @@ def command(tmp_path_factory):
     def run(out, *arguments):
         known = {*flags.FLAGS}
         argv = ["compare", f"--config={config}", f"--out={out}", *arguments]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(jax, "devices", lambda: jax.local_devices()[:1])
+        with only_devices(1), pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", argv)
             try:
                 compare.define_flags()

@@ -8,7 +8,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -22,6 +21,7 @@ from spa_jax.training.rundir.workdir import read_summary
 from studies import feature_bank
 from tests.data.tiny import random_images, write_cifar
 from tests.data.tiny_jpeg import write_photographs
+from tests.devices import only_devices
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs/how_to").glob("*.md"))}
@@ -58,8 +58,7 @@ def start(program, arguments):
     """Runs a program of the repository in this process, on one device."""
     argv = [program, *arguments]
     known = {*flags.FLAGS}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "devices", lambda: jax.local_devices()[:1])
+    with only_devices(1), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", argv)
         try:
             if program.startswith("examples/"):

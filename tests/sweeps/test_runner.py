@@ -21,6 +21,7 @@ from spa_jax.training.rundir.first_run import FirstRun
 from spa_jax.training.rundir.json_lines import JsonLines
 from spa_jax.training.rundir.run_record import RunRecord
 from spa_jax.training.rundir.workdir import write_config
+from tests.devices import only_devices
 from tests.refusals import refusal
 from tests.training.small import small_config, small_program
 
@@ -52,8 +53,7 @@ def finished(tmp_path_factory):
     logs = {"logging__plots": True, "logging__every_steps": 2, "logging__tensorboard": True}
     members = grid(out, GAMMAS, (5,), **logs)
     said = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "devices", lambda: jax.local_devices()[:1])
+    with only_devices(1):
         Runner(out, True, at_once=2, say=said.append, command="a command").train(members)
     return members, out, said
 
@@ -122,8 +122,7 @@ def whole(tmp_path_factory):
     """Three members, trained on two devices without a stop."""
     out = tmp_path_factory.mktemp("whole")
     members = grid(out, GAMMAS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "devices", lambda: jax.local_devices()[:2])
+    with only_devices(2):
         Runner(out, together=True, at_once=3, say=silent).train(members)
     return members
 

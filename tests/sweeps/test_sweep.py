@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -11,6 +10,7 @@ from spa_jax.reporting.statistics import COLUMNS, statistics
 from spa_jax.sweep import format_table, open_console, sweep
 from spa_jax.sweeps.grid import make_grid
 from spa_jax.training.rundir.workdir import write_config
+from tests.devices import only_devices
 from tests.refusals import refusal
 from tests.training.small import small_config
 
@@ -35,8 +35,7 @@ def printed(record):
 def swept(tmp_path_factory):
     """A grid of two programs, of two strengths and two seeds each, on one device."""
     out = tmp_path_factory.mktemp("sweep")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "devices", lambda: jax.local_devices()[:1])
+    with only_devices(1):
         return sweep(proj_config(), AXES, [3, 5], out, silent()), out
 
 
