@@ -66,7 +66,7 @@ class Experiment:
             "training_images": sum(self.baseline.class_counts),
             "class_counts": self.baseline.class_counts,
             "split_checksum": first.summary["split_checksum"],
-            "epochs": len(first.lines),
+            "epochs": first.config["epochs"],
             "seeds": self._of_summaries("seed"),
             "params_checksums": self._of_summaries("params_checksum"),
             "jax": first.summary["versions"]["jax"],

@@ -76,7 +76,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     except ImportError as error:
         raise InputError(
             f"{path} is in the safetensors format, which takes the package of that name: "
-            "pip install 'spa_jax[weights]'."
+            "pip install 'spa_jax[train,weights]'."
         ) from error
     try:
         with safe_open(path, framework="flax") as file:
