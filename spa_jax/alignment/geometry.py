@@ -110,7 +110,9 @@ def over_norms(
     return jnp.where(too_short, 0.0, quotients)
 
 
-def unit_rows(rows: Rows, minimum: float = SHORTEST_ROW) -> Float[Array, "C D"]:
+def unit_rows(
+    rows: Float[Array | np.ndarray, "_ _"], minimum: float = SHORTEST_ROW, axis: int = 1
+) -> Float[Array, "_ _"]:
     r"""Every row divided by its norm; a row shorter than `minimum` becomes a zero row.
 
     .. math:: \hat x_c = x_c / \|x_c\|
@@ -118,16 +120,17 @@ def unit_rows(rows: Rows, minimum: float = SHORTEST_ROW) -> Float[Array, "C D"]:
     Args:
       rows: `(C, D)` floating.
       minimum: shortest norm that still counts as a direction, > 0.
+      axis: along which a row lies; 0 for the columns of a `(D, C)` array.
 
     Returns:
-      `(C, D)` float32 (float64 for float64 rows): rows of norm 1 or 0.
+      Of the shape of the rows, float32 (float64 for float64 rows): rows of norm 1 or 0.
 
     Example:
       >>> unit_rows(jnp.array([[0.0, 2.0], [0.0, 0.0]])).tolist()
       [[0.0, 1.0], [0.0, 0.0]]
     """
     rows = widen(rows)
-    return over_norms(rows, row_norms(rows)[:, None], minimum=minimum)
+    return over_norms(rows, jnp.expand_dims(row_norms(rows, axis), axis), minimum=minimum)
 
 
 class Tangents(NamedTuple):

@@ -51,7 +51,7 @@ class LinearHead(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
         if self.normalised:
-            kernel = self.param("scale", nn.initializers.ones, ()) * unit_rows(kernel.T).T
+            kernel = self.param("scale", nn.initializers.ones, ()) * unit_rows(kernel, axis=0)
         if self.scaled:
             kernel *= self.param("scales", nn.initializers.ones, (self.num_classes,))[None]
         return features @ kernel + bias[None]
@@ -82,7 +82,7 @@ class CosineHead(nn.Module):
     def __call__(self, features: Float[Array, "B D"], train: bool) -> Float[Array, "B num_classes"]:
         """Features `(B, D)` to logits `(B, C)`; `kernel` is `(D, C)`, `scale` `()` if learned."""
         kernel = self.param("kernel", _unit_columns, (features.shape[-1], self.num_classes))
-        cosines = _cosines(unit_rows(features), unit_rows(kernel.T).T)
+        cosines = _cosines(unit_rows(features), unit_rows(kernel, axis=0))
         if self.scale is None:
             return cosines
         return self.param("scale", nn.initializers.constant(self.scale), ()) * cosines
@@ -254,7 +254,7 @@ class BclHead(nn.Module):
             return nn.Dense(self.projection_dim, name=name)(nn.relu(normal))
 
         return BclOutputs(
-            logits=_cosines(unit_rows(features), unit_rows(kernel.T).T),
+            logits=_cosines(unit_rows(features), unit_rows(kernel, axis=0)),
             projected=project(features, "projector"),
             prototypes=project(kernel.T, "prototypes"),
         )

@@ -64,6 +64,7 @@ def pairs(kinds=KINDS, shapes=SHAPES):
 
 alphas = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
 row_norms, unit_rows = jax.jit(geometry.row_norms), jax.jit(geometry.unit_rows)
+unit_columns = jax.jit(functools.partial(geometry.unit_rows, axis=0))
 row_cosines, row_angles = jax.jit(geometry.row_cosines), jax.jit(geometry.row_angles)
 tangent_part, slerp_rows = jax.jit(geometry.tangent_part), jax.jit(geometry.slerp_rows)
 both_dtypes = pytest.mark.parametrize("dtype", first(1, [jnp.float32, jnp.bfloat16]))
@@ -75,6 +76,7 @@ def test_norms_and_unit_rows_have_the_right_length_and_direction(pair):
     a = to_numpy(pair[0])
     np.testing.assert_allclose(row_norms(pair[0]), norms(a), rtol=1e-6)
     np.testing.assert_allclose(unit_rows(pair[0]), a / norms(a)[:, None], atol=1e-6)
+    np.testing.assert_allclose(unit_columns(pair[0].T), (a / norms(a)[:, None]).T, atol=1e-6)
 
 
 @pytest.mark.parametrize(("length", "kept"), [(1e-11, 1), (1e-13, 0), (1e-40, 0), (0, 0)])

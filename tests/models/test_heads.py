@@ -55,6 +55,19 @@ def unit(x, axis):
     return x / np.linalg.norm(x, axis=axis, keepdims=True)
 
 
+@pytest.mark.parametrize("head", [LinearHead(100, normalised=True), CosineHead(100)])
+def test_normalised_weights_are_read_in_the_layout_that_they_have(head):
+    """Two transposed copies and their gradients' make it 34 times the kernel."""
+    f = features(128, 512)
+    params = jax.eval_shape(head.init, jax.random.key(0), f, train=False)["params"]
+
+    def loss(params, f):
+        return jnp.sum(jnp.exp(head.apply({"params": params}, f, False)))
+
+    cost = jax.jit(jax.grad(loss)).lower(params, f).compile().cost_analysis()
+    assert cost["bytes accessed"] < 31 * 4 * 512 * 100
+
+
 def test_a_linear_head_is_a_product_and_a_sum():
     head, f = LinearHead(C), features()
     params = {"kernel": features(D, C, seed=1), "bias": features(1, C, seed=2)[0]}
