@@ -302,6 +302,21 @@ def _normalising(program: Program, state: TrainState) -> Callable[[Any, float], 
     return lambda logits, tau: tau_normalised(logits - of_zero, lengths, tau)
 
 
+def _logits_of(
+    program: Program, state: TrainState, part: str, folder: Path
+) -> Float[np.ndarray, "N C"]:
+    """Raises InputError for logits that are no numbers: the largest of them predicts nothing."""
+    logits = program.logits(state, part)
+    broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(broken):
+        raise InputError(
+            f"In {folder} the logits of {len(broken)} of {len(logits)} examples of the {part} part "
+            f"are not finite, the first at position {broken[0]}: look at these images or features, "
+            "and at whether the weights of the run are finite."
+        )
+    return logits
+
+
 def _evaluate_run(
     program: Program, run: OpenedRun, part: str, taus: Sequence[float], normalise: bool
 ) -> tuple[Float[np.ndarray, "N C"], dict[str, Any]]:
@@ -319,12 +334,15 @@ def _evaluate_run(
             f"{SUMMARY}. Put the run's own checkpoint back from a copy, or train it again in "
             "another folder."
         )
-    logits, labels = program.logits(state, part), getattr(data, part).labels
+    logits, labels = _logits_of(program, state, part, run.folder), getattr(data, part).labels
     groups = summary["shot_groups"]["classes"]
     result = prediction_measures(logits, labels, summary["class_counts"], groups)
     held_out = None
     if part == "test" and data.validation is not None:
-        held_out = program.logits(state, "validation"), data.validation.labels
+        held_out = (
+            _logits_of(program, state, "validation", run.folder),
+            data.validation.labels,
+        )
 
     def swept(adjust: Callable[[Any, float], Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """The sweep, and what the tau that is best on the validation part gives."""

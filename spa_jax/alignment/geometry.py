@@ -39,10 +39,14 @@ def widen(rows: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
 def widen_labels(labels: Shaped[Array | np.ndarray, "..."]) -> Shaped[Array, "..."]:
     """Integer labels in 32 bits at least, since one of 8 bits wraps against the number of a class.
 
+    Those of NumPy that do not fit into what JAX has stay above all classes, or below.
+
     Example:
       >>> widen_labels(jnp.array([5], jnp.uint8)).dtype
       dtype('int32')
     """
+    if isinstance(labels, np.ndarray) and labels.dtype in (np.int64, np.uint64):
+        labels = np.maximum(np.minimum(labels, np.iinfo(np.int32).max).astype(np.int64), -1)
     labels = jnp.asarray(labels)
     narrow = jnp.issubdtype(labels.dtype, jnp.integer) and labels.dtype.itemsize < 4
     return labels.astype(jnp.int32) if narrow else labels

@@ -4,6 +4,7 @@
 report.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -20,7 +21,6 @@ Key = TypeVar("Key", bound=Hashable)
 # The field that is averaged over, and fields and groups that do not change what is computed.
 _NO_DIFFERENCE = (
     "seed",
-    "evaluate_every",
     "eval_batch_size",
     "parallel",
     "checkpoint",
@@ -249,14 +249,18 @@ def baseline_of(group: Group, groups: Sequence[Group]) -> Group | None:
       groups: all groups of the report.
 
     Returns:
-      The group without SpA that is otherwise the same; where there is none, the first group; None
-      for the first group itself.
+      The group without SpA that is otherwise the same, and of several the one with the most of
+      SpA's fields in common, such as `spa.means_from`, which asks for a forward that moves batch
+      statistics; where there is none, the first group; None for the first group itself.
     """
     if group.method != "none":
-        rest = _without_spa(group)
-        for other in groups:
-            if other.method == "none" and _without_spa(other) == rest:
-                return other
+        same = [
+            other
+            for other in groups
+            if other.method == "none" and _without_spa(other) == _without_spa(group)
+        ]
+        if same:
+            return max(same, key=functools.partial(_equal_fields, group))
     return None if group is groups[0] else groups[0]
 
 
@@ -327,6 +331,10 @@ def _checksums(run: Run) -> dict[str, str | None]:
 def _init_of(summary: Mapping[str, Any]) -> Mapping[str, Any]:
     """The record of the run that a run started from; empty if from its seed alone."""
     return summary.get("init") or {}
+
+
+def _equal_fields(group: Group, other: Group) -> int:
+    return sum(value == other.fields[field] for field, value in group.fields.items())
 
 
 def _without_spa(group: Group) -> dict[str, Any]:

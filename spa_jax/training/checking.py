@@ -109,14 +109,14 @@ class PreparedRun:
     def check_first_run(self) -> None:
         """Raises InputError if the run that this one starts from is not there or does not fit."""
         if self.options.init.run:
-            check_first_run(self.options.init, self._shapes(), self.data.class_names)
+            check_first_run(self.options.init, self._shapes(), self.data)
 
     def read_first_run(self) -> FirstRun | None:
         """The run that this one starts from; None where the seed draws all values."""
         init = self.options.init
         if not init.run:
             return None
-        return read_first_run(init, self._shapes(), self.data.class_names)
+        return read_first_run(init, self._shapes(), self.data)
 
     def _shapes(self) -> PyTree:
         return jax.eval_shape(self.init_variables, np.uint32(0))
@@ -160,7 +160,7 @@ def check_runs(
             run.image_shape,
             options.aligned["classifier"],
             options.spa.means_from,
-            starts and (options.init, run.data.class_names),
+            starts and (options.init, options.data),
         )
         if network not in networks:
             run.check_network()

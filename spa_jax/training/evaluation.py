@@ -49,7 +49,8 @@ class EvaluationSums(flax.struct.PyTreeNode):
       loss: scalar, summed cross-entropy.
       correct: `(C,)`, examples of each class that were classified right.
       count: `(C,)`, examples of each class.
-      features: `(C, D)`, summed features.
+      features: `(C, D)`, summed features of those whose features are finite.
+      finite: `(C,)`, how many these are.
       collapse: what neural collapse is measured by; None where it is not.
     """
 
@@ -57,6 +58,7 @@ class EvaluationSums(flax.struct.PyTreeNode):
     correct: Any
     count: Any
     features: Any
+    finite: Any
     collapse: Any = None
 
 
@@ -78,13 +80,14 @@ class Evaluation:
         num_classes, dim = run.data.num_classes, run.dim
 
         def nothing() -> tuple[EvaluationSums, Array]:
-            shapes = ((), (num_classes,), (num_classes,), (num_classes, dim))
+            of_class = (num_classes,)
+            shapes = ((), of_class, of_class, (num_classes, dim), of_class)
             state = NCState.create(num_classes, dim) if self._measured else None
             zeros = [jnp.zeros(shape, jnp.float32) for shape in shapes]
             return EvaluationSums(*zeros, collapse=state), jnp.zeros((), jnp.int32)
 
         by_class = run.shards.by_class
-        of_sums = EvaluationSums(OWN, by_class, by_class, by_class, OWN)
+        of_sums = EvaluationSums(OWN, by_class, by_class, by_class, by_class, OWN)
         self.no_sums, self._none_agree = layout.compile(nothing, results=(of_sums, OWN))()
         self.places = (OWN, of_sums, feed.evaluation_places)
         self.add_batch = layout.compile(self._add_batch, self.places, of_sums)
@@ -152,15 +155,20 @@ class Evaluation:
         features, logits, batch = self._predict(variables, inputs)
         layout, num_classes = self._run.layout, len(self._class_counts)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-        correct = jnp.argmax(logits, axis=-1) == batch.labels
+        # Of logits that are no numbers the largest is the first, which must not be a hit.
+        correct = (jnp.argmax(logits, -1) == batch.labels) & jnp.all(jnp.isfinite(logits), -1)
         counted = jnp.where(batch.mask > 0, batch.labels, num_classes)  # which sums leave out
         rows, labels = self._run.shards.whole((features, counted))
-        feature_sums, count = class_sums(rows, labels, num_classes)
+        feature_sums, finite = class_sums(rows, labels, num_classes)
+        by_class = functools.partial(
+            jax.ops.segment_sum, segment_ids=counted, num_segments=num_classes
+        )
         of_batch = EvaluationSums(
             loss=jnp.sum(losses * batch.mask),
-            correct=jax.ops.segment_sum(correct.astype(jnp.float32), counted, num_classes),
-            count=count,
+            correct=by_class(correct.astype(jnp.float32)),
+            count=by_class(jnp.ones(correct.shape)),
             features=feature_sums,
+            finite=finite,
         )
         of_batch, state = layout.sum(of_batch), sums.collapse
         if state is not None:
@@ -176,7 +184,7 @@ class Evaluation:
     ) -> dict[str, Any]:
         test, method = sums["test"], self._method
         nothing_seen = ClassMeans.create(*test.features.shape)
-        compared = {"": means, "test_": nothing_seen.update_from_sums(test.features, test.count)}
+        compared = {"": means, "test_": nothing_seen.update_from_sums(test.features, test.finite)}
 
         def cosines_of(**aligned: Any) -> dict[str, Array]:
             return {key: known_cosines(variables, compared[key], **aligned) for key in compared}

@@ -130,6 +130,20 @@ def test_the_baseline_is_the_group_without_alignment_that_is_otherwise_equal(gro
     assert baseline_of(lone, groups) is reg
 
 
+def test_the_baseline_has_the_class_means_of_the_group_where_there_is_such_a_one(groups_of):
+    training, auto = (
+        {"method.name": "glmc", "spa.means_from": name} for name in ("training", "auto")
+    )
+    groups = groups_of(training, auto, auto | {"spa.method": "proj"})
+    assert baseline_of(groups[2], groups) is groups[1]
+    assert baseline_of(groups[2], [groups[0], groups[2]]) is groups[0]
+
+
+def test_runs_that_were_evaluated_more_often_are_a_group_of_their_own(groups_of):
+    """The best of many evaluations is not the best of one."""
+    assert len(groups_of({"seed": 0}, {"seed": 1, "evaluate_every": 2})) == 2
+
+
 def test_two_groups_without_alignment_are_not_compared_with_each_other(groups_of):
     groups = groups_of({"spa.method": "reg"}, {}, {"spa.center": False})
     assert all(baseline_of(group, groups) is groups[0] for group in groups[1:])

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from spa_jax.evaluate import evaluate
 from spa_jax.longtail.registry import METHODS
 from spa_jax.training.checking import check_run
 from spa_jax.training.loop import run
@@ -49,6 +50,23 @@ def test_a_classifier_learns_and_aligns_with_the_means_of_the_data_set(banks, tm
     summary = run(config, tmp_path, program, say=lambda line: None)
     assert summary["test_accuracy"]["last"] > 0.9  # chance is 0.25
     assert summary["test_mean_cosine"] > 0.8
+
+
+def test_an_example_without_finite_logits_is_wrong_and_counts(tmp_path):
+    """Features of which the adapter makes infinities; the largest of such logits is the first."""
+    folder, broken = tmp_path / "bank", 2
+    write_npz(folder)
+    test = dict(np.load(folder / "test.npz"))
+    rows = np.flatnonzero(test["label"] == 0)[:broken]
+    test["feature"] = test["feature"].astype(np.float32)
+    test["feature"][rows] = 3e38
+    np.savez(folder / "test.npz", **test)
+    config = bank_config(folder, model__name="adapter", epochs=1, evaluate_every=1)
+    summary = run(config, tmp_path / "run", small_program(config), say=lambda line: None)
+    assert summary["test_class_counts"] == np.bincount(test["label"]).tolist()
+    assert summary["per_class_accuracy"][0] <= 1 - broken / test["label"].tolist().count(0)
+    message = refusal(evaluate, [tmp_path / "run"], out=tmp_path / "evaluated")
+    assert f"logits of {broken} of {len(test['label'])} examples of the test part" in message
 
 
 @pytest.mark.thorough

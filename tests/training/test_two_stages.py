@@ -270,6 +270,14 @@ WRONG = {
         {"method__name": "glmc", "init__parts": "all"},
         ("the first params/head/bias, which is [10] there and missing here", "parts=backbone"),
     ),
+    "images held out that the first run has learned": (
+        {"data__validation": True},
+        ("trained on another part of digits", "this run validates or tests on", "its config.json"),
+    ),
+    "test images that the first run has learned": (
+        {"data__split_seed": 1},
+        ("trained on another part of digits", "config.data.split_seed"),
+    ),
     "parts of no run": (
         {"init__run": "", "optimizer__train_only": "all"},
         ("config.init.parts=backbone needs config.init.run", "at all"),

@@ -8,6 +8,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PyTree
 
+from spa_jax.data.dataset import LongTailedDataset
 from spa_jax.errors import InputError
 from spa_jax.files import local_path
 from spa_jax.models.import_weights import IMPORTED, imported_record, read_imported
@@ -20,7 +21,7 @@ from spa_jax.training.rundir.checkpoints import (
     saved_steps,
     tree_checksum,
 )
-from spa_jax.training.rundir.workdir import read_summary
+from spa_jax.training.rundir.workdir import read_claim, read_summary
 from spa_jax.training.state import COLLECTIONS, replaced
 
 _SCALES = "params/head/scales"
@@ -42,13 +43,13 @@ class FirstRun:
     record: dict[str, Any]
 
 
-def check_first_run(options: InitOptions, variables: PyTree, class_names: Sequence[str]) -> Path:
+def check_first_run(options: InitOptions, variables: PyTree, data: LongTailedDataset) -> Path:
     """Finds the checkpoint or the import that a run is to start from; no array is read yet.
 
     Args:
       options: which run, and which parts of it.
       variables: of the network that starts, or their shapes.
-      class_names: of the data that it starts on.
+      data: that it starts on.
 
     Returns:
       The folder of the checkpoint, or of the import.
@@ -56,7 +57,8 @@ def check_first_run(options: InitOptions, variables: PyTree, class_names: Sequen
     Raises:
       InputError: there is none, it is of another version of this library, of another network or of
         another number of classes, nothing of this network would be taken, or the classifier would
-        be, and the run's summary names other classes.
+        be, and the run's summary names other classes; or the run was trained on another part of
+        the same data set, and may have seen what this one holds out.
     """
     checkpoint = _find_checkpoint(local_path(options.run, "config.init.run"))
     imported = imported_record(checkpoint) if _is_import(checkpoint) else None
@@ -92,8 +94,28 @@ def check_first_run(options: InitOptions, variables: PyTree, class_names: Sequen
             f"or of another number of classes: {differing}. {remedy}."
         )
     if options.parts == "all":
-        _check_classes(checkpoint, options, class_names)
+        _check_classes(checkpoint, options, data.class_names)
+    _check_held_out(checkpoint, options, data)
     return checkpoint
+
+
+def _check_held_out(checkpoint: Path, options: InitOptions, data: LongTailedDataset) -> None:
+    """Raises InputError where the run of a checkpoint may have learned what is held out here."""
+    folder = checkpoint.absolute().parent
+    claim = read_claim(folder.parent) if folder.name == "checkpoints" else {}
+    if claim.get("name") != data.name:
+        return
+    if claim.get("training_checksum") in (None, data.training_checksum):
+        return
+    # Of the same test images none is trained on, however the rest is split.
+    same_test = claim.get("test_checksum") in (None, data.split.get("test_checksum"))
+    if data.validation is not None or not same_test:
+        raise InputError(
+            f"config.init.run={options.run} was trained on another part of {data.name}, and may "
+            "have learned images that this run validates or tests on: set config.data.split_seed, "
+            "config.data.validation and the other fields of config.data to what made it, as in its "
+            "config.json, or train it again with those of this run."
+        )
 
 
 def _check_classes(checkpoint: Path, options: InitOptions, class_names: Sequence[str]) -> None:
@@ -115,18 +137,18 @@ def _check_classes(checkpoint: Path, options: InitOptions, class_names: Sequence
         )
 
 
-def read_first_run(options: InitOptions, variables: PyTree, class_names: Sequence[str]) -> FirstRun:
+def read_first_run(options: InitOptions, variables: PyTree, data: LongTailedDataset) -> FirstRun:
     """Reads what a run starts from.
 
     Args:
       options: which run, and which parts of it.
       variables: of the network that starts, or their shapes.
-      class_names: of the data that it starts on.
+      data: that it starts on.
 
     Raises:
       InputError: as :func:`check_first_run`, or the checkpoint is damaged.
     """
-    checkpoint = check_first_run(options, variables, class_names)
+    checkpoint = check_first_run(options, variables, data)
     if _is_import(checkpoint):
         imported, arrays = imported_record(checkpoint), read_imported(checkpoint)
         of_file = {field: imported[field] for field in ("model", "file", "file_checksum")}

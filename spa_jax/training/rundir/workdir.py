@@ -52,7 +52,7 @@ def check_workdir(workdir: Path, config: Config) -> None:
         raise InputError(
             f"{workdir} holds files of a run but no config.json: choose another workdir."
         )
-    if begun and not _read_claim(workdir) and not (workdir / SUMMARY).exists():
+    if begun and not read_claim(workdir) and not (workdir / SUMMARY).exists():
         raise InputError(
             f"{workdir} holds a run but no {_DATA}, which says what data it was begun on: it was "
             "removed, or an earlier version of spa_jax began the run. Put the file back, or start "
@@ -60,7 +60,7 @@ def check_workdir(workdir: Path, config: Config) -> None:
         )
 
 
-def _read_claim(workdir: Path) -> dict[str, Any]:
+def read_claim(workdir: Path) -> dict[str, Any]:
     """The content of `data.json`; {} if nobody has claimed the workdir."""
     path, remedy = workdir / _DATA, "put it back, or choose another workdir."
     return read_json(path, remedy, {"content_checksum": str}) if path.exists() else {}
@@ -71,7 +71,7 @@ def claimed_data(workdir: Path) -> str | None:
 
     None if that is not known, or if its test data could not be read and may have been repaired.
     """
-    claim = _read_claim(workdir) or read_summary(workdir) or {}
+    claim = read_claim(workdir) or read_summary(workdir) or {}
     return None if claim.get("test_unread") else claim.get("content_checksum")
 
 
@@ -80,7 +80,7 @@ def check_data(workdir: Path, data: LongTailedDataset) -> None:
 
     Where the test data could not be read, only those that are trained on have to be the same.
     """
-    claim, what = _read_claim(workdir), "trained and tested on"
+    claim, what = read_claim(workdir), "trained and tested on"
     claimed, now = claimed_data(workdir), data.content_checksum
     if claim.get("test_unread"):
         claimed, what = str(claim.get("training_checksum")), "trained on"
@@ -118,7 +118,7 @@ def data_of_finished(workdir: Path, options: DataOptions) -> LongTailedDataset |
 
 def claimed_init(workdir: Path) -> dict[str, Any] | None:
     """What is known of the run that a workdir's run started from; None if from its seed alone."""
-    return (_read_claim(workdir) or read_summary(workdir) or {}).get("init")
+    return (read_claim(workdir) or read_summary(workdir) or {}).get("init")
 
 
 def check_init(workdir: Path, init: Mapping[str, Any] | None) -> None:
@@ -148,6 +148,7 @@ def claim_data(
         "name": data.name,
         "content_checksum": data.content_checksum,
         "training_checksum": data.training_checksum,
+        "test_checksum": data.split.get("test_checksum"),
     }
     if init:
         claim["init"] = dict(init)
@@ -156,7 +157,7 @@ def claim_data(
 
 def note_unread_test(workdir: Path) -> None:
     """Writes into `data.json` that the test data could not be read, see :func:`check_data`."""
-    write_json(workdir / _DATA, _read_claim(workdir) | {"test_unread": True}, indent=2)
+    write_json(workdir / _DATA, read_claim(workdir) | {"test_unread": True}, indent=2)
 
 
 def write_config(workdir: Path, config: Config) -> None:

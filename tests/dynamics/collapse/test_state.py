@@ -47,6 +47,13 @@ def test_every_split_merge_and_order_gives_the_moments_of_all_examples(seed, num
     assert merged.not_finite == 0
 
 
+def test_labels_that_do_not_fit_into_32_bits_contribute_nothing():
+    state = NCState.create(C, D)
+    for label in (np.int64(2**32), np.int64(-(2**32)), np.uint64(2**63)):
+        labels = np.array([label, 1], dtype=label.dtype)
+        assert state.update(np.ones((2, D), np.float32), labels).counts.tolist()[:2] == [0, 1]
+
+
 def test_padding_and_labels_outside_contribute_nothing():
     features, labels, _, _ = draw(0)
     features = np.float32(features)
