@@ -59,7 +59,7 @@ def unit(x, axis):
 def test_normalised_weights_are_read_in_the_layout_that_they_have(head):
     """Two transposed copies and their gradients' make it 34 times the kernel."""
     f = features(128, 512)
-    params = jax.eval_shape(head.init, jax.random.key(0), f, train=False)["params"]
+    params = jax.eval_shape(functools.partial(_start, head), jax.random.key(0), f)["params"]
 
     def loss(params, f):
         return jnp.sum(jnp.exp(head.apply({"params": params}, f, False)))
