@@ -99,10 +99,16 @@ def check_first_run(options: InitOptions, variables: PyTree, data: LongTailedDat
     return checkpoint
 
 
+def _run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that has saved a checkpoint; None of one that stands elsewhere."""
+    folder = checkpoint.absolute().parent
+    return folder.parent if folder.name == "checkpoints" else None
+
+
 def _check_held_out(checkpoint: Path, options: InitOptions, data: LongTailedDataset) -> None:
     """Raises InputError where the run of a checkpoint may have learned what is held out here."""
-    folder = checkpoint.absolute().parent
-    claim = read_claim(folder.parent) if folder.name == "checkpoints" else {}
+    folder = _run_of(checkpoint)
+    claim = read_claim(folder) if folder else {}
     if claim.get("name") != data.name:
         return
     if claim.get("training_checksum") in (None, data.training_checksum):
@@ -120,8 +126,8 @@ def _check_held_out(checkpoint: Path, options: InitOptions, data: LongTailedData
 
 def _check_classes(checkpoint: Path, options: InitOptions, class_names: Sequence[str]) -> None:
     """Raises InputError if the run of a checkpoint was finished on classes of other names."""
-    folder = checkpoint.absolute().parent
-    summary = read_summary(folder.parent) if folder.name == "checkpoints" else None
+    folder = _run_of(checkpoint)
+    summary = read_summary(folder) if folder else None
     there = (summary or {}).get("class_names") or class_names  # an unfinished run does not say
     differing = [
         f"class {label} is {one!r} there and {other!r} here"
